@@ -1,0 +1,153 @@
+"""What the device halves of shell and exec share: one process carried over one channel."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TypeAlias
+
+import trio
+
+from edgeice.errors import DecodeError
+from edgeice.services.channel import MAX_BINARY
+from edgeice.services.control import Control, ErrorCode, JsonValue, ServiceError, as_object, command, malformed
+from edgeice.services.credit import CreditedChannel, Inbox
+from edgeice.services.signals import ExitStatus
+from edgeice.services.spawner import Process
+
+__all__ = ["Commands", "carry", "receive_open"]
+
+#: By control command, what acts on its value at once; raises DecodeError for a value that it cannot use.
+Commands: TypeAlias = Mapping[str, Callable[[JsonValue, Inbox], None]]
+
+#: How long a peer may wait before it says what it opened the channel for, seconds.
+OPEN_PATIENCE = 10.0
+
+
+async def receive_open(link: CreditedChannel) -> Control:
+    """The value of the channel's first message, `{"open": {...}}`; raises ServiceError `timeout` or `malformed`."""
+    with trio.move_on_after(OPEN_PATIENCE) as scope:
+        message = await link.receive()
+    if scope.cancelled_caught:
+        raise ServiceError(ErrorCode.TIMEOUT, f"no open within {OPEN_PATIENCE:g} s")
+    if isinstance(message, bytes):
+        raise ServiceError(ErrorCode.MALFORMED, "bytes before open")
+    try:
+        return as_object(command(message, ("open",))[1], "open")
+    except DecodeError as error:
+        raise malformed(error) from None
+
+
+async def carry(
+    link: CreditedChannel,
+    process: Process,
+    commands: Commands,
+    *,
+    framed: bool,
+) -> ExitStatus:
+    """Carry bytes both ways until the process has ended and all its output is sent; returns how it ended.
+
+    Args:
+        link: the channel, its opening done.
+        process: what runs.
+        commands: what the peer may ask for meanwhile.
+        framed: binary messages begin with the number of their stream.
+
+    Raises:
+        ServiceError: the peer broke the rules, or told an error.
+        trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError: the channel ended before the process.
+    """
+    return await _Bridge(link, process, commands, framed).run()
+
+
+class _Bridge:
+    def __init__(
+        self,
+        link: CreditedChannel,
+        process: Process,
+        commands: Commands,
+        framed: bool,
+    ) -> None:
+        self._link = link
+        self._process = process
+        self._commands = commands
+        self._framed = framed
+        self._inbox = Inbox()
+        self._scope = trio.CancelScope()
+        self._failure: Exception | None = None
+        self._status: ExitStatus | None = None
+
+    async def run(self) -> ExitStatus:
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch, self._pump)
+                nursery.start_soon(self._watch, self._feed)
+                nursery.start_soon(self._watch, self._send_output)
+        if self._status is not None:
+            return self._status
+        if self._failure is not None:
+            raise self._failure
+        # Only cancellation from outside ends the nursery without one of the two; this scope does not catch it.
+        raise AssertionError("a bridge ended without reason")
+
+    async def _watch(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Run a job; its failure ends the others, and is raised once, not as a group."""
+        try:
+            await job()
+        except DecodeError as error:
+            self._failure = self._failure or malformed(error)
+        except (ServiceError, trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._failure = self._failure or error
+        else:
+            return
+        self._scope.cancel()
+
+    async def _pump(self) -> None:
+        """Take messages off the channel, always at once; never sends (see credit.py)."""
+        while True:
+            message = await self._link.receive()
+            if isinstance(message, bytes):
+                self._take(message)
+            else:
+                name, value = command(message, self._commands)
+                self._commands[name](value, self._inbox)
+
+    def _take(self, message: bytes) -> None:
+        if self._inbox.closed:
+            raise ServiceError(ErrorCode.MALFORMED, "bytes after eof")
+        if not self._framed:
+            self._inbox.put(0, message)
+        elif message[:1] == b"\0":
+            self._inbox.put(0, memoryview(message)[1:], overhead=1)
+        else:
+            raise ServiceError(ErrorCode.MALFORMED, "bytes that are not for stream 0")
+
+    async def _feed(self) -> None:
+        """Write what arrived to the process, and grant credit as it takes it."""
+        open_ = True
+        while (item := await self._inbox.get()) is not None:
+            _, data, cost = item
+            while data and open_:
+                try:
+                    written = await self._process.write(data)
+                except trio.BrokenResourceError:
+                    open_ = False  # it closed its input: the rest is dropped, and granted, so that the peer can go on
+                    break
+                data, cost = data[written:], cost - written
+                await self._link.consumed(written)
+            await self._link.consumed(cost)
+        self._process.close_input()
+
+    async def _send_output(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for stream in self._process.streams:
+                nursery.start_soon(self._watch, partial(self._send_stream, stream))
+            status = await self._process.wait()
+        if self._failure is None:
+            self._status = status
+        self._scope.cancel()
+
+    async def _send_stream(self, stream: int) -> None:
+        prefix = bytes((stream,)) if self._framed else b""
+        while data := await self._process.read(stream, MAX_BINARY - len(prefix)):
+            await self._link.send_data(data, prefix)

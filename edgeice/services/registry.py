@@ -1,0 +1,155 @@
+"""Which services there are, and one session's channels: admission, limits, errors told and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable
+
+import attrs
+import trio
+
+from edgeice.errors import DecodeError
+from edgeice.sansio import DropCounter
+from edgeice.services.channel import Channel
+from edgeice.services.control import ErrorCode, PeerError, ServiceError, encode_control, malformed
+from edgeice.services.exec import EXEC_PROTOCOL, serve_exec
+from edgeice.services.ping import PING_PROTOCOL, serve_ping
+from edgeice.services.shell import SHELL_PROTOCOL, serve_shell
+from edgeice.services.spawner import LimitedSpawner, Spawner
+from edgeice.trace import Record, Tracer, ignore
+
+__all__ = ["ChannelServer", "Service", "ServiceRegistry", "standard_services"]
+
+#: How long a peer may take to read the error that ends its channel, seconds.
+_CLOSE_PATIENCE = 5.0
+
+
+@attrs.frozen
+class Service:
+    """What runs on channels of one protocol."""
+
+    protocol: str
+    #: What the session must have wanted; None if everybody may use it.
+    capability: str | None
+    #: Serves one channel until it is over, starting processes by the spawner.  Raises ServiceError for what the peer
+    #: is to be told, and may let the channel's own exceptions through.
+    serve: Callable[[Channel, Spawner], Awaitable[None]]
+
+
+async def _serve_ping(channel: Channel, _spawner: Spawner) -> None:
+    await serve_ping(channel)
+
+
+def standard_services() -> tuple[Service, ...]:
+    """The services of this package: shell, exec, ping."""
+    return (
+        Service(SHELL_PROTOCOL, "shell", serve_shell),
+        Service(EXEC_PROTOCOL, "exec", serve_exec),
+        Service(PING_PROTOCOL, None, _serve_ping),
+    )
+
+
+class ServiceRegistry:
+    """The services of a device, by protocol name."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self._services = {service.protocol: service for service in services}
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """Their names in order, as the birth document lists them."""
+        return tuple(sorted(self._services))
+
+    def admit(self, protocol: str, wants: Collection[str]) -> Service:
+        """The service for a channel; raises ServiceError `unsupported`, or `unauthorized` if it was not wanted."""
+        service = self._services.get(protocol)
+        if service is None:
+            raise ServiceError(ErrorCode.UNSUPPORTED, "no such service")
+        if service.capability is not None and service.capability not in wants:
+            raise ServiceError(ErrorCode.UNAUTHORIZED, f"the session did not ask for {service.capability}")
+        return service
+
+
+class ChannelServer:
+    """Serves all channels that the peer of one session opens."""
+
+    def __init__(
+        self,
+        registry: ServiceRegistry,
+        wants: Collection[str],
+        spawner: Spawner,
+        *,
+        max_channels: int = 16,
+        max_processes: int = 8,
+        drops: DropCounter | None = None,
+        tracer: Tracer = ignore,
+    ) -> None:
+        """Set up.
+
+        Args:
+            registry: what the device offers.
+            wants: the capabilities that the session asked for and was allowed.
+            spawner: starts processes.
+            max_channels: channels served at a time; one more is refused with `limit`.
+            max_processes: processes at a time, those under way to their end included; likewise.
+            drops: counts channels that ended with an error, as `channel-` and the error's code.
+            tracer: told of each channel's begin and end.
+        """
+        self._registry = registry
+        self._wants = wants
+        self._spawner = LimitedSpawner(spawner, max_processes)
+        self._max_channels = max_channels
+        self._drops = DropCounter() if drops is None else drops
+        self._tracer = tracer
+        #: Channels served now.
+        self.channels = 0
+
+    async def serve(self, channel: Channel) -> None:
+        """Serve one channel until it is over and closed; raises nothing (but trio.Cancelled)."""
+        self.channels += 1
+        try:
+            self._trace("channel-opened", channel)
+            error = await self._run(channel)
+            if error is not None:
+                self._drops.count(f"channel-{error.code}")
+            self._trace("channel-closed", channel, error)
+            await _close(channel, error)
+        finally:
+            self.channels -= 1
+            channel.abort()
+
+    async def _run(self, channel: Channel) -> ServiceError | None:
+        """Run the channel's service; returns what the peer is to be told, if anything."""
+        try:
+            await self._admit(channel).serve(channel, self._spawner)
+        except (PeerError, trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
+            return None
+        except ServiceError as error:
+            return error
+        except DecodeError as error:
+            return malformed(error)
+        except Exception as error:  # noqa: BLE001  # a bug in one service must not end the others' sessions
+            self._tracer(Record(trio.current_time(), "services", "service-failed", {"error": repr(error)}))
+            return ServiceError(ErrorCode.INTERNAL, "the service failed")
+        return None
+
+    def _admit(self, channel: Channel) -> Service:
+        if self.channels > self._max_channels:
+            raise ServiceError(ErrorCode.LIMIT, f"{self._max_channels} channels are open already")
+        return self._registry.admit(channel.protocol, self._wants)
+
+    def _trace(self, name: str, channel: Channel, error: ServiceError | None = None) -> None:
+        fields: dict[str, object] = {"protocol": channel.protocol[:64]}
+        if error is not None:
+            fields |= {"code": str(error.code), "reason": error.reason}
+        self._tracer(Record(trio.current_time(), "services", name, fields))
+
+
+async def _close(channel: Channel, error: ServiceError | None) -> None:
+    """Tell the error, if any, and close, within a bounded time: a peer that does not read gets no more of ours."""
+    with trio.move_on_after(_CLOSE_PATIENCE):
+        try:
+            if error is not None:
+                await channel.send(encode_control(error.message()))
+            await channel.aclose()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
