@@ -27,7 +27,7 @@ class ExpectedFingerprints:
 
     def matches(self, digest: bytes) -> bool:
         """True if a certificate's digest, in the form of `values`, is one of them."""
-        return any([hmac.compare_digest(value, digest) for value in self.values])
+        return any(hmac.compare_digest(value, digest) for value in self.values)
 
 
 def select_fingerprints(offered: Iterable[tuple[str, str]]) -> ExpectedFingerprints | None:

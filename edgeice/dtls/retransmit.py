@@ -8,6 +8,7 @@ this module translates OpenSSL's "seconds from now" into deadlines of the caller
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from OpenSSL import SSL
@@ -56,23 +57,26 @@ class RetransmissionTimer:
 
 
 def _get_timeout_from_library(ssl: Any) -> float | None:  # noqa: ANN401  (its private fields are used)
-    seconds, microseconds = _ffi.new("time_t *"), _ffi.new("long *")
-    if not _lib.Cryptography_DTLSv1_get_timeout(ssl._ssl, seconds, microseconds):  # noqa: SLF001  (no public way)
+    seconds, microseconds = ffi.new("time_t *"), ffi.new("long *")
+    if not lib.Cryptography_DTLSv1_get_timeout(ssl._ssl, seconds, microseconds):  # noqa: SLF001  (no public way)
         return None
     return float(seconds[0] + microseconds[0] / 1_000_000)
 
 
 def _handle_timeout_in_library(ssl: Any) -> None:  # noqa: ANN401  (its private fields are used)
-    result = _lib.DTLSv1_handle_timeout(ssl._ssl)  # noqa: SLF001  (no public way)
+    result = lib.DTLSv1_handle_timeout(ssl._ssl)  # noqa: SLF001  (no public way)
     if result < 0:
         ssl._raise_ssl_error(ssl._ssl, result)  # noqa: SLF001  (what its own methods do)
 
+
+_get_timeout: Callable[[SSL.Connection], float | None]
+_handle_timeout: Callable[[SSL.Connection], object]
 
 if hasattr(SSL.Connection, "DTLSv1_get_timeout"):
     _get_timeout = SSL.Connection.DTLSv1_get_timeout
     _handle_timeout = SSL.Connection.DTLSv1_handle_timeout
 else:  # pyOpenSSL before 23.1 (Debian 12 has 23.0) has the functions, but no methods for them
-    from OpenSSL.SSL import _ffi, _lib
+    from OpenSSL._util import ffi, lib
 
     _get_timeout = _get_timeout_from_library
     _handle_timeout = _handle_timeout_in_library
