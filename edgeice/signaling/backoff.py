@@ -1,0 +1,45 @@
+"""How long to wait before the next attempt to reach the broker."""
+
+from __future__ import annotations
+
+from random import Random
+
+import attrs
+
+__all__ = ["Backoff"]
+
+
+@attrs.define
+class Backoff:
+    """Doubling delays with jitter: about 1, 2, 4, … 60 s, from 1 s again after a stable connection.
+
+    Each delay is spread over half to one and a half times its mean, so that a fleet that lost its broker at one
+    moment does not come back at one moment.  No delay exceeds `maximum`.
+    """
+
+    #: Spread of the delays; no secret.
+    jitter: Random
+    #: Mean of the first delay, seconds.
+    initial: float = 1.0
+    #: Longest delay, seconds.
+    maximum: float = 60.0
+    #: A connection that lasted this long counts as stable, seconds.  A broker that accepts and then throws out at
+    #: once (two clients under one name do this to each other) is not hurried.
+    stable_after: float = 30.0
+    _attempts: int = attrs.field(default=0, init=False)
+
+    def next_delay(self) -> float:
+        """Seconds to wait now; the one after will be about twice as long."""
+        # 2**6 s is over a minute: the exponent stops growing, so that a year of failures overflows nothing.
+        mean: float = min(self.initial * 2.0 ** min(self._attempts, 6), self.maximum)
+        self._attempts += 1
+        return min(mean * self.jitter.uniform(0.5, 1.5), self.maximum)
+
+    def connection_lasted(self, seconds: float) -> None:
+        """Note how long a connection lasted; a stable one makes the next delay short again."""
+        if seconds >= self.stable_after:
+            self.reset()
+
+    def reset(self) -> None:
+        """Begin anew with the first delay."""
+        self._attempts = 0

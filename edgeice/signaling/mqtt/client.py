@@ -1,0 +1,320 @@
+"""A connection to one broker that is kept up for ever."""
+
+from __future__ import annotations
+
+import math
+import ssl
+from collections.abc import Callable
+
+import trio
+
+from edgeice.errors import ConfigError, LocalProtocolError
+from edgeice.sansio import DropCounter, Entropy
+from edgeice.signaling.backoff import Backoff
+from edgeice.signaling.broker import (
+    MAX_FILTERS_PER_SUBSCRIBE,
+    BrokerConfig,
+    FailureKind,
+    MqttConnected,
+    MqttConnectFailed,
+    MqttDisconnected,
+    MqttEvent,
+    MqttExpiredError,
+    MqttUnavailableError,
+    MqttVersion,
+    SubscribeResult,
+    TlsConfig,
+    Will,
+    check_filter,
+    check_publish,
+)
+from edgeice.signaling.failures import ConnectError
+from edgeice.signaling.inbox import Inbox
+from edgeice.signaling.mqtt.link import Link
+from edgeice.signaling.outbox import Outbox, Outgoing
+
+__all__ = ["MqttClient"]
+
+#: How long `disconnect` waits for its DISCONNECT to leave, seconds.
+_GOODBYE_TIMEOUT = 2.0
+
+
+class MqttClient:
+    """A connection to one broker that is kept up for ever.
+
+    Start `run` in a nursery and read `events`.  Subscriptions are the caller's: subscribe after each `MqttConnected`.
+    `publish` may be called at any time.  A client runs once.
+    """
+
+    def __init__(self, config: BrokerConfig, *, will: Callable[[], Will | None], entropy: Entropy) -> None:
+        """Prepare a client.
+
+        Args:
+            config: The broker, and who we are there.
+            will: Called before the first CONNECT and before each one that follows a connection, so once per
+                connection that the broker may have accepted; attempts without a CONNACK reuse what it returned.  Fix
+                and persist the epoch of the Will in it.  What it raises ends `run`.
+            entropy: For the jitter of reconnection.
+
+        Raises:
+            ConfigError: The TLS authorities cannot be loaded.
+        """
+        self._config = config
+        self._ask_will = will
+        self._context = None if config.tls is None else _tls_context(config.tls)
+        self._backoff = Backoff(entropy.jitter)
+        self._outbox = Outbox()
+        self._inbox = Inbox()
+        self._arrived = trio.lowlevel.ParkingLot()
+        self._events_in, events_out = trio.open_memory_channel[MqttEvent](0)
+        #: What happens, in order.  `Inbox` states the bounds; ends when the client has ended.
+        self.events: trio.MemoryReceiveChannel[MqttEvent] = events_out
+        # Threads of attempts that were given up may hang in a look-up for a while: no more than this many.
+        self._threads = trio.CapacityLimiter(4)
+        self._scope = trio.CancelScope()
+        self._finished = trio.Event()
+        self._used = self._running = self._stopping = self._hurried = False
+        self._link: Link | None = None
+        self._version: MqttVersion = "5"
+        self._silent_closes = 0
+        self._clean_next = False
+        self._will: Will | None = None
+        self._will_is_due = True
+
+    @property
+    def connected(self) -> bool:
+        """True between CONNACK and the end of a connection."""
+        return self._link is not None
+
+    @property
+    def drops(self) -> DropCounter:
+        """Messages that were dropped at a bound, by reason; see `Inbox`."""
+        return self._inbox.drops
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Connect, and reconnect for ever; return after `disconnect`.
+
+        Cancellation closes the socket without a DISCONNECT, so that the Will tells the others.
+        """
+        if self._used:
+            raise LocalProtocolError("a client runs once")
+        self._used = self._running = True
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pump)
+                task_status.started()
+                while not self._stopping:
+                    self._hurried = False
+                    with trio.CancelScope() as self._scope:
+                        await self._cycle()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._stopping = True
+            self._end()
+
+    async def subscribe(self, *filters: str) -> SubscribeResult:
+        """Subscribe with QoS 1 and wait for the broker's answers; more than 8 filters take several packets.
+
+        Raises:
+            MqttUnavailableError: There is no connection, it was lost, or the broker does not answer.
+            LocalProtocolError: A filter is invalid.
+        """
+        for topic_filter in filters:
+            check_filter(topic_filter)
+        link = self._link
+        granted: list[str] = []
+        refused: dict[str, str] = {}
+        for start in range(0, len(filters), MAX_FILTERS_PER_SUBSCRIBE):
+            batch = filters[start : start + MAX_FILTERS_PER_SUBSCRIBE]
+            if link is None:
+                raise MqttUnavailableError("not connected to the broker")
+            for topic_filter, code in zip(batch, await link.subscribe(batch), strict=True):
+                if code.is_failure:
+                    refused[topic_filter] = str(code)
+                else:
+                    granted.append(topic_filter)
+        return SubscribeResult(tuple(granted), refused)
+
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        expiry: int | None = None,
+        wait_connected: bool = True,
+    ) -> None:
+        """Publish, and return once the broker has acknowledged (QoS 1) or it was written (QoS 0).
+
+        A message that was not acknowledged is sent again on the next connection.  If the call is canceled, the
+        message is not sent any more, but the broker may have it.
+
+        Args:
+            topic: At most 6 slashes, no wildcards.
+            payload: At most 32 KiB.
+            qos: 0 or 1.
+            retain: The broker keeps it for later subscribers; an empty payload makes it forget.
+            expiry: Seconds after which it is of no use: counted here, and by the broker on version 5.
+            wait_connected: False fails at once where there is no connection, and when it is lost meanwhile.
+
+        Raises:
+            MqttUnavailableError: No connection with `wait_connected=False`, or the client has ended.
+            MqttExpiredError: `expiry` has passed.
+            MqttRefusedError: The broker refuses the message (version 5; 3.1.1 brokers drop it and acknowledge).
+            MqttQueueFullError: 64 messages wait already.
+            LocalProtocolError: A limit of the arguments is broken.
+        """
+        check_publish(topic, payload, qos, expiry)
+        if self._stopping:
+            raise MqttUnavailableError("the client has ended")
+        if self._link is None and not wait_connected:
+            raise MqttUnavailableError("not connected to the broker")
+        done = trio.Event()
+        expires_at = None if expiry is None else trio.current_time() + expiry
+        item = Outgoing(topic, payload, qos, retain, expires_at, not wait_connected, done.set)
+        self._outbox.push(item)
+        if self._link is not None:
+            self._link.flush()
+        try:
+            with trio.CancelScope(deadline=math.inf if expires_at is None else expires_at):
+                await done.wait()
+        finally:
+            self._outbox.withdraw(
+                item, MqttExpiredError(f"the broker did not acknowledge the message within {expiry} s")
+            )
+        if item.error is not None:
+            raise item.error
+
+    def reconnect_now(self) -> None:
+        """Give up the connection, attempt or wait under way and connect at once, with a fresh back-off.
+
+        For when a network interface changed, or a new Will must be registered.  On version 5 the Will does not fire,
+        as the session is taken over within the Will delay.
+        """
+        if self._running and not self._stopping:
+            self._hurried = True
+            self._backoff.reset()
+            self._scope.cancel()
+
+    async def disconnect(self) -> None:
+        """End cleanly: DISCONNECT, so that no Will fires; `run` returns.  Unacknowledged publishes fail."""
+        self._stopping = True
+        if not self._running:
+            self._used = True
+            self._end()
+            return
+        try:
+            if self._link is not None:
+                self._link.say_goodbye()
+                with trio.move_on_after(_GOODBYE_TIMEOUT):
+                    await self._finished.wait()
+        finally:
+            self._scope.cancel()
+        await self._finished.wait()
+
+    def _end(self) -> None:
+        self._outbox.fail_all(MqttUnavailableError("the client has ended"))
+        self._events_in.close()
+        self._finished.set()
+
+    async def _pump(self) -> None:
+        """Move events to the consumer; acknowledge a message when it was taken."""
+        while True:
+            delivery = self._inbox.pop()
+            if delivery is None:
+                await self._arrived.park()
+                continue
+            try:
+                await self._events_in.send(delivery.event)
+            except trio.BrokenResourceError:
+                return  # the consumer is gone; the bounds of the inbox do the rest
+            if delivery.packet_id is not None and self._link is not None and self._link is delivery.connection:
+                self._link.acknowledge(delivery.packet_id)
+
+    def _tell(self, event: MqttEvent) -> None:
+        self._inbox.push_state(event)
+        self._arrived.unpark_all()
+
+    async def _cycle(self) -> None:
+        """One attempt, the connection if it leads to one, and the wait before the next attempt."""
+        try:
+            link = await self._connect()
+        except ConnectError as failure:
+            delay = self._after_failure(failure)
+            self._tell(MqttConnectFailed(failure.kind, failure.message, delay))
+        else:
+            delay = await self._use(link)
+        await trio.sleep(delay)
+
+    async def _connect(self) -> Link:
+        if self._will_is_due:
+            self._will = self._ask_will()
+            if self._will is not None:
+                check_publish(self._will.topic, self._will.payload, self._will.qos, None)
+            self._will_is_due = False
+        link = Link(
+            self._config,
+            self._version,
+            self._will,
+            outbox=self._outbox,
+            inbox=self._inbox,
+            arrived=self._arrived,
+            clean=self._clean_next,
+        )
+        try:
+            await link.open(self._context, self._threads)
+        except BaseException:
+            link.close()
+            raise
+        finally:
+            self._will_is_due = link.accepted
+        return link
+
+    async def _use(self, link: Link) -> float:
+        self._silent_closes = 0
+        since = trio.current_time()
+        self._link = link
+        delay = 0.0
+        try:
+            self._tell(MqttConnected(link.session_present, self._version))
+            link.flush()
+            await link.run()
+        finally:
+            self._link = None
+            link.close()
+            # Once only: the session that comes next has nothing oversized in it.
+            self._clean_next = link.oversized
+            self._outbox.connection_lost()
+            if not self._stopping:
+                if not self._hurried:
+                    self._backoff.connection_lasted(trio.current_time() - since)
+                    delay = self._backoff.next_delay()
+                self._tell(MqttDisconnected(link.reason, delay))
+        return delay
+
+    def _after_failure(self, failure: ConnectError) -> float:
+        """Choose the protocol version of the next attempt; returns the delay before it.
+
+        A broker that closes twice before it answers may not know our version, or be in trouble.  So the same rule
+        leads back from 3.1.1 to 5, and a passing trouble does not cost version 5 for ever.
+        """
+        self._silent_closes = self._silent_closes + 1 if failure.kind is FailureKind.CLOSED else 0
+        if self._silent_closes == 2 or (failure.kind is FailureKind.UNSUPPORTED_VERSION and self._version == "5"):
+            self._silent_closes = 0
+            self._version = "3.1.1" if self._version == "5" else "5"
+            if self._version == "3.1.1":
+                return 0.0
+        return self._backoff.next_delay()
+
+
+def _tls_context(tls: TlsConfig) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=tls.cafile)
+    except ssl.SSLError:
+        raise ConfigError(f"{tls.cafile}: holds no certificates in PEM form; give the broker's authority") from None
+    except OSError as error:
+        raise ConfigError(f"{tls.cafile}: the TLS CA file cannot be read: {error.strerror}") from None
+    # A renegotiation could make a write wait for reading, which one task that waits for either cannot serve.
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    return context
