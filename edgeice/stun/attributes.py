@@ -100,18 +100,13 @@ TRAILER: Final = -2
 _HEADER = Struct("!HH").pack
 _PADDING: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
 
-# RFC 8489 §14.3, §14.9, §14.10, §14.14: fewer than 509 bytes may be sent, up to 763 must be understood.
-_TEXT_SENT: Final = 508
-_TEXT_RECEIVED: Final = 763
-_DOMAIN: Final = 255  # RFC 8489 §14.16
-_ANY: Final = 0xFFFF
+_DOMAIN_LIMIT: Final = 255  # RFC 8489 §14.16
+_NO_LIMIT: Final = 0xFFFF
 
 #: kind -> exact size in bytes, VARIABLE or TRAILER; a kind that is not in here is unknown.
-SIZES: dict[int, int] = {
-    Attribute.MESSAGE_INTEGRITY: TRAILER,
-    Attribute.MESSAGE_INTEGRITY_SHA256: TRAILER,
-    Attribute.FINGERPRINT: TRAILER,
-}
+SIZES: dict[int, int] = dict.fromkeys(
+    (Attribute.MESSAGE_INTEGRITY, Attribute.MESSAGE_INTEGRITY_SHA256, Attribute.FINGERPRINT), TRAILER
+)
 #: kind -> (value bytes, transaction id) -> Python value; only variable ones can raise DecodeError.
 DECODERS: dict[int, Callable[[bytes, bytes], Any]] = {}
 #: kind -> Python value -> whole attribute with header and padding.
@@ -173,20 +168,26 @@ def _text(limit: int, *kinds: Attribute) -> None:
 
     for kind in kinds:
         SIZES[kind] = VARIABLE
-        DECODERS[kind] = partial(values.decode_text, _TEXT_RECEIVED)
+        DECODERS[kind] = values.decode_text
         ENCODERS[kind] = encoder(kind)
 
 
-def _opaque(kind: Attribute, *, size: int = VARIABLE, sent: int = _ANY, received: int = _ANY) -> None:
-    """Register bytes of one `size`, or of at most `sent` and `received` bytes."""
+def _opaque(
+    kind: Attribute,
+    decode: Callable[[bytes, bytes], bytes] = values.decode_bytes,
+    *,
+    size: int = VARIABLE,
+    limit: int = _NO_LIMIT,
+) -> None:
+    """Register bytes of one `size`, or of at most `limit` bytes when sent."""
 
     def encode(value: bytes) -> bytes:
-        if len(value) > sent or size not in (VARIABLE, len(value)):
+        if len(value) > limit or size not in (VARIABLE, len(value)):
             raise LocalProtocolError(f"{kind.name} cannot have {len(value)} bytes")
         return frame(kind, value)
 
     SIZES[kind] = size
-    DECODERS[kind] = partial(values.decode_opaque, received)
+    DECODERS[kind] = decode
     ENCODERS[kind] = encode
 
 
@@ -223,9 +224,9 @@ _integer("Q", 8, Attribute.ICE_CONTROLLED, Attribute.ICE_CONTROLLING)
 _integer("Hxx", 4, Attribute.CHANNEL_NUMBER)
 _integer("Bxxx", 4, Attribute.REQUESTED_TRANSPORT)
 _flag(Attribute.USE_CANDIDATE, Attribute.DONT_FRAGMENT)
-_text(_TEXT_SENT, Attribute.USERNAME, Attribute.REALM, Attribute.SOFTWARE)
-_text(_DOMAIN, Attribute.ALTERNATE_DOMAIN)
-_opaque(Attribute.NONCE, sent=_TEXT_SENT, received=_TEXT_RECEIVED)
+_text(values.SENT_LIMIT, Attribute.USERNAME, Attribute.REALM, Attribute.SOFTWARE)
+_text(_DOMAIN_LIMIT, Attribute.ALTERNATE_DOMAIN)
+_opaque(Attribute.NONCE, values.decode_nonce, limit=values.SENT_LIMIT)
 _opaque(Attribute.DATA)
 _opaque(Attribute.USERHASH, size=32)
 _opaque(Attribute.RESERVATION_TOKEN, size=8)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
-from hmac import digest
 from struct import Struct
 from typing import Final, Literal, overload
 
@@ -34,13 +33,13 @@ from edgeice.stun.attributes import (
     encode_attribute,
 )
 from edgeice.stun.integrity import (
-    FINGERPRINT_HEADER,
     FINGERPRINT_SIZE,
     INTEGRITY_HEADERS,
     INTEGRITY_SIZES,
     AuthenticationError,
     Integrity,
     fingerprint_value,
+    integrity_value,
     verify,
 )
 from edgeice.stun.values import (
@@ -77,12 +76,19 @@ class Method(IntEnum):
 
 HEADER_SIZE: Final = 20
 TRANSACTION_ID_SIZE: Final = 12
+_METHOD_LIMIT: Final = 0xFFF
 
 _HEADER = Struct("!HHI12s")
 _pack_header = _HEADER.pack
 _unpack_header = _HEADER.unpack_from
 _unpack_tlv = Struct("!HH").unpack_from
+_pack_fingerprint = Struct("!HHI").pack
+_unpack_fingerprint = Struct("!4xI").unpack_from
 _COOKIE: Final = MAGIC_COOKIE.to_bytes(4, "big")
+# Plain integers: looking a member up in its enumeration costs more than comparing it.
+_MESSAGE_INTEGRITY: Final = int(Attribute.MESSAGE_INTEGRITY)
+_MESSAGE_INTEGRITY_SHA256: Final = int(Attribute.MESSAGE_INTEGRITY_SHA256)
+_FINGERPRINT: Final = int(Attribute.FINGERPRINT)
 
 
 def _type_code(method: int, message_class: int) -> int:
@@ -292,11 +298,17 @@ def decode(data: bytes) -> Message:  # noqa: C901, PLR0912  # a call per attribu
             positions[kind] = position
             if kind < 0x8000:
                 unknown.append(kind)
-        position += 4 + (size + 3 & ~3)
+        position += size + 7 & ~3  # its header, and padding to a multiple of four
     if position > end:
         raise DecodeError("stun_length", "an attribute reaches over the end")
     return Message(
-        data, _TYPES.get(code) or _split_type(code), transaction_id, positions, values, tuple(unknown), trailer
+        data,
+        _TYPES.get(code) or _split_type(code),
+        transaction_id,
+        positions,
+        values,
+        tuple(unknown) if unknown else (),
+        trailer,
     )
 
 
@@ -310,25 +322,25 @@ def _scan_trailer(data: bytes, position: int) -> tuple[int, int, bool]:  # noqa:
     end = len(data)
     while position < end:
         kind, size = _unpack_tlv(data, position)
-        following = position + 4 + (size + 3 & ~3)
+        following = position + (size + 7 & ~3)
         if following > end:
             raise DecodeError("stun_length", "an attribute reaches over the end")
-        if kind == Attribute.MESSAGE_INTEGRITY:
+        if kind == _MESSAGE_INTEGRITY:
             if size != 20:
                 raise DecodeError("stun_integrity", f"{size} bytes")
             # RFC 8489 §14.6: only FINGERPRINT counts after the SHA-256 form.
             if not sha1_at and not sha256_at:
                 sha1_at = position
-        elif kind == Attribute.MESSAGE_INTEGRITY_SHA256:
+        elif kind == _MESSAGE_INTEGRITY_SHA256:
             # RFC 8489 §14.6: a usage may allow shorter ones; ICE and TURN do not.
             if size != 32:
                 raise DecodeError("stun_integrity", f"{size} bytes")
             sha256_at = sha256_at or position
-        elif kind == Attribute.FINGERPRINT:
+        elif kind == _FINGERPRINT:
             # RFC 8489 §14.7: it is the last attribute.
             if size != 4 or following != end:
                 raise DecodeError("stun_fingerprint", "not last or not four bytes")
-            if fingerprint_value(data[:position]) != data[position + 4 :]:
+            if fingerprint_value(data[:position]) != _unpack_fingerprint(data, position)[0]:
                 raise DecodeError("stun_fingerprint", "wrong")
             has_fingerprint = True
         position = following
@@ -384,6 +396,8 @@ def encode(
     Raises:
         LocalProtocolError: A value does not fit its attribute, or the message is too long.
     """
+    if len(transaction_id) != TRANSACTION_ID_SIZE or not 0 <= method <= _METHOD_LIMIT:
+        raise LocalProtocolError("a transaction id has 12 bytes and a method 12 bits")
     parts = []
     try:
         for kind, value in attributes:
@@ -398,10 +412,10 @@ def encode(
             length += INTEGRITY_SIZES[integrity]
             # RFC 8489 §14.5: the length that is hashed ends at the attribute itself.
             covered = _pack_header(code, length, MAGIC_COOKIE, transaction_id) + body
-            body += INTEGRITY_HEADERS[integrity] + digest(key, covered, integrity)
+            body += INTEGRITY_HEADERS[integrity] + integrity_value(key, covered, integrity)
         if not fingerprint:
             return _pack_header(code, length, MAGIC_COOKIE, transaction_id) + body
         before = _pack_header(code, length + FINGERPRINT_SIZE, MAGIC_COOKIE, transaction_id) + body
-        return before + FINGERPRINT_HEADER + fingerprint_value(before)
+        return before + _pack_fingerprint(_FINGERPRINT, 4, fingerprint_value(before))
     except (struct.error, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise LocalProtocolError(f"a value does not fit its attribute: {error}") from error

@@ -31,7 +31,9 @@ _PORT_MASK: Final = MAGIC_COOKIE >> 16
 
 _FAMILY_V4: Final = 1
 _FAMILY_V6: Final = 2
-_REASON_LIMIT: Final = 763  # RFC 8489 §14.8
+# What has to be understood; senders stay below 509 bytes (RFC 8489 §14.3, §14.8-14.10, §14.14).
+_RECEIVED_LIMIT: Final = 763
+SENT_LIMIT: Final = 508
 
 _V4 = Struct("!xBHI")
 _V6 = Struct("!xBH16s")
@@ -89,9 +91,9 @@ def encode_flag(whole: bytes, value: object) -> bytes:
     return whole
 
 
-def decode_text(limit: int, value: bytes, _transaction_id: bytes) -> str:
-    """UTF-8 of at most `limit` bytes."""
-    if len(value) > limit:
+def decode_text(value: bytes, _transaction_id: bytes) -> str:
+    """UTF-8 of at most 763 bytes (RFC 8489 §14.3, §14.9, §14.14)."""
+    if len(value) > _RECEIVED_LIMIT:
         raise DecodeError("stun_attribute", f"text of {len(value)} bytes")
     try:
         return value.decode()
@@ -99,10 +101,15 @@ def decode_text(limit: int, value: bytes, _transaction_id: bytes) -> str:
         raise DecodeError("stun_attribute", "text is not UTF-8") from None
 
 
-def decode_opaque(limit: int, value: bytes, _transaction_id: bytes) -> bytes:
-    """At most `limit` bytes."""
-    if len(value) > limit:
-        raise DecodeError("stun_attribute", f"value of {len(value)} bytes")
+def decode_nonce(value: bytes, _transaction_id: bytes) -> bytes:
+    """At most 763 bytes, whatever they are: they are only echoed (RFC 8489 §14.10)."""
+    if len(value) > _RECEIVED_LIMIT:
+        raise DecodeError("stun_attribute", f"nonce of {len(value)} bytes")
+    return value
+
+
+def decode_bytes(value: bytes, _transaction_id: bytes) -> bytes:
+    """The value as it is."""
     return value
 
 
@@ -165,7 +172,7 @@ def encode_masked_address(value: TransportAddress, transaction_id: bytes) -> byt
 
 
 def _decode_reason(value: bytes) -> str:
-    if len(value) > _REASON_LIMIT:
+    if len(value) > _RECEIVED_LIMIT:
         raise DecodeError("stun_attribute", f"reason of {len(value)} bytes")
     # It is shown to people and nothing depends on it, so broken UTF-8 does not cost the code.
     return value.decode(errors="replace")
@@ -180,8 +187,7 @@ def _decode_code(hundreds: int, number: int) -> int:
 
 def _encode_code(code: int, reason: str) -> bytes:
     raw = reason.encode()
-    # RFC 8489 §14.8: what is sent stays below 128 characters (509 bytes).
-    if not 300 <= code <= 699 or len(raw) > 508:
+    if not 300 <= code <= 699 or len(raw) > SENT_LIMIT:
         raise LocalProtocolError(f"not an error code and reason: {code}, {len(raw)} bytes")
     return bytes(divmod(code, 100)) + raw
 
