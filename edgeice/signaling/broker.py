@@ -89,8 +89,10 @@ class FailureKind(StrEnum):
     UNSUPPORTED_VERSION = "unsupported-version"
     #: The broker answered and refuses for another reason.
     REFUSED_BY_BROKER = "refused-by-broker"
-    #: The broker closed the connection before it answered.
+    #: The broker closed the connection before it answered our CONNECT.
     CLOSED = "closed"
+    #: The broker took our CONNECT and said nothing.  3.1.1 brokers that misread version 5 do so.
+    UNANSWERED = "unanswered"
     PROTOCOL = "protocol"
 
 

@@ -7,7 +7,7 @@ import ssl
 
 from edgeice.signaling.broker import BrokerConfig, FailureKind, MqttError
 
-__all__ = ["ConnectError", "closed", "from_error", "not_resolved", "refusal", "timed_out"]
+__all__ = ["ConnectError", "closed", "from_error", "not_resolved", "refusal", "timed_out", "unanswered"]
 
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL})
 
@@ -71,7 +71,8 @@ def from_error(error: OSError, config: BrokerConfig) -> ConnectError:
         return ConnectError(
             FailureKind.UNREACHABLE, f"no way to {where}: {error.strerror}; check this machine's network"
         )
-    return ConnectError(FailureKind.CLOSED, f"connecting to {where} failed: {error.strerror or type(error).__name__}")
+    message = f"connecting to {where} failed: {error.strerror or type(error).__name__}"
+    return ConnectError(FailureKind.UNREACHABLE, message)
 
 
 def _from_tls_error(error: ssl.SSLError, where: str) -> ConnectError:
@@ -97,6 +98,11 @@ def not_resolved(config: BrokerConfig, reason: str) -> ConnectError:
 def timed_out(config: BrokerConfig, what: str) -> ConnectError:
     """An attempt took longer than `connect_timeout`."""
     return ConnectError(FailureKind.TIMED_OUT, f"{_where(config)} {what} within {config.connect_timeout:g} s")
+
+
+def unanswered(config: BrokerConfig, seconds: float) -> ConnectError:
+    """The broker took our CONNECT and said nothing."""
+    return ConnectError(FailureKind.UNANSWERED, f"{_where(config)} did not answer our CONNECT within {seconds:.1f} s")
 
 
 def refusal(code: int, text: str) -> ConnectError:

@@ -76,7 +76,8 @@ class MqttClient:
         self._used = self._running = self._stopping = self._hurried = False
         self._link: Link | None = None
         self._version: MqttVersion = "5"
-        self._silent_closes = 0
+        self._version_is_guess = False
+        self._closes = 0
         self._clean_next = False
         self._will: Will | None = None
         self._will_is_due = True
@@ -272,7 +273,7 @@ class MqttClient:
         return link
 
     async def _use(self, link: Link) -> float:
-        self._silent_closes = 0
+        self._closes = 0
         since = trio.current_time()
         self._link = link
         delay = 0.0
@@ -286,6 +287,8 @@ class MqttClient:
             # Once only: the session that comes next has nothing oversized in it.
             self._clean_next = link.oversized
             self._outbox.connection_lost()
+            if self._version_is_guess:
+                self._version, self._version_is_guess = "5", False
             if not self._stopping:
                 if not self._hurried:
                     self._backoff.connection_lasted(trio.current_time() - since)
@@ -296,15 +299,19 @@ class MqttClient:
     def _after_failure(self, failure: ConnectError) -> float:
         """Choose the protocol version of the next attempt; returns the delay before it.
 
-        A broker that closes twice before it answers may not know our version, or be in trouble.  So the same rule
-        leads back from 3.1.1 to 5, and a passing trouble does not cost version 5 for ever.
+        A broker that closes twice before it answers, or says nothing, may not know version 5, or be in trouble.  So
+        the same leads back from 3.1.1 to 5: a passing trouble does not cost version 5 for ever.
         """
-        self._silent_closes = self._silent_closes + 1 if failure.kind is FailureKind.CLOSED else 0
-        if self._silent_closes == 2 or (failure.kind is FailureKind.UNSUPPORTED_VERSION and self._version == "5"):
-            self._silent_closes = 0
-            self._version = "3.1.1" if self._version == "5" else "5"
-            if self._version == "3.1.1":
-                return 0.0
+        self._closes = self._closes + 1 if failure.kind is FailureKind.CLOSED else 0
+        unknown = failure.kind is FailureKind.UNSUPPORTED_VERSION
+        silent = failure.kind is FailureKind.UNANSWERED
+        if not (unknown or silent or self._closes == 2):
+            return self._backoff.next_delay()
+        self._closes = 0
+        if self._version == "5":
+            self._version, self._version_is_guess = "3.1.1", silent
+            return 0.0
+        self._version = "5"
         return self._backoff.next_delay()
 
 

@@ -36,7 +36,7 @@ from edgeice.signaling.broker import (
     MqttVersion,
     Will,
 )
-from edgeice.signaling.failures import ConnectError, closed, refusal, timed_out
+from edgeice.signaling.failures import ConnectError, closed, refusal, timed_out, unanswered
 from edgeice.signaling.inbox import Inbox
 from edgeice.signaling.mqtt.dial import Dial
 from edgeice.signaling.outbox import Outbox
@@ -49,6 +49,9 @@ _WINDOW = 16
 _STALL = 30.0
 #: A SUBSCRIBE that is not answered for this long fails, seconds.
 _SUBACK_TIMEOUT = 10.0
+#: A version 5 CONNECT that is not answered for this long, or four times what connecting took, was not understood,
+#: seconds: brokers for 3.1.1 alone may take our properties for a length and wait for more.
+_V5_PATIENCE = 3.0
 #: Session Expiry beyond the Will delay, seconds: a Will fires at the latest when its session ends.
 _SESSION_MARGIN = 30
 
@@ -99,23 +102,30 @@ class Link:
     async def open(self, context: ssl.SSLContext | None, threads: trio.CapacityLimiter) -> None:
         """Connect, and wait for the CONNACK; raises ConnectError."""
         dial = Dial(self._client, self._config, context, self._arguments)
+        began = trio.current_time()
         with trio.move_on_after(self._config.connect_timeout):
             try:
                 await trio.to_thread.run_sync(dial.run, abandon_on_cancel=True, limiter=threads)
             except BaseException:
                 dial.give_up()
                 raise
-            dial.step = "did not answer our CONNECT"
             self._dialed = True
-            self._set_callbacks()
+        if not self._dialed:
+            raise timed_out(self._config, dial.step)
+        self._set_callbacks()
+        now = trio.current_time()
+        patience = max(0.0, began + self._config.connect_timeout - now)
+        if self._version == "5":
+            patience = min(patience, max(_V5_PATIENCE, 4 * (now - began)))
+        with trio.move_on_after(patience) as scope:
             while self._open and not self.accepted and self._failure is None:
                 await self._step()
-            if self._failure is not None:
-                raise self._failure
-            if not self._open:
-                raise closed(self._config, self.reason)
-            return
-        raise timed_out(self._config, dial.step)
+        if self._failure is not None:
+            raise self._failure
+        if scope.cancelled_caught:
+            raise unanswered(self._config, patience)
+        if not self._open:
+            raise closed(self._config, self.reason)
 
     async def run(self) -> None:
         """Move packets until the connection ends; `reason` then says why."""
