@@ -11,15 +11,15 @@ __all__ = ["Backoff"]
 
 @attrs.define
 class Backoff:
-    """Doubling delays with jitter: about 1, 2, 4, … 60 s, from 1 s again after a stable connection.
+    """Doubling delays with jitter: at most 1, 2, 4, … 60 s, from 1 s again after a stable connection.
 
-    Each delay is spread over half to one and a half times its mean, so that a fleet that lost its broker at one
-    moment does not come back at one moment.  No delay exceeds `maximum`.
+    Each delay is spread over the upper half of its bound, so that a fleet that lost its broker at one moment does not
+    come back at one moment.
     """
 
     #: Spread of the delays; no secret.
     jitter: Random
-    #: Mean of the first delay, seconds.
+    #: Bound of the first delay, seconds.
     initial: float = 1.0
     #: Longest delay, seconds.
     maximum: float = 60.0
@@ -31,9 +31,9 @@ class Backoff:
     def next_delay(self) -> float:
         """Seconds to wait now; the one after will be about twice as long."""
         # 2**6 s is over a minute: the exponent stops growing, so that a year of failures overflows nothing.
-        mean: float = min(self.initial * 2.0 ** min(self._attempts, 6), self.maximum)
+        bound: float = min(self.initial * 2.0 ** min(self._attempts, 6), self.maximum)
         self._attempts += 1
-        return min(mean * self.jitter.uniform(0.5, 1.5), self.maximum)
+        return bound * self.jitter.uniform(0.5, 1.0)
 
     def connection_lasted(self, seconds: float) -> None:
         """Note how long a connection lasted; a stable one makes the next delay short again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -102,19 +102,12 @@ def _check_text(_instance: object, attribute: attrs.Attribute[Any], value: str) 
         raise ConfigError(f"broker {attribute.name}: must be 1 to 65535 bytes of UTF-8 text without NUL")
 
 
-def _check_port(_instance: object, _attribute: attrs.Attribute[int], value: int) -> None:
-    if not 1 <= value <= 0xFFFF:
-        raise ConfigError(f"broker port: {value} is not between 1 and 65535")
+def _between(lowest: float, highest: float) -> Callable[[object, attrs.Attribute[Any], float], None]:
+    def check(_instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+        if not lowest <= value <= highest:
+            raise ConfigError(f"broker {attribute.name}: {value} is not between {lowest} and {highest}")
 
-
-def _check_keepalive(_instance: object, _attribute: attrs.Attribute[int], value: int) -> None:
-    if not 1 <= value <= 0xFFFF:
-        raise ConfigError(f"broker keepalive: {value} is not between 1 and 65535 seconds")
-
-
-def _check_will_delay(_instance: object, _attribute: attrs.Attribute[int], value: int) -> None:
-    if not 0 <= value <= 86400:
-        raise ConfigError(f"broker will_delay: {value} is not between 0 and 86400 seconds")
+    return check
 
 
 @attrs.frozen
@@ -132,21 +125,21 @@ class BrokerConfig:
     """Where the broker is and who we are there.  Raises ConfigError for values that MQTT cannot carry."""
 
     host: str = attrs.field(validator=_check_text)
-    port: int = attrs.field(validator=_check_port)
+    port: int = attrs.field(validator=_between(1, 0xFFFF))
     client_id: str = attrs.field(validator=_check_text)
     username: str | None = attrs.field(default=None, validator=attrs.validators.optional(_check_text))
     password: str | None = attrs.field(default=None, repr=False, validator=attrs.validators.optional(_check_text))
     #: None speaks plain TCP, which is for loopback.
     tls: TlsConfig | None = None
     #: Longest silence before a ping, seconds; a broker may prescribe another on version 5.
-    keepalive: int = attrs.field(default=60, validator=_check_keepalive)
+    keepalive: int = attrs.field(default=60, validator=_between(1, 0xFFFF))
     #: How long the broker holds the Will back (version 5), seconds: longer than a usual move between networks.
-    will_delay: int = attrs.field(default=30, validator=_check_will_delay)
+    will_delay: int = attrs.field(default=30, validator=_between(0, 86400))
     #: Keep the session on 3.1.1 too.  False for a client id that is never used again, because a 3.1.1 session
     #: has no end; on version 5 every session ends `will_delay` + 30 s after the connection.
     persistent: bool = True
     #: Longest time from the look-up of the name to the broker's CONNACK, seconds.
-    connect_timeout: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
+    connect_timeout: float = attrs.field(default=10.0, validator=_between(0.1, 600))
 
 
 @attrs.frozen
