@@ -1,0 +1,80 @@
+"""Logs: one event a line, `key=value` for people and journald, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Final, Literal, TextIO, TypeAlias
+
+__all__ = ["LEVELS", "Level", "Log"]
+
+Level: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+LEVELS: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3}
+
+#: Longest value written; what a peer can choose must not fill the journal.
+_VALUE_LIMIT = 500
+
+
+class Log:
+    """Writes events to a stream.
+
+    Args:
+        level: Least level written.
+        as_json: JSON lines instead of `key=value`.
+        stream: Where to; standard error by default.
+        prefix: Start each line with journald's `<N>` level, as systemd reads it.
+        wall: Seconds since 1970, for JSON lines; journald and terminals know the time themselves.
+    """
+
+    def __init__(
+        self,
+        level: Level = "info",
+        *,
+        as_json: bool = False,
+        stream: TextIO | None = None,
+        prefix: bool = False,
+        wall: Callable[[], float],
+    ) -> None:
+        self._threshold = LEVELS[level]
+        self._as_json = as_json
+        self._stream = sys.stderr if stream is None else stream
+        self._prefix = prefix
+        self._wall = wall
+
+    def debug(self, event: str, **fields: object) -> None:
+        """What only someone who looks for a fault wants."""
+        self._write("debug", event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """What happened."""
+        self._write("info", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """What somebody should look at."""
+        self._write("warning", event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """What keeps the agent from its work."""
+        self._write("error", event, fields)
+
+    def _write(self, level: Level, event: str, fields: dict[str, object]) -> None:
+        if LEVELS[level] > self._threshold:
+            return
+        if self._as_json:
+            line = json.dumps({"time": round(self._wall(), 3), "level": level, "event": event, **fields}, default=str)
+        else:
+            words = [event, *(f"{name}={_quoted(value)}" for name, value in fields.items() if value is not None)]
+            line = " ".join(words)
+        prefix = f"<{LEVELS[level]}>" if self._prefix else ""
+        self._stream.write(f"{prefix}{line}\n")
+        self._stream.flush()
+
+
+def _quoted(value: object) -> str:
+    """A value as one word: quoted where it holds what could end it or forge another line."""
+    text = str(value)[:_VALUE_LIMIT]
+    if text and text.isprintable() and not any(char in text for char in ' "=\\'):
+        return text
+    return json.dumps(text)

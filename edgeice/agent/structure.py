@@ -1,0 +1,108 @@
+"""From TOML tables to attrs classes, with errors that say file, key, what was expected and the nearest known key."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import attrs
+
+from edgeice.errors import ConfigError
+
+__all__ = ["load_toml", "structure"]
+
+C = TypeVar("C")
+
+_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; raises ConfigError that names file and line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `edgeice-agent init` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        last = f"at line {len(text.splitlines())}, the last"
+        raise ConfigError(f"{path}: not valid TOML: {str(error).replace('at end of document', last)}") from None
+
+
+def structure(cls: type[C], table: Mapping[str, Any], *, file: Path, prefix: str = "") -> C:
+    """Make an instance of an attrs class from a table.
+
+    Nested attrs classes are tables, `tuple[X, ...]` arrays, `Mapping[str, X]` tables with free keys, Literals texts
+    of a fixed set, and relative paths start at the file's folder.  Raises ConfigError for the first thing that is
+    wrong.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in attrs.fields(cls)}  # type: ignore[arg-type]  # cls is an attrs class
+    for key in table:
+        if key not in fields:
+            raise ConfigError(f"{file}: unknown key {prefix}{key}{_nearest(key, fields, prefix)}")
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name in table:
+            values[name] = _convert(hints[name], table[name], file, f"{prefix}{name}")
+        elif field.default is attrs.NOTHING:
+            raise ConfigError(f"{file}: {prefix}{name} is missing; expected {_expected(hints[name])}")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ConfigError(f"{file}: {prefix.rstrip('.') or 'configuration'}: {error.args[0]}") from None
+
+
+def _nearest(key: str, known: Mapping[str, object], prefix: str) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    if close:
+        return f"; did you mean {prefix}{close[0]}?"
+    return f"; known here: {', '.join(sorted(known))}"
+
+
+def _expected(hint: Any) -> str:
+    origin = get_origin(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(repr(value) for value in get_args(hint))
+    if origin in (Union, types.UnionType):
+        return _expected(next(arg for arg in get_args(hint) if arg is not type(None)))
+    if origin is tuple:
+        return f"a list, each {_expected(get_args(hint)[0])}"
+    if attrs.has(hint) or origin is not None:
+        return "a table"
+    return _NAMES.get(hint, str(hint))
+
+
+def _convert(hint: Any, value: Any, file: Path, key: str) -> Any:
+    origin = get_origin(hint)
+    args = get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _convert(next(arg for arg in args if arg is not type(None)), value, file, key)
+    if origin is Literal and value in args:
+        return value
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(args[0], item, file, f"{key}[{index}]") for index, item in enumerate(value))
+    if isinstance(value, dict):
+        if attrs.has(hint):
+            return structure(hint, value, file=file, prefix=f"{key}.")
+        if origin is not None and origin is not tuple and len(args) == 2:
+            return {name: _convert(args[1], item, file, f"{key}.{name}") for name, item in value.items()}
+    if hint is Path and isinstance(value, str):
+        return file.parent / value
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint in (str, int, bool) and type(value) is hint:
+        return value
+    raise ConfigError(f"{file}: {key}: expected {_expected(hint)}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

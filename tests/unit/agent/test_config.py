@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeice.agent.config import load_config
+from edgeice.errors import ConfigError
+
+MINIMAL = """
+fleet = "home"
+device = "pi17"
+[broker]
+url = "mqtts://broker.example"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "agent.toml"
+    path.write_text(text)
+    return path
+
+
+def test_minimal_configuration_has_defaults_beside_the_file(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, MINIMAL))
+    assert (config.fleet, config.device) == ("home", "pi17")
+    assert config.key == tmp_path / "device.key"
+    assert config.state == tmp_path / "state"
+    assert config.broker.keepalive == 60
+    assert config.broker.root == "edgeice/1"
+
+
+def test_relative_paths_start_at_the_file_and_absolute_ones_stay(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, 'key = "keys/d"\nstate = "/var/lib/edgeice"\n' + MINIMAL))
+    assert config.key == tmp_path / "keys" / "d"
+    assert config.state == Path("/var/lib/edgeice")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("devise = 1\n" + MINIMAL, "unknown key devise; did you mean device?"),
+        (MINIMAL + "urll = 1", "unknown key broker.urll; did you mean broker.url?"),
+        (MINIMAL + "[limits]\nsesions = 3", "unknown key limits.sesions; did you mean limits.sessions?"),
+        (MINIMAL + "[limits]\nzzz = 3", "unknown key limits.zzz; known here: channels, processes, sessions"),
+        (MINIMAL + "keepalive = '60'", "broker.keepalive: expected a whole number, not '60'"),
+        (MINIMAL + "keepalive = true", "broker.keepalive: expected a whole number, not True"),
+        (MINIMAL + "[ice]\nstun = 'x'", "ice.stun: expected a list, each text, not 'x'"),
+        (MINIMAL + "[ice]\nstun = [1]", "ice.stun[0]: expected text, not 1"),
+        (
+            MINIMAL + "[log]\nlevel = 'loud'",
+            "log.level: expected one of 'debug', 'info', 'warning', 'error', not 'loud'",
+        ),
+        (MINIMAL + "[labels]\nroom = 3", "labels.room: expected text, not 3"),
+        (MINIMAL + "[limits]\nsessions = 0", "limits: 'sessions' must be in range(1, 257)"),
+        (MINIMAL.replace("pi17", "pi/17"), "'device' must match regex"),
+        ('fleet = "x"\ndevice = "x"\nbroker = 3', "broker: expected a table, not 3"),
+        ('device = "x"\n[broker]\nurl = "x"', "fleet is missing; expected text"),
+        ('fleet = "x"\ndevice = "x"', "broker is missing; expected a table"),
+        ("fleet = ", "not valid TOML: Invalid value (at line 1, the last)"),
+        ('fleet = "x"\nfleet = "y"', "at line 2, the last"),
+    ],
+)
+def test_bad_configuration_names_file_key_and_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file; `edgeice-agent init` writes one"):
+        load_config(tmp_path / "agent.toml")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(path)
