@@ -49,11 +49,11 @@ class Party:
 
 @contextlib.asynccontextmanager
 async def running(
-    config: BrokerConfig, *, will: Callable[[], Will | None] = lambda: None, timeout: float = 20
+    config: BrokerConfig, *, will: Callable[[], Will | None] = lambda: None, patience: float = 20
 ) -> AsyncIterator[Party]:
-    """A running client; canceled at the end, and everything under it after `timeout` seconds."""
+    """A running client; canceled at the end, and everything under it after `patience` seconds."""
     client = MqttClient(config, will=will, entropy=Entropy.seeded(7))
-    with trio.fail_after(timeout):
+    with trio.fail_after(patience):
         async with client.events, trio.open_nursery() as nursery:
             scope = trio.CancelScope()
 

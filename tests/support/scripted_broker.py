@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from edgeice.signaling.broker import BrokerConfig
+from typing import Self
 
 __all__ = [
     "CONNECT",
@@ -175,7 +176,7 @@ class ScriptedBroker:
         self._sessions: list[ScriptedSession] = []
         self.port = 0
 
-    async def __aenter__(self) -> ScriptedBroker:
+    async def __aenter__(self) -> Self:
         (self._listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.port = self._listener.socket.getsockname()[1]
         return self

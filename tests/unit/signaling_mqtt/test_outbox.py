@@ -12,7 +12,7 @@ def make(name: str, *, expires_at: float | None = None, fail_on_loss: bool = Fal
 
 
 def send(outbox: Outbox, window: int = 16, now: float = 0.0, first_id: int = 1) -> list[str]:
-    names = []
+    names: list[str] = []
     while (item := outbox.pop_sendable(window, now)) is not None:
         outbox.sent(item, first_id + len(names))
         names.append(item.topic)
