@@ -8,55 +8,15 @@ from typing import Literal
 
 import attrs
 
-from edgeice.agent.structure import load_toml, structure
+from edgeice.settings import NAME, BrokerSection, IceSection, load_toml, structure
 
 __all__ = [
     "AgentConfig",
-    "BrokerSection",
-    "IceSection",
     "LimitsSection",
     "LogSection",
     "ServicesSection",
     "load_config",
 ]
-
-_NAME = attrs.validators.matches_re(r"[A-Za-z0-9._-]{1,64}")
-
-
-@attrs.frozen(kw_only=True)
-class BrokerSection:
-    """[broker]: where the device is reached."""
-
-    #: `mqtts://HOST[:8883]` or, on loopback or a trusted network only, `mqtt://HOST[:1883]`.
-    url: str
-    #: User name at the broker; empty for `FLEET/d/DEVICE`.
-    username: str = ""
-    #: File with the password; read at start, mode 0600.
-    password_file: Path | None = None
-    #: Authorities to trust instead of the system's, PEM.
-    ca: Path | None = None
-    #: Seconds between keepalives.
-    keepalive: int = attrs.field(default=60, validator=attrs.validators.in_(range(5, 65536)))
-    #: Seconds that a lost connection may take to come back before `lost` is published.
-    will_delay: int = attrs.field(default=30, validator=attrs.validators.in_(range(3601)))
-    #: First levels of every topic.
-    root: str = attrs.field(default="edgeice/1", validator=attrs.validators.matches_re(r"[A-Za-z0-9._/-]{1,32}"))
-
-
-@attrs.frozen(kw_only=True)
-class IceSection:
-    """[ice]: how paths are found."""
-
-    #: STUN servers, `stun:HOST[:PORT]`.
-    stun: tuple[str, ...] = ()
-    #: Loopback addresses to use, for demonstrations and tests; empty in the field.
-    loopback: tuple[str, ...] = ()
-    #: Use interfaces with an address on them; false for loopback only.
-    interfaces: bool = True
-    #: Interface name patterns to leave out, besides those that are left out by default.
-    exclude: tuple[str, ...] = ()
-    #: Interface name patterns to use although they are left out by default.
-    include: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -93,8 +53,8 @@ class LogSection:
 class AgentConfig:
     """The whole of `agent.toml`."""
 
-    fleet: str = attrs.field(validator=_NAME)
-    device: str = attrs.field(validator=_NAME)
+    fleet: str = attrs.field(validator=NAME)
+    device: str = attrs.field(validator=NAME)
     #: The device's Ed25519 key, OpenSSH or PKCS#8 PEM, mode 0600.
     key: Path = Path("device.key")
     #: Operators' keys, as `edgeice-agent trust add` writes them.

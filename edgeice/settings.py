@@ -1,4 +1,7 @@
-"""From TOML tables to attrs classes, with errors that say file, key, what was expected and the nearest known key."""
+"""Configuration files: from TOML tables to attrs classes, and the sections that device and operator share.
+
+The classes are the schema.  An error says file, key, what was expected and the nearest known key.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,51 @@ import attrs
 
 from edgeice.errors import ConfigError
 
-__all__ = ["load_toml", "structure"]
+__all__ = ["NAME", "BrokerSection", "IceSection", "load_toml", "structure"]
+
 
 C = TypeVar("C")
 
+#: Checks the name of a fleet, device or operator.
+NAME = attrs.validators.matches_re(r"[A-Za-z0-9._-]{1,64}")
+
 _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+
+
+@attrs.frozen(kw_only=True)
+class BrokerSection:
+    """[broker]: where the device is reached."""
+
+    #: `mqtts://HOST[:8883]` or, on loopback or a trusted network only, `mqtt://HOST[:1883]`.
+    url: str
+    #: User name at the broker; empty for `FLEET/d/DEVICE`.
+    username: str = ""
+    #: File with the password; read at start, mode 0600.
+    password_file: Path | None = None
+    #: Authorities to trust instead of the system's, PEM.
+    ca: Path | None = None
+    #: Seconds between keepalives.
+    keepalive: int = attrs.field(default=60, validator=attrs.validators.in_(range(5, 65536)))
+    #: Seconds that a lost connection may take to come back before `lost` is published.
+    will_delay: int = attrs.field(default=30, validator=attrs.validators.in_(range(3601)))
+    #: First levels of every topic.
+    root: str = attrs.field(default="edgeice/1", validator=attrs.validators.matches_re(r"[A-Za-z0-9._/-]{1,32}"))
+
+
+@attrs.frozen(kw_only=True)
+class IceSection:
+    """[ice]: how paths are found."""
+
+    #: STUN servers, `stun:HOST[:PORT]`.
+    stun: tuple[str, ...] = ()
+    #: Loopback addresses to use, for demonstrations and tests; empty in the field.
+    loopback: tuple[str, ...] = ()
+    #: Use interfaces with an address on them; false for loopback only.
+    interfaces: bool = True
+    #: Interface name patterns to leave out, besides those that are left out by default.
+    exclude: tuple[str, ...] = ()
+    #: Interface name patterns to use although they are left out by default.
+    include: tuple[str, ...] = ()
 
 
 def load_toml(path: Path) -> dict[str, Any]:
