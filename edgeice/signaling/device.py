@@ -1,0 +1,263 @@
+"""A device's signaling: who may begin a session, and which sessions there are (contract §5).
+
+`DeviceSignaling` is one machine for all sessions: the owner feeds it what comes on the device's `rx` topics and on
+the sessions' signal channels, and drains one queue of actions and one of events.  Commands on a session are called on
+the `SignalingSession` that `session` returns.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+from edgeice.errors import DecodeError
+from edgeice.sansio import DropCounter, Entropy, Event
+from edgeice.signaling.admission import Admission, Admitted, Refused, SdpCheck
+from edgeice.signaling.capabilities import first_uncovered
+from edgeice.signaling.clock import BUILD_DATE
+from edgeice.signaling.early import EarlyMessages
+from edgeice.signaling.events import OfferRefused, PublishInfo, SendSignal, SessionEnded, SessionId, SignalAction
+from edgeice.signaling.jws import VerifiedJws, decode, verify
+from edgeice.signaling.keys import PrivateKey
+from edgeice.signaling.limits import RejectLimiter
+from edgeice.signaling.messages import ByeCode, Candidates, Envelope, RejectCode, Route, decode_body
+from edgeice.signaling.names import Party, Role
+from edgeice.signaling.sender import OFFER_EXPIRY, MessageSigner
+from edgeice.signaling.session import SignalingSession
+from edgeice.signaling.slots import Slots
+from edgeice.signaling.trust import AuthorizedOperators
+
+__all__ = ["DeviceSignaling"]
+
+
+@attrs.define
+class _Held:
+    session: SignalingSession
+    want: tuple[str, ...]
+
+
+class DeviceSignaling:
+    """All signaling of one device.  A machine as in `edgeice.sansio`, with `SignalAction`s for actions."""
+
+    def __init__(
+        self,
+        *,
+        me: Party,
+        key: PrivateKey,
+        trust: AuthorizedOperators,
+        check_sdp: SdpCheck,
+        max_sessions: int,
+        entropy: Entropy,
+        floor: int = BUILD_DATE,
+    ) -> None:
+        """Make one for the device `me`.
+
+        Args:
+            me: The device's party.
+            key: Its key.
+            trust: The operators' keys that it knows.
+            check_sdp: Looks at a first offer's description, see `SdpCheck`.
+            max_sessions: Most sessions at once.
+            entropy: For nonces.
+            floor: Unix seconds before which the time cannot be.
+        """
+        self.drops = DropCounter()
+        self._me = me
+        self._key = key
+        self._trust = trust
+        self._floor = floor
+        self._slots = Slots(max_sessions)
+        self._admission = Admission(entropy=entropy, slots=self._slots, check_sdp=check_sdp, floor=floor)
+        self._rejects = RejectLimiter()
+        self._early = EarlyMessages()
+        self._sessions: dict[SessionId, _Held] = {}
+        self._actions: deque[SignalAction] = deque()
+        self._events: deque[Event] = deque()
+        #: When the first trust line of a running session expires.
+        self._review_at: float | None = None
+
+    # What the owner asks
+
+    @property
+    def nonce(self) -> str:
+        """The nonce to publish in `info`."""
+        return self._admission.nonces.current
+
+    @property
+    def sessions(self) -> tuple[SessionId, ...]:
+        """The sessions that have not ended."""
+        return tuple(self._sessions)
+
+    def session(self, session: SessionId) -> SignalingSession | None:
+        """The machine of a session, None where it ended."""
+        held = self._sessions.get(session)
+        return held.session if held else None
+
+    # What the owner tells
+
+    def connected(self, *, now: float) -> None:
+        """A new connection to the broker is up: take a new nonce, before `info` is published."""
+        self._admission.nonces.change(now=now)
+
+    def set_draining(self, draining: bool) -> None:
+        """Refuse new sessions, or take them again."""
+        self._admission.draining = draining
+
+    def first_pair(self, session: SessionId, *, now: float) -> None:
+        """The session's ICE has its first valid pair."""
+        self._slots.first_pair(session, now=now)
+
+    def proved(self, session: SessionId) -> None:
+        """The session's DTLS handshake is complete: the peer holds the key that it signed."""
+        self._slots.proved(session)
+
+    def trust_changed(self, trust: AuthorizedOperators, *, now: float, wall: int | None) -> None:
+        """Use another trust file from now on; sessions that it does not cover end with `revoked`."""
+        self._trust = trust
+        self.review_trust(now=now, wall=wall)
+
+    def review_trust(self, *, now: float, wall: int | None) -> None:
+        """End the sessions whose trust has expired; to be called when the clock becomes synchronized, too."""
+        ends: list[int] = []
+        for session, held in list(self._sessions.items()):
+            lines = self._trust.lines_for(session.kid, session.peer.name)
+            lines = tuple(line for line in lines if line.holds(wall=wall, floor=self._floor))
+            can = (capability for line in lines for capability in line.can)
+            if not lines or first_uncovered(can, held.want) is not None:
+                self._end(session, ByeCode.REVOKED, "the device no longer trusts the key with this", wall=wall)
+            else:
+                ends.extend(line.expires for line in lines if line.expires is not None)
+        self._review_at = now + min(ends) - wall if ends and wall is not None else None
+
+    # Inputs
+
+    def receive(self, sender: Party, payload: bytes, *, now: float, wall: int | None) -> None:
+        """Take what came on the device's `rx` topic whose last level names `sender`."""
+        try:
+            unverified = decode(payload)
+            key = self._trust.key(unverified.kid)
+            if key is None:
+                raise DecodeError("unknown-key")  # noqa: TRY301 - counted like every other reason
+            self._receive(sender, verify(unverified, key), now=now, wall=wall)
+        except DecodeError as error:
+            self.drops.count(error.reason)
+
+    def receive_channel(self, session: SessionId, text: str, *, now: float, wall: int | None) -> None:
+        """Take what came on a session's signal channel (§8)."""
+        held = self._sessions.get(session)
+        if held is None:
+            self.drops.count("session-ended")
+        else:
+            held.session.receive_jws(text, "channel", now=now, wall=wall)
+
+    def handle_timeout(self, *, now: float, wall: int | None) -> None:
+        """Do what is due."""
+        while (session := self._slots.pop_due(now=now)) is not None:
+            self._end(session, ByeCode.UNPROVEN, "no DTLS handshake in time", wall=wall)
+        for held in list(self._sessions.values()):
+            held.session.handle_timeout(now=now, wall=wall)
+        expired = self._early.expire(now=now)
+        if expired:
+            self.drops.count("held-expired", expired)
+        if self._review_at is not None and self._review_at <= now:
+            self.review_trust(now=now, wall=wall)
+
+    def next_timeout(self) -> float | None:
+        """The earliest deadline."""
+        ends = [self._slots.next_timeout(), self._early.next_timeout(), self._review_at]
+        ends.extend(held.session.next_timeout() for held in self._sessions.values())
+        return min((at for at in ends if at is not None), default=None)
+
+    def poll_action(self) -> SignalAction | None:
+        """Next thing to send or publish."""
+        return self._actions.popleft() if self._actions else None
+
+    def poll_event(self) -> Event | None:
+        """Next thing to know."""
+        return self._events.popleft() if self._events else None
+
+    # Inside
+
+    def _receive(self, sender: Party, message: VerifiedJws, *, now: float, wall: int | None) -> None:
+        route = Route.decode(message.claims)
+        if route.iss != sender or route.aud != self._me:
+            raise DecodeError("foreign-party")
+        lines = self._trust.lines_for(message.key.kid, route.iss.name)
+        if route.iss.role is not Role.OPERATOR or route.iss.fleet != self._me.fleet or not lines:
+            raise DecodeError("foreign-operator")
+        session = SessionId(route.iss, message.key.kid, route.sid)
+        held = self._sessions.get(session)
+        if held is not None:
+            held.session.receive(message, "mqtt", now=now, wall=wall)
+            return
+        if route.type == "offer" and route.gen == 0:
+            verdict = self._admission.judge(message, session, lines, now=now, wall=wall)
+            if isinstance(verdict, Refused):
+                self._refuse(message, session, verdict, now=now, wall=wall)
+            else:
+                self._admit(message, session, verdict, now=now, wall=wall)
+        elif route.type in ("candidates", "bye"):
+            self._hold(message, session, now=now)
+        else:
+            raise DecodeError("no-session")
+
+    def _hold(self, message: VerifiedJws, session: SessionId, *, now: float) -> None:
+        envelope = Envelope.decode(message.claims)
+        body = decode_body(envelope)
+        size = len(body.candidates) if isinstance(body, Candidates) else 1
+        if not self._early.hold(session, envelope.seq, message, size=size, now=now):
+            raise DecodeError("held-full")
+
+    def _admit(
+        self, message: VerifiedJws, session: SessionId, verdict: Admitted, *, now: float, wall: int | None
+    ) -> None:
+        assert verdict.envelope.nonce is not None
+        machine = SignalingSession(
+            me=self._me,
+            key=self._key,
+            session=session,
+            peer_key=message.key,
+            floor=self._floor,
+            rejects=self._rejects,
+            actions=self._actions,
+            events=self._events,
+            drops=self.drops,
+            on_end=self._forget,
+        )
+        self._sessions[session] = _Held(machine, verdict.offer.want)
+        self._slots.take(session, now=now)
+        self._use(verdict.envelope.nonce, session, now=now)
+        machine.accept_first(message, verdict.envelope, verdict.offer, now=now)
+        for early in self._early.take(session):
+            machine.receive(early, "mqtt", now=now, wall=wall)
+        self.review_trust(now=now, wall=wall)
+
+    def _refuse(
+        self, message: VerifiedJws, session: SessionId, verdict: Refused, *, now: float, wall: int | None
+    ) -> None:
+        if not self._rejects.allow(session.kid, now=now):
+            # The offer is not remembered, so its next copy is judged again.
+            raise DecodeError("reject-rate")
+        if verdict.reject.code == RejectCode.STALE_NONCE:
+            self._actions.append(PublishInfo())
+        elif verdict.nonce is not None:
+            self._use(verdict.nonce, session, now=now)
+        signer = MessageSigner(me=self._me, key=self._key, session=session, floor=self._floor)
+        jws = signer.sign(verdict.reject, 0, wall=wall, re=message.digest)
+        self._actions.append(SendSignal(session, "mqtt", jws, OFFER_EXPIRY))
+        self._events.append(OfferRefused(session, str(verdict.reject.code), verdict.reject.reason, verdict.want))
+
+    def _use(self, nonce: str, session: SessionId, *, now: float) -> None:
+        if self._admission.nonces.use(nonce, session.kid, session.sid, now=now):
+            self._actions.append(PublishInfo())
+
+    def _end(self, session: SessionId, code: ByeCode, reason: str, *, wall: int | None) -> None:
+        held = self._sessions.get(session)
+        if held is not None:
+            held.session.bye(code, reason, wall=wall)
+            self._events.append(SessionEnded(session, code, reason))
+
+    def _forget(self, session: SessionId) -> None:
+        self._sessions.pop(session, None)
+        self._slots.release(session)
