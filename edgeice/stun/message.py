@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import IntEnum
 from struct import Struct
 from typing import Final, Literal, overload
@@ -180,6 +181,24 @@ class _Attributes:
             decoder = DECODERS.get(attribute)
             value = self._values[attribute] = raw if decoder is None else decoder(raw, self.transaction_id)
         return value
+
+    def get_all(self, attribute: AddressAttribute) -> tuple[TransportAddress, ...]:
+        """Every occurrence of an attribute that may stand more than once, such as XOR-RELAYED-ADDRESS of both families.
+
+        Repetitions that are malformed are left out, as in `get`, which does not look at them.
+        """
+        found: list[TransportAddress] = []
+        position = HEADER_SIZE
+        while position < len(self.data):
+            kind, size = _unpack_tlv(self.data, position)
+            if SIZES.get(kind) == TRAILER:
+                break
+            if kind == attribute:
+                with suppress(DecodeError):
+                    raw = self.data[position + 4 : position + 4 + size]
+                    found.append(DECODERS[kind](raw, self.transaction_id))
+            position += size + 7 & ~3
+        return tuple(found)
 
     def __contains__(self, attribute: int) -> bool:
         return attribute in self._positions or attribute in self._values
