@@ -26,7 +26,7 @@ class Channel(Protocol):
     def protocol(self) -> str:
         """The service that it is for, such as `edgeice.shell.1` (RFC 8832 §5.1)."""
 
-    async def send(self, data: bytes | str) -> None:
+    async def send(self, data: bytes | str, /) -> None:
         """Queue one message; waits while too much is buffered.
 
         Raises:

@@ -89,7 +89,8 @@ class ChannelServer:
             registry: what the device offers.
             wants: the capabilities that the session asked for and was allowed.
             spawner: starts processes.
-            max_channels: channels served at a time; one more is refused with `limit`.
+            max_channels: channels served at a time; one more is refused with `limit`, and once as many refusals are
+                still unread, further ones are aborted without a word.
             max_processes: processes at a time, those under way to their end included; likewise.
             drops: counts channels that ended with an error, as `channel-` and the error's code.
             tracer: told of each channel's begin and end.
@@ -102,25 +103,38 @@ class ChannelServer:
         self._tracer = tracer
         #: Channels served now.
         self.channels = 0
+        self._refusing = 0
 
     async def serve(self, channel: Channel) -> None:
         """Serve one channel until it is over and closed; raises nothing (but trio.Cancelled)."""
+        if self.channels >= self._max_channels:
+            await self._refuse(channel)
+            return
         self.channels += 1
         try:
             self._trace("channel-opened", channel)
-            error = await self._run(channel)
-            if error is not None:
-                self._drops.count(f"channel-{error.code}")
-            self._trace("channel-closed", channel, error)
-            await _close(channel, error)
+            await self._end(channel, await self._run(channel))
         finally:
             self.channels -= 1
+            channel.abort()
+
+    async def _refuse(self, channel: Channel) -> None:
+        """Turn a channel away for which there is no room."""
+        if self._refusing >= self._max_channels:
+            self._drops.count("channel-flood")
+            channel.abort()
+            return
+        self._refusing += 1
+        try:
+            await self._end(channel, ServiceError(ErrorCode.LIMIT, f"{self._max_channels} channels are open already"))
+        finally:
+            self._refusing -= 1
             channel.abort()
 
     async def _run(self, channel: Channel) -> ServiceError | None:
         """Run the channel's service; returns what the peer is to be told, if anything."""
         try:
-            await self._admit(channel).serve(channel, self._spawner)
+            await self._registry.admit(channel.protocol, self._wants).serve(channel, self._spawner)
         except (PeerError, trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
             return None
         except ServiceError as error:
@@ -132,10 +146,11 @@ class ChannelServer:
             return ServiceError(ErrorCode.INTERNAL, "the service failed")
         return None
 
-    def _admit(self, channel: Channel) -> Service:
-        if self.channels > self._max_channels:
-            raise ServiceError(ErrorCode.LIMIT, f"{self._max_channels} channels are open already")
-        return self._registry.admit(channel.protocol, self._wants)
+    async def _end(self, channel: Channel, error: ServiceError | None) -> None:
+        if error is not None:
+            self._drops.count(f"channel-{error.code}")
+        self._trace("channel-closed", channel, error)
+        await _close(channel, error)
 
     def _trace(self, name: str, channel: Channel, error: ServiceError | None = None) -> None:
         fields: dict[str, object] = {"protocol": channel.protocol[:64]}

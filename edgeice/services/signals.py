@@ -41,7 +41,5 @@ class ExitStatus:
         """The status as a shell reports it: 128 + N for signal N, 255 for a signal that has no number here."""
         if self.code is not None:
             return self.code
-        number = signal_number(self.signal or "")
-        if number is None:
-            number = getattr(signal, f"SIG{self.signal}", None)
-        return 255 if number is None else 128 + int(number)
+        numbers = (number for number in range(1, signal.NSIG) if signal_name(number) == self.signal)
+        return 128 + next(numbers, 127)

@@ -6,7 +6,7 @@ from collections import deque
 
 import trio
 
-__all__ = ["MemoryChannel", "channel_pair"]
+__all__ = ["MemoryChannel", "channel_pair", "drain"]
 
 
 class MemoryChannel:
@@ -90,3 +90,14 @@ def channel_pair(protocol: str, *, limit: int = 64 * 1024, log: bool = False) ->
     operator, device = (MemoryChannel(protocol, "test", limit, log) for _ in range(2))
     operator.peer, device.peer = device, operator
     return operator, device
+
+
+async def drain(channel: MemoryChannel) -> list[bytes | str]:
+    """All messages until the other end closes; fails after 5 s."""
+    messages = []
+    with trio.fail_after(5):
+        while True:
+            try:
+                messages.append(await channel.receive())
+            except trio.EndOfChannel:
+                return messages

@@ -1,0 +1,62 @@
+"""A device's channel server on in-memory channels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+
+from edgeice.sansio import DropCounter
+from edgeice.services import ChannelServer, LocalSpawner, ServiceRegistry, standard_services
+from tests.support.channels import MemoryChannel, channel_pair
+
+__all__ = ["Device", "alive"]
+
+
+class Device:
+    """Opens channels to the channel server of one session that wants shell and exec."""
+
+    def __init__(self, nursery: trio.Nursery, grace: float = 0.1) -> None:
+        self.drops = DropCounter()
+        self.server = ChannelServer(
+            ServiceRegistry(standard_services()),
+            {"shell", "exec"},
+            LocalSpawner(grace=grace),
+            max_channels=4,
+            max_processes=2,
+            drops=self.drops,
+        )
+        self._nursery = nursery
+        self._scopes: list[trio.CancelScope] = []
+        self._idle = trio.lowlevel.ParkingLot()
+
+    def open(self, protocol: str, *, log: bool = False) -> MemoryChannel:
+        """The operator's end of a channel that the server serves from now on."""
+        operator, device = channel_pair(protocol, log=log)
+        self._nursery.start_soon(self._serve, device)
+        return operator
+
+    async def idle(self) -> None:
+        """Wait until no channel is served."""
+        while self.server.channels:
+            await self._idle.park()
+
+    def cancel(self) -> None:
+        """Cancel what is served, as the end of a session does."""
+        for scope in self._scopes:
+            scope.cancel()
+
+    async def _serve(self, channel: MemoryChannel) -> None:
+        with trio.CancelScope() as scope:
+            self._scopes.append(scope)
+            await self.server.serve(channel)
+        self._idle.unpark_all()
+
+
+def alive(pid: str) -> bool:
+    """Whether a process of this number runs (a zombie does not)."""
+    try:
+        stat = Path("/proc", pid.strip(), "stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
