@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import struct
 from types import TracebackType
+from typing import Self
 
 import attrs
 import trio
 
 from edgeice.signaling.broker import BrokerConfig
-from typing import Self
 
 __all__ = [
     "CONNECT",

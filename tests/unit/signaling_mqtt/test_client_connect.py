@@ -100,7 +100,8 @@ async def test_another_failure_in_between_interrupts_the_count_of_closes() -> No
 
 
 @pytest.mark.slow
-async def test_silence_means_3_1_1_for_one_connection() -> None:
+async def test_silence_means_3_1_1_for_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeice.signaling.mqtt.link._V5_PATIENCE", 0.3)
     async with ScriptedBroker() as broker, running(broker.config()) as party:
         silent = await broker.accept()
         assert (await silent.expect(CONNECT)).level == 5
@@ -328,17 +329,19 @@ async def test_giving_up_in_the_look_up(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_giving_up_in_the_tls_handshake() -> None:
-    async with ScriptedBroker() as broker:
-        async with running(attrs.evolve(broker.config(), tls=TlsConfig()), patience=2) as party:
-            session = await broker.accept()
-            hello = await session.stream.receive_some()
-            assert hello[0] == 0x16
-            party.crash()
-            with pytest.raises(trio.EndOfChannel):
-                await party.client.events.receive()
-            # Nobody waits for the timeout: the socket is closed and the thread back at once.
-            assert await session.stream.receive_some() == b""
-            await thread_count_becomes(0)
+    async with (
+        ScriptedBroker() as broker,
+        running(attrs.evolve(broker.config(), tls=TlsConfig()), patience=2) as party,
+    ):
+        session = await broker.accept()
+        hello = await session.stream.receive_some()
+        assert hello[0] == 0x16
+        party.crash()
+        with pytest.raises(trio.EndOfChannel):
+            await party.client.events.receive()
+        # Nobody waits for the timeout: the socket is closed and the thread back at once.
+        assert await session.stream.receive_some() == b""
+        await thread_count_becomes(0)
 
 
 async def test_a_look_up_that_hangs_is_bounded_by_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
