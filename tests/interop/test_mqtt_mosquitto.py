@@ -313,7 +313,7 @@ async def test_what_was_not_consumed_is_delivered_again(tmp_path: Path) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """amqtt meets version 5 with silence; a test need not wait for long."""
+    """Do not wait long: amqtt meets version 5 with silence."""
     monkeypatch.setattr("edgeice.signaling.mqtt.link._V5_PATIENCE", 0.3)
 
 

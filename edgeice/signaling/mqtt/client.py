@@ -51,9 +51,9 @@ class MqttClient:
 
         Args:
             config: The broker, and who we are there.
-            will: Called before the first CONNECT and before each one that follows a connection, so once per
-                connection that the broker may have accepted; attempts without a CONNACK reuse what it returned.  Fix
-                and persist the epoch of the Will in it.  What it raises ends `run`.
+            will: Called before the first CONNECT, and before the next one once the broker has accepted one; attempts
+                without such a CONNACK reuse what it returned.  Choose and persist the epoch of the Will in it.  What
+                it raises ends `run`.
             entropy: For the jitter of reconnection.
 
         Raises:
@@ -67,7 +67,8 @@ class MqttClient:
         self._inbox = Inbox()
         self._arrived = trio.lowlevel.ParkingLot()
         self._events_in, events_out = trio.open_memory_channel[MqttEvent](0)
-        #: What happens, in order.  `Inbox` states the bounds; ends when the client has ended.
+        #: What happens, in order.  `Inbox` states the bounds; ends when the client has ended; what was
+        #: not read by then is lost.
         self.events: trio.MemoryReceiveChannel[MqttEvent] = events_out
         # Threads of attempts that were given up may hang in a look-up for a while: no more than this many.
         self._threads = trio.CapacityLimiter(4)

@@ -43,6 +43,7 @@ class Dial:
         self._sockets: list[socket.socket] = []
         #: What did not happen if time runs out now.
         self.step = "was not found by name"
+        client.on_socket_open = self._on_socket_open
         if context is not None:
             client.tls_set_context(cast("ssl.SSLContext", self))
 
@@ -86,6 +87,7 @@ class Dial:
     def _finish(self) -> None:
         with self._lock:
             self._done = True
+            self._sockets.clear()
             sock = self._client.socket() if self._given_up else None
         if sock is not None:
             sock.close()
@@ -109,6 +111,13 @@ class Dial:
         if isinstance(sock, socket.socket):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT * 1000)
+
+    def _on_socket_open(self, _client: paho.Client, _userdata: object, sock: Any) -> None:  # noqa: ANN401  (paho's)
+        # paho sends CONNECT next.  From an attempt that was given up it would take over the client id of the one after.
+        with self._lock:
+            self._sockets.append(sock)
+            if self._given_up:
+                raise ConnectionAbortedError
 
     def _close_pending(self) -> None:
         with self._lock:

@@ -79,7 +79,7 @@ class Link:
         self._arguments = _connect_arguments(config, version, inbox.receive_maximum, clean=clean)
         self._failure: ConnectError | None = None
         self._subacks: dict[int, _Suback] = {}
-        self._waiting = trio.CancelScope()
+        self._reading: trio.CancelScope | None = None
         self._more_buffered = False
         self._window = _WINDOW
         self._largest_packet = 0xFFFFFFFF
@@ -121,6 +121,8 @@ class Link:
             while self._open and not self.accepted and self._failure is None:
                 await self._step()
         if self._failure is not None:
+            if self.accepted:
+                self.say_goodbye()  # or the Will would fire
             raise self._failure
         if scope.cancelled_caught:
             raise unanswered(self._config, patience)
@@ -211,7 +213,9 @@ class Link:
         deadline = trio.current_time() + _STALL if writing else self._misc_at()
         ready = False
         try:
-            with trio.CancelScope(deadline=deadline) as self._waiting:
+            with trio.CancelScope(deadline=deadline) as scope:
+                # Output that gets stuck meanwhile interrupts reading, but not the count of a stall.
+                self._reading = None if writing else scope
                 if writing:
                     await trio.lowlevel.wait_writable(sock)
                 elif self._more_buffered:
@@ -236,7 +240,7 @@ class Link:
         sock = self._client.socket()
         # TLS decrypts whole records: the rest of one makes the socket readable for nobody.
         self._more_buffered = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-        if self.accepted:
+        if self.accepted and self._open:
             self.flush()
 
     def _overdue(self, *, writing: bool) -> None:
@@ -253,10 +257,10 @@ class Link:
 
     def _wrote(self) -> None:
         """Note that a packet was given to paho; if it could not be written, let the task wait for that."""
-        if self._client.want_write():
-            self._waiting.cancel()
-        else:
+        if not self._client.want_write():
             self._last_out = trio.current_time()
+        elif self._reading is not None:
+            self._reading.cancel()
 
     def _guarded(self, function: Callable[[], MQTTErrorCode]) -> None:
         try:
@@ -294,7 +298,7 @@ class Link:
         self.session_present = flags.session_present
         self._last_in = self._last_out = trio.current_time()
         # MQTT 5 §3.2.2.3: what the broker can and wants; absent means no limit.
-        self._window = min(_WINDOW, getattr(properties, "ReceiveMaximum", _WINDOW))
+        self._window = max(1, min(_WINDOW, getattr(properties, "ReceiveMaximum", _WINDOW)))
         self._largest_packet = getattr(properties, "MaximumPacketSize", self._largest_packet)
         self._keepalive = getattr(properties, "ServerKeepAlive", self._keepalive) or math.inf
         if getattr(properties, "MaximumQoS", 1) < 1:

@@ -121,9 +121,6 @@ async def test_silence_means_3_1_1_for_one_connection(monkeypatch: pytest.Monkey
         (connack(0x86), FailureKind.BAD_CREDENTIALS),
         (connack(0x87), FailureKind.NOT_AUTHORIZED),
         (connack(0x88), FailureKind.REFUSED_BY_BROKER),
-        # Maximum QoS 0, Retain Available 0: signaling needs both.
-        (connack(properties=b"\x24\0"), FailureKind.REFUSED_BY_BROKER),
-        (connack(properties=b"\x25\0"), FailureKind.REFUSED_BY_BROKER),
         # Garbage and forbidden packets.
         (b"\x20\x05\0\0\x7f\xff\xff", FailureKind.CLOSED),
         (b"\xf7\xff\xff\xff\xff\xff", FailureKind.CLOSED),
@@ -140,6 +137,18 @@ async def test_failures_have_kinds(reply: bytes, kind: FailureKind) -> None:
         assert 0.5 <= failed.retry_in <= 1
         # The client has closed.
         assert await session.receive() is None
+
+
+@pytest.mark.parametrize(("properties", "said"), [(b"\x24\0", "no QoS 1"), (b"\x25\0", "no retained messages")])
+async def test_a_broker_that_lacks_what_signaling_needs(properties: bytes, said: str) -> None:
+    async with ScriptedBroker() as broker, running(broker.config()) as party:
+        session = await broker.accept()
+        await session.welcome(properties=properties)
+        failed = await party.next(MqttConnectFailed)
+        assert failed.kind is FailureKind.REFUSED_BY_BROKER
+        assert said in failed.message
+        # It has our Will by now, which is not to fire.
+        await session.expect(DISCONNECT)
 
 
 async def test_nobody_listens() -> None:
@@ -326,6 +335,32 @@ async def test_giving_up_in_the_look_up(monkeypatch: pytest.MonkeyPatch) -> None
             with trio.move_on_after(0.02) as waited:
                 await broker.accept()
             assert waited.cancelled_caught
+
+
+async def test_an_attempt_given_up_while_connecting_sends_no_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, release = threading.Event(), threading.Event()
+    real = socket.create_connection
+
+    def connect(*arguments: Any, **more: Any) -> socket.socket:
+        first = not asked.is_set()
+        asked.set()
+        if first:
+            release.wait()
+        return real(*arguments, **more)
+
+    async with ScriptedBroker() as broker:
+        monkeypatch.setattr("socket.create_connection", connect)
+        async with running(broker.config(), patience=2) as party:
+            await trio.to_thread.run_sync(asked.wait)
+            party.client.reconnect_now()
+            session = await broker.accept()
+            await session.welcome()
+            await party.next(MqttConnected)
+            release.set()
+            # It would take over the client id of the connection that lives.
+            assert await (await broker.accept()).receive() is None
+            await thread_count_becomes(0)
+            assert party.client.connected
 
 
 async def test_giving_up_in_the_tls_handshake() -> None:

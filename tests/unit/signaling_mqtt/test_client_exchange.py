@@ -450,7 +450,16 @@ async def test_output_that_is_stuck_ends_the_connection(monkeypatch: pytest.Monk
             while True:
                 await party.client.publish("a", bytes(32 * 1024), qos=0)
 
+        async def trickle() -> None:
+            # More output must not begin the count anew.
+            while True:
+                nursery.start_soon(Outcome().publish, party, "b")
+                await trio.sleep(0.1)
+
+        started = trio.current_time()
         nursery.start_soon(flood)
+        nursery.start_soon(trickle)
         # The script reads nothing.
         assert (await party.next(MqttDisconnected)).reason == "the broker took nothing for 0.3 s"
+        assert trio.current_time() - started < 1.2
         nursery.cancel_scope.cancel()
