@@ -336,6 +336,17 @@ async def test_an_operator_gives_up_on_a_device_that_breaks_the_rules(nursery: t
             await far.receive()
 
 
+async def test_an_operator_holds_no_more_than_its_credit_of_a_device_that_ignores_it(nursery: trio.Nursery) -> None:
+    near, far = channel_pair(EXEC_PROTOCOL, limit=1 << 20)
+    for _ in range(17):
+        await far.send(b"\1" + bytes(16 * KIB - 1))
+    with pytest.raises(ServiceError) as caught:
+        async with open_exec(near, ["x"]) as client:
+            await client.wait()
+    assert caught.value.code is ErrorCode.LIMIT
+    assert client._inbox.size == 16 * (16 * KIB - 1)
+
+
 async def test_an_operator_learns_that_the_session_broke(device: Device) -> None:
     channel = device.open(EXEC_PROTOCOL)
     async with open_exec(channel, ["sleep", "60"]) as client:

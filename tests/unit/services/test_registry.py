@@ -94,6 +94,7 @@ async def test_channels_are_limited_and_come_back(nursery: trio.Nursery) -> None
     await held[0].send("done")
     with pytest.raises(trio.EndOfChannel):
         await held[0].receive()
+    await trio.testing.wait_all_tasks_blocked()
     last = session.open("hold")
     await last.send("done")
     with pytest.raises(trio.EndOfChannel):
