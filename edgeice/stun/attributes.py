@@ -107,7 +107,9 @@ _NO_LIMIT: Final = 0xFFFF
 SIZES: dict[int, int] = dict.fromkeys(
     (Attribute.MESSAGE_INTEGRITY, Attribute.MESSAGE_INTEGRITY_SHA256, Attribute.FINGERPRINT), TRAILER
 )
-#: kind -> (value bytes, transaction id) -> Python value; only variable ones can raise DecodeError.
+#: kind of one size, unless that is zero -> (datagram, where the attribute starts) -> tuple of its value.
+UNPACKERS: dict[int, Callable[[bytes, int], tuple[Any, ...]]] = {}
+#: kind of variable size -> (value bytes, transaction id) -> Python value; can raise DecodeError.
 DECODERS: dict[int, Callable[[bytes, bytes], Any]] = {}
 #: kind -> Python value -> whole attribute with header and padding.
 ENCODERS: dict[int, Callable[[Any], bytes]] = {}
@@ -134,14 +136,10 @@ def encode_attribute(kind: int, value: object, transaction_id: bytes) -> bytes:
 def _integer(layout: str, size: int, *kinds: Attribute) -> None:
     """Register big-endian integers; `layout` is that of the padded value."""
     pack = Struct("!HH" + layout).pack
-    width = Struct("!" + layout.replace("x", "")).size
-
-    def decode(value: bytes, _transaction_id: bytes) -> int:
-        return int.from_bytes(value[:width], "big")
-
+    unpack = Struct("!4x" + layout).unpack_from
     for kind in kinds:
         SIZES[kind] = size
-        DECODERS[kind] = decode
+        UNPACKERS[kind] = unpack
         ENCODERS[kind] = partial(pack, kind, size)
 
 
@@ -149,7 +147,6 @@ def _flag(*kinds: Attribute) -> None:
     """Register attributes whose presence is all they say."""
     for kind in kinds:
         SIZES[kind] = 0
-        DECODERS[kind] = values.decode_flag
         ENCODERS[kind] = partial(values.encode_flag, _HEADER(kind, 0))
 
 
@@ -173,33 +170,36 @@ def _text(limit: int, *kinds: Attribute) -> None:
 
 
 def _opaque(
-    kind: Attribute,
-    decode: Callable[[bytes, bytes], bytes] = values.decode_bytes,
-    *,
-    size: int = VARIABLE,
-    limit: int = _NO_LIMIT,
+    kind: Attribute, decode: Callable[[bytes, bytes], bytes] = values.decode_bytes, *, limit: int = _NO_LIMIT
 ) -> None:
-    """Register bytes of one `size`, or of at most `limit` bytes when sent."""
+    """Register bytes, at most `limit` when sent."""
 
     def encode(value: bytes) -> bytes:
-        if len(value) > limit or size not in (VARIABLE, len(value)):
-            raise LocalProtocolError(f"{kind.name} cannot have {len(value)} bytes")
+        if len(value) > limit:
+            raise LocalProtocolError(f"{kind.name} is limited to {limit} bytes, not {len(value)}")
         return frame(kind, value)
 
-    SIZES[kind] = size
+    SIZES[kind] = VARIABLE
     DECODERS[kind] = decode
     ENCODERS[kind] = encode
 
 
-def _structured(
-    kind: Attribute,
-    decode: Callable[[bytes, bytes], Any],
-    encode: Callable[[Any], bytes],
-    *,
-    size: int = VARIABLE,
-) -> None:
-    """Register an attribute with fields of its own."""
+def _block(kind: Attribute, size: int) -> None:
+    """Register exactly `size` bytes."""
+
+    def encode(value: bytes) -> bytes:
+        if len(value) != size:
+            raise LocalProtocolError(f"{kind.name} has {size} bytes, not {len(value)}")
+        return frame(kind, value)
+
     SIZES[kind] = size
+    UNPACKERS[kind] = Struct(f"!4x{size}s").unpack_from
+    ENCODERS[kind] = encode
+
+
+def _structured(kind: Attribute, decode: Callable[[bytes, bytes], Any], encode: Callable[[Any], bytes]) -> None:
+    """Register an attribute with fields of its own."""
+    SIZES[kind] = VARIABLE
     DECODERS[kind] = decode
     ENCODERS[kind] = lambda value: frame(kind, encode(value))
 
@@ -228,16 +228,16 @@ _text(values.SENT_LIMIT, Attribute.USERNAME, Attribute.REALM, Attribute.SOFTWARE
 _text(_DOMAIN_LIMIT, Attribute.ALTERNATE_DOMAIN)
 _opaque(Attribute.NONCE, values.decode_nonce, limit=values.SENT_LIMIT)
 _opaque(Attribute.DATA)
-_opaque(Attribute.USERHASH, size=32)
-_opaque(Attribute.RESERVATION_TOKEN, size=8)
+_block(Attribute.USERHASH, 32)
+_block(Attribute.RESERVATION_TOKEN, 8)
 _address(Attribute.MAPPED_ADDRESS, Attribute.ALTERNATE_SERVER)
 _masked_address(Attribute.XOR_MAPPED_ADDRESS, Attribute.XOR_PEER_ADDRESS, Attribute.XOR_RELAYED_ADDRESS)
-_structured(Attribute.EVEN_PORT, values.decode_even_port, values.encode_even_port, size=1)
+_structured(Attribute.EVEN_PORT, values.decode_even_port, values.encode_even_port)
 _structured(Attribute.REQUESTED_ADDRESS_FAMILY, values.decode_family, values.encode_family)
 _structured(Attribute.ADDITIONAL_ADDRESS_FAMILY, values.decode_family, values.encode_family)
 _structured(Attribute.ERROR_CODE, values.decode_error_code, values.encode_error_code)
 _structured(Attribute.ADDRESS_ERROR_CODE, values.decode_address_error_code, values.encode_address_error_code)
-_structured(Attribute.ICMP, values.decode_icmp, values.encode_icmp, size=8)
+_structured(Attribute.ICMP, values.decode_icmp, values.encode_icmp)
 _structured(Attribute.UNKNOWN_ATTRIBUTES, values.decode_code_points, values.encode_code_points)
 _structured(Attribute.PASSWORD_ALGORITHM, values.decode_password_algorithm, values.encode_password_algorithm)
 _structured(Attribute.PASSWORD_ALGORITHMS, values.decode_password_algorithms, values.encode_password_algorithms)

@@ -24,6 +24,7 @@ from edgeice.stun.attributes import (
     ENCODERS,
     SIZES,
     TRAILER,
+    UNPACKERS,
     VARIABLE,
     AddressAttribute,
     Attribute,
@@ -78,6 +79,7 @@ class Method(IntEnum):
 HEADER_SIZE: Final = 20
 TRANSACTION_ID_SIZE: Final = 12
 _METHOD_LIMIT: Final = 0xFFF
+_OVER_THE_END: Final = "an attribute reaches over the end"
 
 _HEADER = Struct("!HHI12s")
 _pack_header = _HEADER.pack
@@ -91,8 +93,16 @@ _MESSAGE_INTEGRITY: Final = int(Attribute.MESSAGE_INTEGRITY)
 _MESSAGE_INTEGRITY_SHA256: Final = int(Attribute.MESSAGE_INTEGRITY_SHA256)
 _FINGERPRINT: Final = int(Attribute.FINGERPRINT)
 
+# How nearly every message ends: MESSAGE-INTEGRITY and FINGERPRINT, here read at once.
+_USUAL_TRAILER_SIZE: Final = 32
+_unpack_usual_trailer = Struct("!I20xII").unpack_from
+_MESSAGE_INTEGRITY_HEADER: Final = _MESSAGE_INTEGRITY << 16 | 20
+_FINGERPRINT_HEADER: Final = _FINGERPRINT << 16 | 4
+
 
 def _type_code(method: int, message_class: int) -> int:
+    if not 0 <= method <= _METHOD_LIMIT:
+        raise LocalProtocolError(f"a method has 12 bits: {method:#x}")
     # RFC 8489 §5: the class bits stand between the method bits, at 4 and 8.
     return (
         method & 0x00F
@@ -118,7 +128,6 @@ class _Attributes:
     """What Message and AuthenticatedMessage share: the header and reading attributes."""
 
     __slots__ = (
-        "_positions",
         "_values",
         "data",
         "has_fingerprint",
@@ -137,8 +146,7 @@ class _Attributes:
     #: Code points below 0x8000 that are not known here, in order, each once (RFC 8489 §6.3.1).
     unknown_required: tuple[int, ...]
     has_fingerprint: bool
-    # Where each attribute starts that is decoded when asked for, and the values decoded so far.
-    _positions: dict[int, int]
+    # First occurrences, in order.
     _values: dict[int, object]
 
     @overload
@@ -171,16 +179,7 @@ class _Attributes:
         The types of the values stand in `edgeice.stun.attributes`.  Integrity attributes and FINGERPRINT are not
         to be read: see `integrity` and `has_fingerprint`.
         """
-        value = self._values.get(attribute)
-        if value is None:
-            position = self._positions.get(attribute)
-            if position is None:
-                return None
-            start = position + 4
-            raw = self.data[start : start + _unpack_tlv(self.data, position)[1]]
-            decoder = DECODERS.get(attribute)
-            value = self._values[attribute] = raw if decoder is None else decoder(raw, self.transaction_id)
-        return value
+        return self._values.get(attribute)
 
     def get_all(self, attribute: AddressAttribute) -> tuple[TransportAddress, ...]:
         """Every occurrence of an attribute that may stand more than once, such as XOR-RELAYED-ADDRESS of both families.
@@ -201,13 +200,11 @@ class _Attributes:
         return tuple(found)
 
     def __contains__(self, attribute: int) -> bool:
-        return attribute in self._positions or attribute in self._values
+        return attribute in self._values
 
     def __repr__(self) -> str:
         # Names only: values may be secrets or addresses.
-        names = " ".join(
-            Attribute(kind).name if kind in SIZES else f"0x{kind:04x}" for kind in self._positions | self._values
-        )
+        names = " ".join(Attribute(kind).name if kind in SIZES else f"0x{kind:04x}" for kind in self._values)
         method = Method(self.method).name if self.method in Method.__members__.values() else f"0x{self.method:03x}"
         return f"<{type(self).__name__} {method} {self.message_class.name} {self.transaction_id.hex()} [{names}]>"
 
@@ -222,7 +219,6 @@ class Message(_Attributes):
         data: bytes,
         kind: tuple[int, MessageClass],
         transaction_id: bytes,
-        positions: dict[int, int],
         values: dict[int, object],
         unknown_required: tuple[int, ...],
         trailer: tuple[int, int, bool],
@@ -230,7 +226,6 @@ class Message(_Attributes):
         self.data = data
         self.method, self.message_class = kind
         self.transaction_id = transaction_id
-        self._positions = positions
         self._values = values
         self.unknown_required = unknown_required
         self._sha1_at, self._sha256_at, self.has_fingerprint = trailer
@@ -254,8 +249,7 @@ class AuthenticatedMessage(_Attributes):
         self.method = message.method
         self.message_class = message.message_class
         self.transaction_id = message.transaction_id
-        self._positions = message._positions  # noqa: SLF001  # the two classes are one, seen twice
-        self._values = message._values  # noqa: SLF001
+        self._values = message._values  # noqa: SLF001  # the two classes are one, seen twice
         self.unknown_required = message.unknown_required
         self.has_fingerprint = message.has_fingerprint
         self.integrity = integrity
@@ -291,44 +285,39 @@ def decode(data: bytes) -> Message:  # noqa: C901, PLR0912  # a call per attribu
         raise DecodeError("stun_header", "type or cookie")
     if length & 3 or length + HEADER_SIZE != end:
         raise DecodeError("stun_length", f"header says {length}, datagram has {end - HEADER_SIZE}")
-    positions: dict[int, int] = {}
     values: dict[int, object] = {}
-    unknown: list[int] = []
+    has_unknown = False
     trailer = (0, 0, False)
     position = HEADER_SIZE
-    while position < end:
-        kind, size = _unpack_tlv(data, position)
-        expected = SIZES.get(kind)
-        if expected == size:
-            if kind not in positions:
-                positions[kind] = position
-        elif expected == VARIABLE:
+    try:
+        while position < end:
+            kind, size = _unpack_tlv(data, position)
+            expected = SIZES.get(kind)
+            if expected == TRAILER:
+                trailer = _scan_trailer(data, position)
+                break
             if kind not in values:
-                raw = data[position + 4 : position + 4 + size]
-                if len(raw) != size:
-                    raise DecodeError("stun_length", "an attribute reaches over the end")
-                values[kind] = DECODERS[kind](raw, transaction_id)
-        elif expected == TRAILER:
-            trailer = _scan_trailer(data, position)
-            break
-        elif kind not in positions:
-            if expected is not None:
-                raise DecodeError("stun_attribute", f"0x{kind:04x} has {size} bytes")
-            positions[kind] = position
-            if kind < 0x8000:
-                unknown.append(kind)
-        position += size + 7 & ~3  # its header, and padding to a multiple of four
+                if expected == size:
+                    values[kind] = UNPACKERS[kind](data, position)[0] if size else True
+                else:
+                    value = data[position + 4 : position + 4 + size]
+                    if len(value) != size:
+                        raise DecodeError("stun_length", _OVER_THE_END)
+                    if expected == VARIABLE:
+                        values[kind] = DECODERS[kind](value, transaction_id)
+                    elif expected is not None:
+                        raise DecodeError("stun_attribute", f"0x{kind:04x} has {size} bytes")
+                    else:
+                        values[kind] = value
+                        has_unknown = True
+            position += size + 7 & ~3  # its header, and padding to a multiple of four
+    except struct.error:
+        raise DecodeError("stun_length", _OVER_THE_END) from None
     if position > end:
-        raise DecodeError("stun_length", "an attribute reaches over the end")
-    return Message(
-        data,
-        _TYPES.get(code) or _split_type(code),
-        transaction_id,
-        positions,
-        values,
-        tuple(unknown) if unknown else (),
-        trailer,
-    )
+        raise DecodeError("stun_length", _OVER_THE_END)
+    # RFC 8489 §14: those below 0x8000 must be understood.
+    unknown = tuple(kind for kind in values if kind < 0x8000 and kind not in SIZES) if has_unknown else ()
+    return Message(data, _TYPES.get(code) or _split_type(code), transaction_id, values, unknown, trailer)
 
 
 def _scan_trailer(data: bytes, position: int) -> tuple[int, int, bool]:  # noqa: C901  # one flat walk
@@ -336,14 +325,22 @@ def _scan_trailer(data: bytes, position: int) -> tuple[int, int, bool]:  # noqa:
 
     Everything else here is ignored (RFC 8489 §14.5, §14.6).
     """
+    end = len(data)
+    if end - position == _USUAL_TRAILER_SIZE:
+        integrity_header, fingerprint_header, value = _unpack_usual_trailer(data, position)
+        if (
+            integrity_header == _MESSAGE_INTEGRITY_HEADER
+            and fingerprint_header == _FINGERPRINT_HEADER
+            and value == fingerprint_value(data[:-FINGERPRINT_SIZE])
+        ):
+            return position, 0, True
     sha1_at = sha256_at = 0
     has_fingerprint = False
-    end = len(data)
     while position < end:
         kind, size = _unpack_tlv(data, position)
         following = position + (size + 7 & ~3)
         if following > end:
-            raise DecodeError("stun_length", "an attribute reaches over the end")
+            raise DecodeError("stun_length", _OVER_THE_END)
         if kind == _MESSAGE_INTEGRITY:
             if size != 20:
                 raise DecodeError("stun_integrity", f"{size} bytes")
@@ -415,8 +412,8 @@ def encode(
     Raises:
         LocalProtocolError: A value does not fit its attribute, or the message is too long.
     """
-    if len(transaction_id) != TRANSACTION_ID_SIZE or not 0 <= method <= _METHOD_LIMIT:
-        raise LocalProtocolError("a transaction id has 12 bytes and a method 12 bits")
+    if len(transaction_id) != TRANSACTION_ID_SIZE:
+        raise LocalProtocolError(f"a transaction id has 12 bytes, not {len(transaction_id)}")
     parts = []
     try:
         for kind, value in attributes:

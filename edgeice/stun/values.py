@@ -79,11 +79,6 @@ class Icmp(NamedTuple):
     data: int = 0
 
 
-def decode_flag(_value: bytes, _transaction_id: bytes) -> Literal[True]:
-    """Presence is all; the size was checked before."""
-    return True
-
-
 def encode_flag(whole: bytes, value: object) -> bytes:
     """The attribute `whole`, made beforehand; False has no encoding."""
     if value is not True:
@@ -241,6 +236,8 @@ def encode_family(value: int) -> bytes:
 
 def decode_even_port(value: bytes, _transaction_id: bytes) -> bool:
     """The R bit (RFC 8656 §18.7)."""
+    if len(value) != 1:
+        raise DecodeError("stun_attribute", f"EVEN-PORT of {len(value)} bytes")
     return bool(value[0] & 0x80)
 
 
@@ -251,6 +248,8 @@ def encode_even_port(value: bool) -> bytes:
 
 def decode_icmp(value: bytes, _transaction_id: bytes) -> Icmp:
     """Two reserved bytes, 7 bits of type, 9 of code, 4 bytes of data (RFC 8656 §18.13)."""
+    if len(value) != 8:
+        raise DecodeError("stun_attribute", f"ICMP of {len(value)} bytes")
     both, data = unpack("!2xHI", value)
     return Icmp(both >> 9, both & 0x1FF, data)
 

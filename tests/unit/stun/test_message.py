@@ -25,7 +25,7 @@ from edgeice.stun import (
     encode,
     is_stun,
 )
-from edgeice.stun.attributes import DECODERS, SIZES
+from edgeice.stun.attributes import DECODERS, SIZES, UNPACKERS
 from tests.support.stun_wire import DATA, KEY, TID, raw_message, seal, sign, tlv
 
 V4 = TransportAddress("192.0.2.1", 32853)
@@ -354,7 +354,9 @@ def test_attributes_on_the_wire(attribute: Attribute, value: object, encoded: by
 def test_every_attribute_is_in_the_table() -> None:
     trailers = {Attribute.MESSAGE_INTEGRITY, Attribute.MESSAGE_INTEGRITY_SHA256, Attribute.FINGERPRINT}
     assert {row[0] for row in ROUND_TRIPS} | trailers == set(Attribute) == set(SIZES)
-    assert set(DECODERS) == set(Attribute) - trailers
+    flags = {Attribute.USE_CANDIDATE, Attribute.DONT_FRAGMENT}
+    assert set(DECODERS) | set(UNPACKERS) | flags == set(Attribute) - trailers
+    assert not set(DECODERS) & set(UNPACKERS)
 
 
 @pytest.mark.parametrize(
@@ -407,6 +409,10 @@ def test_host_02_fixed_sizes_are_exact(kind: int, size: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
+        (0x0018, b""),
+        (0x0018, b"\x80\0"),
+        (0x8004, bytes(7)),
+        (0x8004, bytes(9)),
         (0x0017, b""),
         (0x0017, b"\3\0\0\0"),
         (0x8000, bytes(8)),
@@ -450,7 +456,7 @@ def test_neither_type_passes_for_the_other() -> None:
 
 def test_a_message_tells_names_and_no_values() -> None:
     text = repr(authenticate(decode(check_request()), KEY))
-    expected = f"<AuthenticatedMessage BINDING REQUEST {TID.hex()} [PRIORITY ICE_CONTROLLED USERNAME]>"
+    expected = f"<AuthenticatedMessage BINDING REQUEST {TID.hex()} [USERNAME PRIORITY ICE_CONTROLLED]>"
     assert text == expected
     assert repr(decode(raw_message(tlv(0x7A01, b""), code=0x0002))) == f"<Message 0x002 REQUEST {TID.hex()} [0x7a01]>"
 
