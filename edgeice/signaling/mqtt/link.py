@@ -300,7 +300,9 @@ class Link:
         # MQTT 5 §3.2.2.3: what the broker can and wants; absent means no limit.
         self._window = max(1, min(_WINDOW, getattr(properties, "ReceiveMaximum", _WINDOW)))
         self._largest_packet = getattr(properties, "MaximumPacketSize", self._largest_packet)
-        self._keepalive = getattr(properties, "ServerKeepAlive", self._keepalive) or math.inf
+        keepalive: int = getattr(properties, "ServerKeepAlive", self._config.keepalive)
+        self._client.adopt_keepalive(keepalive)
+        self._keepalive = keepalive or math.inf
         if getattr(properties, "MaximumQoS", 1) < 1:
             self._failure = ConnectError(FailureKind.REFUSED_BY_BROKER, "the broker offers no QoS 1")
         elif not getattr(properties, "RetainAvailable", True):
@@ -371,6 +373,10 @@ class _Paho(paho.Client):
     violation = ""
     #: It was a QoS 1 message that is too large.
     oversized = False
+
+    def adopt_keepalive(self, seconds: int) -> None:
+        """Take what the broker prescribes (MQTT 5 §3.2.2.3.14); paho does so itself only from 2.2 on."""
+        self._keepalive = seconds
 
     def _sock_recv(self, bufsize: int) -> bytes:
         # paho asks for a packet's body once it has read its length and before it keeps any of it.

@@ -23,6 +23,7 @@ from edgeice.signaling.broker import (
 from tests.support.mqtt_clients import Party, running
 from tests.support.scripted_broker import (
     CONNECT,
+    DISCONNECT,
     PINGREQ,
     PINGRESP,
     PUBACK,
@@ -365,7 +366,8 @@ async def test_a_topic_that_is_no_text_is_dropped_and_acknowledged() -> None:
 async def test_the_brokers_goodbye_is_told(code: int, reason: str) -> None:
     async with ScriptedBroker() as broker, running(broker.config()) as party:
         session = await connected(broker, party)
-        await session.send(bytes([0xE0, 2, code, 0]))
+        # With an empty Reason String.
+        await session.send(packet(DISCONNECT, bytes([code, 3, 0x1F, 0, 0])))
         disconnected = await party.next(MqttDisconnected)
         assert disconnected.reason == reason
         assert 0.5 <= disconnected.retry_in <= 1
