@@ -227,11 +227,12 @@ async def test_losing_the_channel_ends_the_whole_tree_within_the_grace(device: D
     assert not any(alive(pid) for pid in pids)
 
 
-async def test_a_tree_that_goes_when_asked_needs_no_grace(nursery: trio.Nursery, home: Path) -> None:
+@pytest.mark.parametrize("script", ["sleep 60 & echo up; wait", "sleep 60 & echo up; kill -STOP $$"])
+async def test_a_tree_that_goes_when_asked_needs_no_grace(nursery: trio.Nursery, home: Path, script: str) -> None:
     device = Device(nursery, grace=60)
     channel = device.open(EXEC_PROTOCOL)
     with trio.fail_after(5):
-        await channel.send('{"open":{"argv":["sh","-c","sleep 60 & echo up; wait"]}}')
+        await channel.send(json.dumps({"open": {"argv": ["sh", "-c", script]}}))
         assert await channel.receive() == b"\1up\n"
         channel.break_session()
         await device.idle()
@@ -247,6 +248,18 @@ async def test_leaving_the_operators_scope_ends_the_command(device: Device, home
 
 
 OPEN_CAT = '{"open":{"argv":["cat"]}}'
+
+
+@pytest.mark.slow
+async def test_the_bytes_before_the_data_are_granted_again_too(device: Device) -> None:
+    channel = device.open(EXEC_PROTOCOL)
+    await channel.send('{"open":{"argv":["sh","-c","cat >/dev/null"]}}')
+    with trio.fail_after(5):
+        for _ in range(16 * KIB):
+            await channel.send(b"\0x")
+        message = await channel.receive()
+    assert isinstance(message, str)
+    assert 32 * KIB <= json.loads(message)["credit"] < 64 * KIB
 
 
 @pytest.mark.parametrize(
@@ -345,6 +358,21 @@ async def test_an_operator_holds_no_more_than_its_credit_of_a_device_that_ignore
             await client.wait()
     assert caught.value.code is ErrorCode.LIMIT
     assert client._inbox.size == 16 * (16 * KIB - 1)
+
+
+async def test_the_exit_wakes_who_waits_to_write(nursery: trio.Nursery) -> None:
+    near, far = channel_pair(EXEC_PROTOCOL, limit=1 << 20)
+    with trio.fail_after(5):
+        async with open_exec(near, ["x"]) as client, trio.open_nursery() as writers:
+
+            async def write() -> None:
+                with pytest.raises(trio.BrokenResourceError, match="has ended"):
+                    await client.write(bytes(CREDIT))
+
+            writers.start_soon(write)
+            await trio.testing.wait_all_tasks_blocked()
+            assert client._link.sending.available == 0
+            await far.send('{"exit":0}')
 
 
 async def test_an_operator_learns_that_the_session_broke(device: Device) -> None:
