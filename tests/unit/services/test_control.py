@@ -4,7 +4,7 @@ import contextlib
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeice.errors import DecodeError, LocalProtocolError
@@ -75,12 +75,14 @@ def test_size_limit_is_inclusive_both_ways() -> None:
         encode_control({"a": message["a"] + "x"})
 
 
+@settings(deadline=None)
 @given(st.text() | st.text(alphabet='{}[]":,\\ud8019e.-+tfn'))
 def test_total_on_any_text(text: str) -> None:
     with contextlib.suppress(DecodeError):
         decode_control(text)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=8), st.none() | st.booleans() | st.integers() | st.text() | st.floats(-1, 1)))
 def test_round_trip(message: dict[str, object]) -> None:
     assert decode_control(encode_control(message)) == message
