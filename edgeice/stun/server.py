@@ -101,8 +101,8 @@ def unknown_attributes_response(request: Message | AuthenticatedMessage, *, key:
         overhead += INTEGRITY_SIZES[request.integrity]
     if request.has_fingerprint:
         overhead += FINGERPRINT_SIZE
-    # Two code points fill four bytes; an odd one is padded.
-    count = max((len(request.data) - overhead) // 4 * 2, 1)
+    # Two bytes each; what is left over is a multiple of four, so padding has its place.
+    count = max((len(request.data) - overhead) // 2, 1)
     unknown = request.unknown_required[:count]
     return error_response(request, 420, attributes=((Attribute.UNKNOWN_ATTRIBUTES, unknown),), key=key)
 

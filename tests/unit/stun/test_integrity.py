@@ -1,5 +1,6 @@
 """Integrity, FINGERPRINT, what they cover and what is visible behind them (RFC 8489 §9, §14.5-14.7)."""
 
+import binascii
 import hashlib
 import hmac
 import inspect
@@ -22,6 +23,7 @@ from edgeice.stun import (
     decode,
     encode,
     integrity,
+    is_stun,
     long_term_key,
     opaque_string,
     userhash,
@@ -223,6 +225,8 @@ def test_stun_22_sha1_after_sha256_is_ignored() -> None:
 def test_host_04_of_two_integrities_the_first_counts() -> None:
     good = sign(raw_message(BODY))
     assert verified(append(good, tlv(0x0008, bytes(20)))).integrity == "sha1"
+    good = sign(raw_message(BODY), algorithm="sha256")
+    assert verified(append(good, tlv(0x001C, bytes(32)))).integrity == "sha256"
     bad = append(raw_message(BODY), tlv(0x0008, bytes(20)))
     assert refused(sign(bad)) == MISMATCH
 
@@ -247,6 +251,16 @@ def test_host_04_integrity_inside_a_value_is_no_integrity() -> None:
     ],
 )
 def test_stun_23_host_04_fingerprint_is_last_and_right(data: bytes) -> None:
+    with pytest.raises(DecodeError) as caught:
+        decode(data)
+    assert caught.value.reason == "stun_fingerprint"
+
+
+def test_stun_23_fingerprint_is_last_even_where_its_value_is_right() -> None:
+    behind = tlv(0x8022, b"x")
+    covered = append(raw_message(BODY), bytes(8) + behind)[: -8 - len(behind)]
+    data = covered + tlv(0x8028, (binascii.crc32(covered) ^ 0x5354554E).to_bytes(4, "big")) + behind
+    assert is_stun(data)
     with pytest.raises(DecodeError) as caught:
         decode(data)
     assert caught.value.reason == "stun_fingerprint"
@@ -298,6 +312,13 @@ def test_an_error_does_not_tell_the_key() -> None:
 @given(st.binary(max_size=150), st.binary(max_size=200), st.sampled_from(["sha1", "sha256"]))
 def test_stun_20_the_hash_is_hmac(key: bytes, covered: bytes, algorithm: Any) -> None:
     assert integrity.integrity_value(key, covered, algorithm) == hmac.digest(key, covered, algorithm)
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 128, 200])
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
+def test_stun_20_the_hash_is_hmac_for_keys_of_any_size(size: int, algorithm: Any) -> None:
+    key = bytes(range(200))[:size]
+    assert integrity.integrity_value(key, b"covered", algorithm) == hmac.digest(key, b"covered", algorithm)
 
 
 def test_more_keys_than_are_remembered() -> None:

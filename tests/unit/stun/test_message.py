@@ -26,7 +26,7 @@ from edgeice.stun import (
     is_stun,
 )
 from edgeice.stun.attributes import DECODERS, SIZES, UNPACKERS
-from tests.support.stun_wire import DATA, KEY, TID, raw_message, seal, sign, tlv
+from tests.support.stun_wire import DATA, KEY, TID, append, raw_message, seal, sign, tlv
 
 V4 = TransportAddress("192.0.2.1", 32853)
 V6 = TransportAddress("2001:db8:1234:5678:11:2233:4455:6677", 32853)
@@ -187,6 +187,13 @@ def test_repeated_addresses_end_at_integrity_and_leave_out_the_malformed() -> No
         ),
         pytest.param(request(tlv(0x7A01, b"", claimed=8) + tlv(0x0006, b"")), "stun_length", id="reaches over"),
         pytest.param(request(tlv(0x0006, b"abcd", claimed=9)), "stun_length", id="length before text"),
+        pytest.param(request(tlv(0x0020, b"\0\2" + bytes(6), claimed=20)), "stun_length", id="length before address"),
+        pytest.param(
+            request(tlv(0x0006, b"ab") + tlv(0x0006, b"abcd", claimed=9)), "stun_length", id="length of a repetition"
+        ),
+        pytest.param(
+            append(sign(request(b"")), tlv(0x0006, b"", claimed=4)), "stun_length", id="length behind integrity"
+        ),
     ],
 )
 def test_stun_06_the_earlier_rule_decides(data: bytes, reason: str) -> None:

@@ -273,7 +273,13 @@ def test_stun_41_challenges_need_no_integrity_with_long_term_credentials(code: i
 
 @pytest.mark.parametrize(
     "unsigned",
-    [error(400, key=None), error(300, key=None), response(key=None), response(MessageClass.ERROR, [], key=None)],
+    [
+        error(400, key=None),
+        error(300, key=None),
+        response(key=None),
+        response(MessageClass.ERROR, [], key=None),
+        response(MessageClass.SUCCESS, [(Attribute.ERROR_CODE, ErrorCode(401))], key=None),
+    ],
 )
 def test_stun_48_other_unsigned_responses_are_discarded_with_long_term_credentials(unsigned: Message) -> None:
     t = transaction(long_term=True)
