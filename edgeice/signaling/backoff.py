@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from random import Random
 
 import attrs
+
+from edgeice.sansio import Entropy
 
 __all__ = ["Backoff"]
 
@@ -17,8 +18,7 @@ class Backoff:
     come back at one moment.
     """
 
-    #: Spread of the delays; no secret.
-    jitter: Random
+    entropy: Entropy
     #: Bound of the first delay, seconds.
     initial: float = 1.0
     #: Longest delay, seconds.
@@ -33,7 +33,7 @@ class Backoff:
         # 2**6 s is over a minute: the exponent stops growing, so that a year of failures overflows nothing.
         bound: float = min(self.initial * 2.0 ** min(self._attempts, 6), self.maximum)
         self._attempts += 1
-        return bound * self.jitter.uniform(0.5, 1.0)
+        return bound * self.entropy.jitter.uniform(0.5, 1.0)
 
     def connection_lasted(self, seconds: float) -> None:
         """Note how long a connection lasted; a stable one makes the next delay short again."""

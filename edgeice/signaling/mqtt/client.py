@@ -62,7 +62,7 @@ class MqttClient:
         self._config = config
         self._ask_will = will
         self._context = None if config.tls is None else _tls_context(config.tls)
-        self._backoff = Backoff(entropy.jitter)
+        self._backoff = Backoff(entropy)
         self._outbox = Outbox()
         self._inbox = Inbox()
         self._arrived = trio.lowlevel.ParkingLot()
