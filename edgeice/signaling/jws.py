@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 import attrs
-from jwt import InvalidTokenError
+from jwt import PyJWTError
 from jwt.api_jws import PyJWS
 
 from edgeice.errors import DecodeError
@@ -118,7 +118,7 @@ def verify(message: UnverifiedJws, key: PublicKey) -> VerifiedJws:
         raise DecodeError("jws-key", "kid is another key's")
     try:
         _pyjws.decode_complete(message.raw, key.cryptography_key, algorithms=[_ALGORITHM])
-    except InvalidTokenError:
+    except PyJWTError:
         raise DecodeError("jws-signature") from None
     return VerifiedJws(message.raw, key, peek_claims(message))
 
@@ -126,4 +126,5 @@ def verify(message: UnverifiedJws, key: PublicKey) -> VerifiedJws:
 def sign(claims: Claims, key: PrivateKey, *, typ: str = TYP) -> bytes:
     """Make a JWS; equal claims and keys give equal bytes (Ed25519 is deterministic)."""
     header = {"typ": typ, "kid": key.public.kid}
-    return _pyjws.encode(dump_json(claims), key.cryptography_key, _ALGORITHM, header).encode("ascii")
+    # The order of the header's members is stated, so that equal claims give equal bytes with every PyJWT.
+    return _pyjws.encode(dump_json(claims), key.cryptography_key, _ALGORITHM, header, sort_headers=True).encode("ascii")

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -107,14 +107,6 @@ class PublicKey:
         """The key object of `cryptography`."""
         return self._key
 
-    def verifies(self, signature: bytes, data: bytes) -> bool:
-        """Whether `signature` over `data` was made with this key's private half."""
-        try:
-            self._key.verify(signature, data)
-        except InvalidSignature:
-            return False
-        return True
-
     def _ssh_blob(self) -> bytes:
         return struct.pack(">I", len(_SSH_TYPE)) + _SSH_TYPE + struct.pack(">I", 32) + self.raw
 
@@ -192,10 +184,6 @@ class PrivateKey:
     def cryptography_key(self) -> Ed25519PrivateKey:
         """The key object of `cryptography`."""
         return self._key
-
-    def sign(self, data: bytes) -> bytes:
-        """The 64-byte signature of RFC 8032; equal inputs give equal signatures."""
-        return self._key.sign(data)
 
     def __repr__(self) -> str:
         return f"<PrivateKey {self.public.fingerprint}>"

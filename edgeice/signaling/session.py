@@ -193,8 +193,6 @@ class SignalingSession:
         self._incoming.withdrawn(gen)
         remote.refusal = reject
         self._send_refusal(remote, now=now, wall=wall)
-        if gen == 0:
-            self._end()
         return True
 
     def send_candidates(
@@ -231,7 +229,6 @@ class SignalingSession:
     def receive_jws(self, data: bytes | str, road: Road, *, now: float, wall: int | None) -> None:
         """Take what came on a road; whatever is not a good message of this session is dropped and counted."""
         try:
-            # What is not ASCII is no base64url, and is refused with it.
             raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
             message = verify(decode(raw), self._peer_key)
         except DecodeError as error:
@@ -274,8 +271,7 @@ class SignalingSession:
 
     def next_timeout(self) -> float | None:
         """The earliest deadline."""
-        ends = [at for at in (self._timers.next(), self._incoming.next_timeout()) if at is not None]
-        return min(ends, default=None)
+        return min((at for at in (self._timers.next(), self._incoming.next_timeout()) if at is not None), default=None)
 
     def poll_action(self) -> SignalAction | None:
         """Next thing to send; where an owner drains, its whole queue is meant."""
@@ -441,6 +437,8 @@ class SignalingSession:
         if self._rejects.allow(self.id.kid, now=now):
             remote.reply = self._signer.sign(remote.refusal, remote.gen, wall=wall, re=remote.digest)
             self._send(remote.reply, OFFER_EXPIRY)
+            if remote.gen == 0:
+                self._end()
         else:
             self.drops.count("reject-rate")
 
@@ -458,11 +456,10 @@ class SignalingSession:
             self._send(self._signer.sign(body, gen, wall=wall), CANDIDATES_EXPIRY)
 
     def _arm_gather(self) -> None:
+        self._timers.cancel(_Timer.GATHER)
         due = [batch.flush_at for batch in self._outgoing.values() if batch.flush_at is not None]
         if due:
             self._timers.set(_Timer.GATHER, min(due))
-        else:
-            self._timers.cancel(_Timer.GATHER)
 
     # State
 

@@ -99,9 +99,7 @@ def test_a_want_may_be_empty() -> None:
         ({"gen": 1}, ALICE, ALICE_KEY, "no-session"),
     ],
 )
-def test_host_25_no_answer_to_strangers(
-    change: dict[str, object], sender: Party, key: PrivateKey, reason: str
-) -> None:
+def test_host_25_no_answer_to_strangers(change: dict[str, object], sender: Party, key: PrivateKey, reason: str) -> None:
     device = make_device()
     device.receive(sender, altered(first_offer(device), key, **change), now=0.0, wall=WALL)
     assert (actions(device), events(device), device.sessions) == ([], [], ())
@@ -257,8 +255,7 @@ def test_host_24_a_replayed_offer_of_an_ended_session_is_dropped_in_silence() ->
     offer = first_offer(device)
     give(device, offer)
     give(device, message(Bye("done"), seq=1))
-    assert device.sessions == ()
-    events(device)
+    assert [type(event) for event in events(device)] == [OfferReceived, ByeReceived]
     give(device, offer, now=1.0)
     assert (actions(device), events(device), device.drops.snapshot()) == ([], [], {"replayed": 1})
 
@@ -295,6 +292,7 @@ def test_replay_memory_lives_as_long_as_its_nonce() -> None:
     assert rejects(device) == ["stale-nonce"]
 
 
+@pytest.mark.slow
 def test_the_nonce_changes_after_1024_new_sessions_and_the_memory_is_bounded() -> None:
     device = make_device()
     first = device.nonce
@@ -378,7 +376,7 @@ def test_an_unproven_slot_is_freed(pair_at: float | None, freed_at: float) -> No
         device.first_pair(session_id(), now=pair_at + 3.0)
     assert device.next_timeout() == freed_at
     device.handle_timeout(now=freed_at - 0.1, wall=WALL)
-    assert device.sessions == (session_id(),)
+    assert events(device) == []
     device.handle_timeout(now=freed_at, wall=WALL)
     assert device.sessions == ()
     (bye,) = sent(device)
@@ -454,9 +452,9 @@ def test_sessions_of_two_keys_with_one_sid_do_not_meet() -> None:
     )
     give(device, first_offer(device))
     give(device, first_offer(device, key=other))
-    assert len(device.sessions) == 2
+    assert [session.kid for session in device.sessions] == [KID, other.public.kid]
     give(device, message(Bye("done"), key=other, seq=1))
-    assert device.sessions == (session_id(),)
+    assert [session.kid for session in device.sessions] == [KID]
 
 
 def test_the_channel_carries_only_its_own_session() -> None:

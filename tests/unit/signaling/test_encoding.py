@@ -21,10 +21,9 @@ def test_base64url_round_trip(data: bytes) -> None:
 def test_each_accepted_base64url_is_the_only_spelling(text: bytes | str) -> None:
     try:
         data = b64url_decode(text)
-    except DecodeError as error:
-        assert error.reason == "base64"
-    else:
-        assert b64url_encode(data) == (text if isinstance(text, str) else text.decode())
+    except DecodeError:
+        return
+    assert b64url_encode(data) == (text if isinstance(text, str) else text.decode())
 
 
 @pytest.mark.parametrize("text", ["AA==", "AB", "A", "A+", "A/", "A A", "AA\n", "AAB", "Ä", "\ud800"])

@@ -22,7 +22,7 @@ def raw_jws(header: object, payload: bytes = b'{"a":1}', signature: bytes | None
     """A JWS of any header, text or object, signed by Alice unless told."""
     head = header if isinstance(header, bytes) else json.dumps(header).encode()
     signing_input = f"{b64url_encode(head)}.{b64url_encode(payload)}".encode()
-    signature = ALICE_KEY.sign(signing_input) if signature is None else signature
+    signature = ALICE_KEY.cryptography_key.sign(signing_input) if signature is None else signature
     return signing_input + b"." + b64url_encode(signature).encode()
 
 
