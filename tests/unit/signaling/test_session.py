@@ -19,6 +19,7 @@ from edgeice.signaling import (
     SessionId,
     SignalingSession,
 )
+from edgeice.signaling.jws import decode, verify
 from edgeice.signaling.messages import Answer, Bye, Candidates, Offer
 from tests.unit.signaling.kit import (
     ALICE_KEY,
@@ -660,3 +661,31 @@ def test_inputs_after_the_end_change_nothing() -> None:
     found: list[Event] = events(device)
     assert (found, sent(device), device.next_timeout()) == ([], [], None)
     assert device.id.sid == SID
+
+
+def test_the_cached_answer_goes_by_the_channel_where_the_copy_came_by_it() -> None:
+    _, device = established_pair()
+    restart = message(Offer(make_sdp("AliceR")), gen=1, seq=1)
+    give(device, restart, now=1.0)
+    device.answer(1, make_sdp("DevRst1", setup="active", fingerprint=FINGERPRINT_B), wall=WALL)
+    (answer,) = sent(device)
+    give(device, restart, now=1.1, road="channel")
+    (copy,) = sent(device)
+    assert (copy.road, copy.jws) == ("channel", answer.jws)
+
+
+def test_candidates_of_a_rejected_restart_are_not_delivered() -> None:
+    _, device = established_pair()
+    give(device, message(Offer(make_sdp("AliceR")), gen=1, seq=1), now=1.0)
+    device.reject(1, Reject("busy"), now=1.0, wall=WALL)
+    events(device)
+    give(device, message(Candidates("AliceR", (CANDIDATE,)), gen=1, seq=2), now=1.1)
+    device.handle_timeout(now=6.1, wall=WALL)
+    assert (events(device), device.drops.snapshot()) == ([], {"held-expired": 1})
+
+
+def test_host_25_a_message_that_another_trusted_key_signed_is_not_the_sessions() -> None:
+    _, device = established_pair()
+    forged = message(Bye("done"), key=MALLORY_KEY, seq=1)
+    device.receive(verify(decode(forged), MALLORY_KEY.public), "mqtt", now=1.0, wall=WALL)
+    assert (device.ended, device.drops.snapshot()) == (False, {"foreign-session": 1})
