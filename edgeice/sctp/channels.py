@@ -1,0 +1,496 @@
+"""WebRTC data channels over one association (RFC 8831, RFC 8832).
+
+`DataChannels` is the machine that the session owns: packets and time in, packets and events out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from typing import Literal
+
+import attrs
+
+from edgeice.errors import DecodeError, LocalProtocolError
+from edgeice.sansio import DropCounter, Entropy, Event
+from edgeice.sctp.association import Association
+from edgeice.sctp.config import SctpConfig
+from edgeice.sctp.congestion import CongestionControl
+from edgeice.sctp.dcep import ACK, OpenMessage, decode_dcep, encode_open
+from edgeice.sctp.events import (
+    AssociationClosed,
+    AssociationEstablished,
+    BufferedAmountLow,
+    ChannelClosed,
+    ChannelOpened,
+    MessageReceived,
+)
+from edgeice.sctp.lifecycle import Closed, Established
+from edgeice.sctp.reassembly import OVERHEAD, InMessage
+from edgeice.sctp.reset import IncomingReset, OutgoingReset
+from edgeice.sctp.streams import OutMessage
+
+__all__ = ["DataChannels"]
+
+# RFC 8831 §8
+_PPID_DCEP = 50
+_PPID_STRING = 51
+_PPID_BINARY_PARTIAL = 52  # deprecated, read as 53
+_PPID_BINARY = 53
+_PPID_STRING_PARTIAL = 54  # deprecated, read as 51
+_PPID_STRING_EMPTY = 56
+_PPID_BINARY_EMPTY = 57
+
+#: What a peer accepts that announced nothing (RFC 8841 §6.1).
+_DEFAULT_PEER_MESSAGE_SIZE = 65_536
+_MAX_ID = 65_534  # RFC 8832 §5: 65535 is reserved
+_MAX_TEXT = 0xFFFF
+_MAX_LIMIT = 0xFFFFFFFF
+
+
+@attrs.define
+class _Channel:
+    id: int
+    terms: OpenMessage
+    #: The peer knows the channel: data may now be unordered (RFC 8832 §6).
+    acknowledged: bool
+    #: Agreed on outside: without OPEN and ACK.
+    negotiated: bool = False
+    closing: bool = False
+    low_pending: bool = False
+
+
+class DataChannels:
+    """An association and its channels.
+
+    Args:
+        role: DTLS role: a client opens even ids, a server odd ones (RFC 8832 §6).
+        config: Limits and timers.
+        entropy: Tags, cookies and timer spread.
+        congestion: Another congestion control than RFC 9260's.
+    """
+
+    def __init__(
+        self,
+        role: Literal["client", "server"],
+        config: SctpConfig | None = None,
+        entropy: Entropy | None = None,
+        congestion: CongestionControl | None = None,
+    ) -> None:
+        self._config = config or SctpConfig()
+        self._association = Association(self._config, entropy or Entropy(), congestion)
+        self._parity = 0 if role == "client" else 1
+        self._channels: dict[int, _Channel] = {}
+        #: Resets of ours that the peer has not answered, by stream.
+        self._resetting: Counter[int] = Counter()
+        #: Streams whose reset by the peer is still to come.
+        self._awaiting: set[int] = set()
+        #: Events, and what each takes of the receive window until it is polled.
+        self._events: deque[tuple[Event, int]] = deque()
+        self._peer_message_size = _DEFAULT_PEER_MESSAGE_SIZE
+        self._id_limit = _MAX_ID
+        #: True while data can flow.
+        self.established = False
+        #: (reason, abrupt) once the association is over.
+        self.ended: tuple[str, bool] | None = None
+
+    # --- the machine
+
+    def start(self, *, now: float) -> None:
+        """Begin to associate; both ends may.  Does nothing where that is under way."""
+        self._association.start(now=now)
+
+    def receive_packet(self, data: bytes, *, now: float) -> None:
+        """Take one SCTP packet out of DTLS."""
+        self._association.receive_packet(data, now=now)
+        self._settle(now)
+
+    def poll_transmit(self) -> bytes | None:
+        """The next SCTP packet to go into DTLS."""
+        return self._association.poll_transmit()
+
+    def poll_event(self) -> Event | None:
+        """The next event; what it took of the receive window is free then."""
+        if not self._events:
+            return None
+        event, cost = self._events.popleft()
+        if cost:
+            self._association.release(cost)
+        elif isinstance(event, BufferedAmountLow) and (channel := self._channels.get(event.channel_id)):
+            channel.low_pending = False
+        return event
+
+    def next_timeout(self) -> float | None:
+        """When to call `handle_timeout` at the latest."""
+        return self._association.next_timeout()
+
+    def handle_timeout(self, *, now: float) -> None:
+        """Act on every deadline that is reached."""
+        self._association.handle_timeout(now=now)
+        self._settle(now)
+
+    def path_changed(self, *, now: float) -> None:
+        """Another path is in use: forget what the old one taught and send again at once (RFC 8831 §5)."""
+        self._association.path_changed(now=now)
+        self._settle(now)
+
+    def shutdown(self, *, now: float) -> None:
+        """End in order, after everything queued is delivered."""
+        self._association.shutdown(now=now)
+        self._settle(now)
+
+    def abort(self, reason: str, *, now: float) -> None:
+        """End at once."""
+        self._association.abort(reason)
+        self._settle(now)
+
+    @property
+    def drops(self) -> DropCounter:
+        """What was dropped, by reason."""
+        return self._association.drops
+
+    # --- commands
+
+    def set_remote_max_message_size(self, size: int) -> None:
+        """What the peer announced as `a=max-message-size`; 0 means any (RFC 8841 §6.1)."""
+        self._peer_message_size = size
+
+    def open(
+        self,
+        label: str,
+        protocol: str = "",
+        *,
+        now: float,
+        ordered: bool = True,
+        max_retransmits: int | None = None,
+        max_lifetime: int | None = None,
+        negotiated: int | None = None,
+    ) -> int:
+        """Open a channel and return its id; messages may be sent at once, also before the association is up.
+
+        Args:
+            label: Name of the channel, at most 65,535 bytes in UTF-8.
+            protocol: Subprotocol, likewise.
+            now: Present time.
+            ordered: Deliver in order.
+            max_retransmits: Give a message up after so many retransmissions; 0 sends once.
+            max_lifetime: Give a message up after so many milliseconds.
+            negotiated: An id agreed on outside, instead of asking the peer (RFC 8832 §4).
+
+        Raises:
+            LocalProtocolError: The association is over, the id is used, none is free, or an argument is out of range.
+        """
+        if self.ended is not None:
+            raise LocalProtocolError("the association is over")
+        if len(self._channels) >= self._config.max_channels:
+            raise LocalProtocolError("too many channels")
+        terms = OpenMessage(label, protocol, ordered, max_retransmits, max_lifetime)
+        _check_terms(terms)
+        encoded = encode_open(terms)
+        if self._peer_message_size and len(encoded) > self._peer_message_size:
+            raise LocalProtocolError("label or protocol larger than the peer accepts")
+        if negotiated is None:
+            channel = _Channel(self._free_id(), terms, acknowledged=False)
+            self._check_room(len(encoded))
+            self._channels[channel.id] = channel
+            self._push(channel.id, _PPID_DCEP, encoded, now=now)
+            return channel.id
+        if not 0 <= negotiated <= self._id_limit or not self._is_free(negotiated):
+            raise LocalProtocolError(f"channel id {negotiated} is not free")  # RFC 8831 §6.5
+        self._channels[negotiated] = _Channel(negotiated, terms, acknowledged=True, negotiated=True)
+        if self.established:
+            self._events.append((_opened(self._channels[negotiated], incoming=False), 0))
+        return negotiated
+
+    def send(self, channel_id: int, data: bytes | str, *, now: float) -> None:
+        """Send a message; text goes as text, an empty message is allowed.
+
+        Raises:
+            LocalProtocolError: The channel is not open, the peer does not take messages of this size, or the send
+                buffer is full.
+        """
+        channel = self._channels.get(channel_id)
+        if channel is None or channel.closing:
+            raise LocalProtocolError(f"channel {channel_id} is not open")
+        if isinstance(data, str):
+            payload = data.encode()
+            ppid = _PPID_STRING if payload else _PPID_STRING_EMPTY
+        else:
+            payload = bytes(data)
+            ppid = _PPID_BINARY if payload else _PPID_BINARY_EMPTY
+        if self._peer_message_size and len(payload) > self._peer_message_size:
+            raise LocalProtocolError(f"message of {len(payload)} bytes, the peer takes {self._peer_message_size}")
+        self._check_room(len(payload))
+        terms = channel.terms
+        message = OutMessage(
+            self._association.queue.stream(channel_id),
+            ppid,
+            payload or b"\0",  # RFC 8831 §6.6: SCTP cannot send nothing
+            unordered=not terms.ordered and channel.acknowledged,
+            max_retransmits=terms.max_retransmits,
+            expires_at=math.inf if terms.max_lifetime is None else now + terms.max_lifetime / 1000,
+        )
+        self._association.send(message, now=now)
+        if self._association.queue.lowered:
+            self._note_lowered()
+
+    def close_channel(self, channel_id: int, *, now: float) -> None:
+        """Send what is queued, then close (RFC 8831 §6.7); ChannelClosed comes when the peer has closed it too.
+
+        Closing an unknown or closing channel does nothing: the peer may have been quicker.
+        """
+        channel = self._channels.get(channel_id)
+        if channel is None or channel.closing:
+            return
+        channel.closing = True
+        if self.established:
+            self._begin_reset(channel_id, now)
+            self._finish_closing((channel_id,))
+
+    def buffered_amount(self, channel_id: int) -> int:
+        """Bytes of a channel that are not sent yet."""
+        return self._association.queue.buffered(channel_id)
+
+    def set_buffered_amount_low(self, channel_id: int, threshold: int) -> None:
+        """BufferedAmountLow comes when `buffered_amount` falls to `threshold` or below."""
+        if channel_id not in self._channels:
+            raise LocalProtocolError(f"channel {channel_id} is not open")
+        self._association.queue.stream(channel_id).low = threshold
+
+    @property
+    def send_buffer_used(self) -> int:
+        """What waits to be sent or acknowledged, over all channels, in bytes with bookkeeping."""
+        queue = self._association.queue
+        return queue.queued + queue.messages * OVERHEAD + self._association.sender.outstanding_bytes
+
+    # --- ids and queues
+
+    def _is_free(self, channel_id: int) -> bool:
+        return (
+            channel_id not in self._channels and channel_id not in self._awaiting and channel_id not in self._resetting
+        )
+
+    def _free_id(self) -> int:
+        for channel_id in range(self._parity, self._id_limit + 1, 2):
+            if self._is_free(channel_id):
+                return channel_id
+        raise LocalProtocolError("no free channel id")
+
+    def _check_room(self, size: int) -> None:
+        if self.send_buffer_used + size + OVERHEAD > self._config.send_buffer:
+            raise LocalProtocolError("buffer full")
+
+    def _push(self, channel_id: int, ppid: int, data: bytes, *, now: float) -> None:
+        """Send a reliable, ordered message."""
+        self._association.send(OutMessage(self._association.queue.stream(channel_id), ppid, data), now=now)
+
+    def _note_lowered(self) -> None:
+        """Turn falls of the buffered amount into events, one per channel until it is polled."""
+        lowered = self._association.queue.lowered
+        for channel_id in sorted(lowered):
+            channel = self._channels.get(channel_id)
+            if channel is not None and not channel.low_pending:
+                channel.low_pending = True
+                self._events.append((BufferedAmountLow(channel_id), 0))
+        lowered.clear()
+
+    # --- what the association tells
+
+    def _settle(self, now: float) -> None:
+        """Work off the association's notices."""
+        notices = self._association.notices
+        while notices:
+            notice = notices.popleft()
+            if isinstance(notice, InMessage):
+                self._on_message(notice, now)
+            elif isinstance(notice, IncomingReset):
+                self._on_incoming_reset(notice, now)
+            elif isinstance(notice, OutgoingReset):
+                self._on_outgoing_reset(notice)
+            elif isinstance(notice, Established):
+                self._on_established(notice, now)
+            elif isinstance(notice, Closed):
+                self._on_closed(notice)
+        if self._association.queue.lowered:
+            self._note_lowered()
+
+    def _on_established(self, notice: Established, now: float) -> None:
+        self.established = True
+        self._events.append((AssociationEstablished(), 0))
+        # A stream id must be below what the peer takes and, to answer, below what it opens.
+        self._id_limit = min(_MAX_ID, notice.peer.inbound_streams - 1, notice.peer.outbound_streams - 1)
+        for channel in list(self._channels.values()):
+            if channel.id > self._id_limit:
+                self._drop(channel.id, "the peer has too few streams")
+                self._association.queue.clear(channel.id)
+            elif channel.closing:
+                self._begin_reset(channel.id, now)
+            elif channel.negotiated:
+                self._events.append((_opened(channel, incoming=False), 0))
+
+    def _on_closed(self, notice: Closed) -> None:
+        """RFC 8831 §6.2: no channel outlives the association."""
+        self.established = False
+        self.ended = (notice.reason, notice.abrupt)
+        for channel_id in list(self._channels):
+            self._drop(channel_id, notice.reason)
+        self._events.append((AssociationClosed(notice.reason, notice.abrupt), 0))
+
+    def _drop(self, channel_id: int, reason: str) -> None:
+        del self._channels[channel_id]
+        self._events.append((ChannelClosed(channel_id, reason), 0))
+
+    def _on_message(self, message: InMessage, now: float) -> None:
+        channel = self._channels.get(message.stream_id)
+        if message.ppid == _PPID_DCEP:
+            self._on_dcep(message, channel, now)
+            return
+        if channel is None or channel.closing:
+            self._ignore(message, "channel-closed" if channel else "channel-unknown")
+            return
+        if not channel.acknowledged:
+            self._acknowledge(channel)  # RFC 8832 §6: data says as much as an ACK
+        try:
+            data = _decode_payload(message.ppid, message.data)
+        except DecodeError as error:
+            self._ignore(message, error.reason)
+            self._fail(channel, "peer sent an invalid message", now)
+            return
+        self._events.append((MessageReceived(message.stream_id, data), message.cost))
+
+    def _ignore(self, message: InMessage, reason: str) -> None:
+        self.drops.count(reason)
+        self._association.release(message.cost)
+
+    def _acknowledge(self, channel: _Channel) -> None:
+        channel.acknowledged = True
+        self._events.append((_opened(channel, incoming=False), 0))
+
+    def _on_dcep(self, message: InMessage, channel: _Channel | None, now: float) -> None:
+        try:
+            terms = decode_dcep(message.data)
+        except DecodeError as error:
+            self._ignore(message, error.reason)
+            if channel is not None:
+                self._fail(channel, "peer sent an invalid message", now)
+            else:
+                self._refuse(message.stream_id, now)
+            return
+        if terms is not None:
+            self._on_open(message, terms, channel, now)
+            return
+        self._association.release(message.cost)
+        if channel is None or channel.acknowledged:
+            self.drops.count("dcep-ack")
+        elif not channel.closing:
+            self._acknowledge(channel)
+
+    def _on_open(self, message: InMessage, terms: OpenMessage, channel: _Channel | None, now: float) -> None:
+        """The peer opens a channel; it is refused by a reset and without an ACK (RFC 8832 §6)."""
+        channel_id = message.stream_id
+        if channel is not None:
+            self._ignore(message, "open-used-id")
+            self._fail(channel, "peer opened the channel again", now)
+            return
+        settled = channel_id not in self._awaiting and (
+            channel_id not in self._resetting or self._association.reset_requested(channel_id)
+        )
+        if not settled or channel_id % 2 == self._parity or channel_id > self._id_limit:
+            self._ignore(message, "open-id")
+            self._refuse(channel_id, now)
+            return
+        if len(self._channels) >= self._config.max_channels:
+            self._ignore(message, "open-limit")
+            self._refuse(channel_id, now)
+            return
+        channel = self._channels[channel_id] = _Channel(channel_id, terms, acknowledged=True)
+        self._events.append((_opened(channel, incoming=True), message.cost))
+        self._push(channel_id, _PPID_DCEP, ACK, now=now)
+
+    # --- closing
+
+    def _begin_reset(self, channel_id: int, now: float) -> None:
+        """Reset our stream once what is queued was sent; the peer resets its own in turn."""
+        if self._association.reset_stream(channel_id, now=now):
+            self._resetting[channel_id] += 1
+            self._awaiting.add(channel_id)
+
+    def _refuse(self, channel_id: int, now: float) -> None:
+        if channel_id not in self._resetting and channel_id <= self._id_limit:
+            self._begin_reset(channel_id, now)
+
+    def _fail(self, channel: _Channel, reason: str, now: float) -> None:
+        """Close a channel that the peer misuses; unsent messages are dropped."""
+        already = channel.closing
+        self._association.queue.clear(channel.id)
+        self._drop(channel.id, reason)
+        if not already:
+            self._begin_reset(channel.id, now)
+
+    def _on_incoming_reset(self, notice: IncomingReset, now: float) -> None:
+        """The peer closed its direction (RFC 8831 §6.7)."""
+        stream_ids = notice.stream_ids or tuple({*self._channels, *self._awaiting})
+        for channel_id in stream_ids:
+            if channel_id in self._awaiting:
+                self._awaiting.discard(channel_id)
+                continue
+            if channel_id not in self._channels:
+                continue
+            # It reads no more: what is not sent yet would only delay the answer.
+            self._association.queue.clear(channel_id)
+            self._drop(channel_id, "closed by peer")
+            if self._association.reset_stream(channel_id, now=now):
+                self._resetting[channel_id] += 1
+        self._finish_closing(stream_ids)
+
+    def _on_outgoing_reset(self, notice: OutgoingReset) -> None:
+        for channel_id in notice.stream_ids:
+            self._resetting[channel_id] -= 1
+            if not self._resetting[channel_id]:
+                del self._resetting[channel_id]
+            if not notice.performed:
+                self._awaiting.add(channel_id)  # the peer's stream is in doubt: the id is not used again
+                if (channel := self._channels.get(channel_id)) is not None and channel.closing:
+                    self._drop(channel_id, "closed")
+        self._finish_closing(notice.stream_ids)
+
+    def _finish_closing(self, stream_ids: tuple[int, ...]) -> None:
+        """Report channels that both ends have closed."""
+        for channel_id in stream_ids:
+            channel = self._channels.get(channel_id)
+            if channel is None or not channel.closing:
+                continue
+            if channel_id not in self._resetting and channel_id not in self._awaiting:
+                self._drop(channel_id, "closed")
+
+
+def _check_terms(terms: OpenMessage) -> None:
+    """Raise LocalProtocolError for what an OPEN cannot say."""
+    if terms.max_retransmits is not None and terms.max_lifetime is not None:
+        raise LocalProtocolError("retransmissions and lifetime cannot both be limited")
+    for limit in (terms.max_retransmits, terms.max_lifetime):
+        if limit is not None and not 0 <= limit <= _MAX_LIMIT:
+            raise LocalProtocolError(f"limit out of range: {limit}")
+    if max(len(terms.label.encode()), len(terms.protocol.encode())) > _MAX_TEXT:
+        raise LocalProtocolError("label or protocol too long")
+
+
+def _opened(channel: _Channel, *, incoming: bool) -> ChannelOpened:
+    terms = channel.terms
+    return ChannelOpened(channel.id, terms.label, terms.protocol, terms.ordered, incoming)
+
+
+def _decode_payload(ppid: int, data: bytes) -> bytes | str:
+    """RFC 8831 §6.6, §8."""
+    if ppid in (_PPID_BINARY, _PPID_BINARY_PARTIAL):
+        return data
+    if ppid in (_PPID_STRING, _PPID_STRING_PARTIAL):
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            raise DecodeError("message-utf8") from None
+    if ppid == _PPID_STRING_EMPTY:
+        return ""
+    if ppid == _PPID_BINARY_EMPTY:
+        return b""
+    raise DecodeError("message-ppid")

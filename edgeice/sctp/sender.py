@@ -1,0 +1,498 @@
+"""The sending half: fragments, what is outstanding, acknowledgments, loss recovery (RFC 9260 §6, §7; RFC 3758 §3).
+
+TSNs are unwrapped integers here.  `outstanding` holds every TSN above the cumulative acknowledgment, without holes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+
+from edgeice.errors import RemoteProtocolError
+from edgeice.sctp.chunks import DATA_HEADER, ForwardTsn, Sack
+from edgeice.sctp.congestion import CongestionControl
+from edgeice.sctp.rto import RttEstimator
+from edgeice.sctp.serial import MASK32, unwrap32
+from edgeice.sctp.streams import OutMessage, SendQueue
+
+__all__ = ["OutChunk", "Sender"]
+
+_DATA = 0
+_END = 0x01
+_BEGIN = 0x02
+_UNORDERED = 0x04
+#: Please acknowledge at once (RFC 9260 §3.3.1): the window is used up.
+_IMMEDIATE = 0x08
+
+_IN_FLIGHT = 0
+_ACKED = 1
+_LOST = 2
+_ABANDONED = 3
+
+_HEADER = 16
+#: A message is not cut below this to fill what is left of a packet.
+_MIN_FRAGMENT = 512
+#: As many (stream, SSN) pairs as one FORWARD-TSN names.
+_MAX_SKIPPED = 256
+_MISSING_REPORTS = 3  # RFC 9260 §7.2.4
+_EVER = math.inf
+
+
+class OutChunk:
+    """A DATA chunk that was sent and is not cumulatively acknowledged."""
+
+    __slots__ = ("fast", "message", "misses", "sent_at", "size", "state", "transmits", "tsn", "wire")
+
+    def __init__(self, tsn: int, size: int, wire: bytes, message: OutMessage, sent_at: float) -> None:
+        self.tsn = tsn
+        #: User data, which windows count.
+        self.size = size
+        #: The chunk with header and padding.
+        self.wire = wire
+        self.message = message
+        self.sent_at = sent_at
+        self.transmits = 1
+        self.misses = 0
+        #: Fast retransmission is granted once (RFC 9260 §7.2.4).
+        self.fast = False
+        self.state = _IN_FLIGHT
+
+
+class Sender:
+    """Sends what the queue holds as far as the windows allow, until it is acknowledged."""
+
+    __slots__ = (
+        "_abandoned",
+        "_blocks",
+        "_force",
+        "_heard",
+        "_last_sent_at",
+        "_lost",
+        "_recovery_exit",
+        "_timed",
+        "congestion",
+        "cum",
+        "flight",
+        "forward_due",
+        "forward_point",
+        "next_tsn",
+        "outstanding",
+        "outstanding_bytes",
+        "partial",
+        "peer_rwnd",
+        "queue",
+        "rtt",
+        "t3_at",
+    )
+
+    def __init__(self, queue: SendQueue, rtt: RttEstimator, congestion: CongestionControl, initial_tsn: int) -> None:
+        self.queue = queue
+        self.rtt = rtt
+        self.congestion = congestion
+        self.next_tsn = initial_tsn
+        #: Cumulative TSN that the peer acknowledged.
+        self.cum = initial_tsn - 1
+        #: Advanced.Peer.Ack.Point (RFC 3758 §3.5).
+        self.forward_point = self.cum
+        #: A FORWARD-TSN should go out.
+        self.forward_due = False
+        #: The peer understands FORWARD-TSN.
+        self.partial = False
+        self.outstanding: dict[int, OutChunk] = {}
+        self.outstanding_bytes = 0
+        #: Bytes sent, not acknowledged and not held for lost.
+        self.flight = 0
+        #: The receive window as last advertised.
+        self.peer_rwnd = 0
+        self.t3_at = _EVER
+        #: TSNs held for lost, a heap; entries whose chunk is no longer lost are skipped.
+        self._lost: list[int] = []
+        #: Gap blocks of the last SACK, first TSN -> last TSN.
+        self._blocks: dict[int, int] = {}
+        #: TSN whose round trip is measured, one at a time (RFC 9260 §6.3.1 C4).
+        self._timed: int | None = None
+        self._recovery_exit: int | None = None
+        #: The next packet of retransmissions goes out whatever the window (RFC 9260 §7.2.4 rule 3).
+        self._force = False
+        self._abandoned = 0
+        self._last_sent_at: float | None = None
+        self._heard = False
+
+    @property
+    def idle(self) -> bool:
+        """True if nothing waits to be sent or acknowledged."""
+        return not self.outstanding and not self.queue.queued
+
+    @property
+    def last_sent_at(self) -> float | None:
+        """When data was last sent."""
+        return self._last_sent_at
+
+    # --- sending
+
+    def fill(self, room: int, *, fresh: bool, now: float) -> tuple[list[bytes], bool]:
+        """Chunks for one packet with `room` bytes left, retransmissions first.
+
+        Args:
+            room: Bytes that the chunks may take.
+            fresh: New data may be sent, not only retransmissions.
+            now: Present time.
+
+        Returns:
+            The chunks, and whether new data is among them.
+        """
+        chunks: list[bytes] = []
+        if self._lost:
+            room = self._fill_lost(chunks, room, now)
+        sent_new = False
+        if fresh and not self._lost:
+            sent_new = self._fill_new(chunks, room, now)
+        if chunks:
+            self._last_sent_at = now
+            if self.t3_at == _EVER:
+                self.t3_at = now + self.rtt.rto  # RFC 9260 §6.3.2 R1
+        return chunks, sent_new
+
+    def _fill_lost(self, chunks: list[bytes], room: int, now: float) -> int:
+        """Add retransmissions; returns the room that is left."""
+        lost = self._lost
+        while lost:
+            chunk = self.outstanding.get(lost[0])
+            if chunk is None or chunk.state != _LOST:
+                heapq.heappop(lost)
+                continue
+            message = chunk.message
+            if self.partial and message.expires_at <= now:
+                heapq.heappop(lost)
+                self._abandon(message)
+                self._advance_forward_point()
+                continue
+            size = len(chunk.wire)
+            if size > room or (self.flight >= self.congestion.window and not self._force):
+                break
+            heapq.heappop(lost)
+            if chunk.tsn == self.cum + 1:
+                self.t3_at = now + self.rtt.rto  # RFC 9260 §7.2.4 rule 4
+            chunk.state = _IN_FLIGHT
+            chunk.transmits += 1
+            chunk.misses = 0
+            chunk.sent_at = now
+            self.flight += chunk.size
+            self.congestion.on_sent(chunk.size, self.flight, now=now)
+            chunks.append(chunk.wire)
+            room -= size
+        if chunks:
+            self._force = False
+        return room
+
+    def _fill_new(self, chunks: list[bytes], room: int, now: float) -> bool:
+        """Add new data; True if any."""
+        queue = self.queue
+        if not queue.queued:
+            return False
+        if not self.outstanding and self._last_sent_at is not None:
+            periods = int((now - self._last_sent_at) / self.rtt.rto)
+            if periods:
+                self.congestion.on_idle(periods, now=now)
+        congestion = self.congestion
+        any_new = False
+        while (message := queue.head()) is not None:
+            if message.expires_at <= now:
+                self._expire(message)
+                continue
+            flight = self.flight
+            if flight >= congestion.window:
+                break
+            space = room - _HEADER
+            offset = message.offset
+            size = message.size - offset
+            flags = _UNORDERED if message.unordered else 0
+            if size > space:
+                if space < _MIN_FRAGMENT:
+                    break
+                size = space & ~3
+            else:
+                flags |= _END
+            # RFC 9260 §6.1 rule A: beyond the peer's window only as the one chunk in flight, a probe.
+            if flight and flight + size > self.peer_rwnd:
+                break
+            wire = self._make_chunk(message, size, flags, now)
+            chunks.append(wire)
+            any_new = True
+            room -= len(wire)
+        return any_new
+
+    def _make_chunk(self, message: OutMessage, size: int, flags: int, now: float) -> bytes:
+        """Take the next `size` bytes of a message as a DATA chunk with the next TSN."""
+        offset = message.offset
+        self.queue.take(message, size)
+        tsn = self.next_tsn
+        self.next_tsn = tsn + 1
+        if not offset:
+            flags |= _BEGIN
+            message.first_tsn = tsn
+        message.last_tsn = tsn
+        self.flight = flight = self.flight + size
+        if flight >= self.congestion.window:
+            flags |= _IMMEDIATE
+        wire = DATA_HEADER.pack(
+            _DATA, flags, size + _HEADER, tsn & MASK32, message.stream.id, message.ssn, message.ppid
+        )
+        wire += message.data if size == message.size else message.data[offset : offset + size]
+        if size & 3:
+            wire += bytes(-size & 3)
+        self.outstanding[tsn] = OutChunk(tsn, size, wire, message, now)
+        self.outstanding_bytes += size
+        self.congestion.on_sent(size, flight, now=now)
+        if self._timed is None:
+            self._timed = tsn
+        return wire
+
+    # --- acknowledgments
+
+    def on_sack(self, sack: Sack, *, now: float) -> bool:
+        """Take a SACK; True if it acknowledged anything new.
+
+        Raises:
+            RemoteProtocolError: It acknowledges what was never sent.
+        """
+        cumulative, a_rwnd, blocks, _duplicates = sack
+        cum = unwrap32(self.cum, cumulative)
+        if cum < self.cum:
+            return False  # RFC 9260 §6.2.1 D i: out of order
+        if cum >= self.next_tsn:
+            raise RemoteProtocolError("acknowledgment of data never sent")
+        self._heard = True
+        flight_before = self.flight
+        outstanding_before = self.outstanding_bytes
+        advanced = cum > self.cum
+        rtt = None
+        timed = self._timed
+        if timed is not None and timed <= cum:
+            rtt = self._measure(timed, now)
+        acked = self._acknowledge_cumulative(cum) if advanced else 0
+        if blocks:
+            acked += self._on_gaps(cum, blocks, advanced=advanced, now=now)
+        elif self._blocks:
+            self._blocks = {}
+        # RFC 9260 §6.2.1 D iii: what is still outstanding is taken off where the window is compared.
+        self.peer_rwnd = a_rwnd
+        if self._recovery_exit is not None and cum >= self._recovery_exit:
+            self._recovery_exit = None
+            self.congestion.on_recovered(now=now)
+        if acked:
+            self.congestion.on_acknowledged(
+                acked, flight_before, rtt=rtt, advanced=advanced, outstanding=bool(self.outstanding), now=now
+            )
+        if advanced:
+            self._on_advanced(now)
+        elif self._abandoned:
+            self._advance_forward_point()
+        return acked > 0 or self.outstanding_bytes < outstanding_before
+
+    def _on_advanced(self, now: float) -> None:
+        """The cumulative point moved: restart or stop the timer (RFC 9260 §6.3.2 R2, R3), skip what was given up."""
+        self.t3_at = now + self.rtt.rto if self.outstanding else _EVER
+        if self._abandoned:
+            self._advance_forward_point()
+            self.forward_due = self.forward_point > self.cum  # RFC 3758 §3.5 C3
+
+    def _measure(self, tsn: int, now: float) -> float | None:
+        """The round trip of the timed chunk, unless it was retransmitted (RFC 9260 §6.3.1 C5)."""
+        self._timed = None
+        chunk = self.outstanding.get(tsn)
+        if chunk is None or chunk.transmits != 1 or chunk.state != _IN_FLIGHT:
+            return None
+        rtt = now - chunk.sent_at
+        self.rtt.sample(rtt)
+        return rtt
+
+    def _acknowledge_cumulative(self, cum: int) -> int:
+        """Forget every chunk up to `cum`; returns the bytes that were not acknowledged before."""
+        pop = self.outstanding.pop
+        acked = flown = total = 0
+        for tsn in range(self.cum + 1, cum + 1):
+            chunk = pop(tsn)
+            size = chunk.size
+            total += size
+            state = chunk.state
+            if state == _IN_FLIGHT:
+                flown += size
+                acked += size
+            elif state == _LOST:
+                acked += size
+            elif state == _ABANDONED:
+                self._abandoned -= 1
+        self.flight -= flown
+        self.outstanding_bytes -= total
+        self.cum = cum
+        if self.forward_point <= cum:
+            self.forward_point = cum
+            self.forward_due = False
+        return acked
+
+    def _on_gaps(self, cum: int, blocks: list[tuple[int, int]], *, advanced: bool, now: float) -> int:
+        """Take gap blocks and count missing reports (RFC 9260 §6.2.1 D iii, §7.2.4); returns bytes acknowledged."""
+        previous = self._blocks
+        current: dict[int, int] = {}
+        acked = 0
+        newest = 0
+        end = cum + 1  # a block at cum + 1 would have moved cum
+        for start_offset, end_offset in blocks:
+            first = cum + start_offset
+            last = cum + end_offset
+            if first <= end or last < first:
+                continue  # inverted, overlapping or unsorted: nothing can be learned from it, at no cost
+            if last >= self.next_tsn:
+                raise RemoteProtocolError("acknowledgment of data never sent")
+            current[first] = end = last
+            # What the last SACK said already need not be walked again.
+            for tsn in range(previous.get(first, first - 1) + 1, last + 1):
+                chunk = self.outstanding[tsn]
+                if chunk.state < _ACKED or chunk.state == _LOST:
+                    if tsn == self._timed:
+                        self._measure(tsn, now)
+                    if chunk.state == _IN_FLIGHT:
+                        self.flight -= chunk.size
+                    chunk.state = _ACKED
+                    acked += chunk.size
+                    newest = tsn
+        self._blocks = current
+        if self._recovery_exit is not None and advanced:
+            newest = end  # RFC 9260 §7.2.4: in fast recovery every TSN below the highest one counts
+        if newest:
+            self._count_misses(cum, current, newest, now)
+        return acked
+
+    def _count_misses(self, cum: int, blocks: dict[int, int], newest: int, now: float) -> None:
+        """One more missing report for each hole below `newest`; the third means lost."""
+        lost_any = False
+        hole = cum + 1
+        for first, last in blocks.items():
+            for tsn in range(hole, min(first, newest)):
+                chunk = self.outstanding[tsn]
+                if chunk.state == _IN_FLIGHT:
+                    chunk.misses += 1
+                    if chunk.misses >= _MISSING_REPORTS and not chunk.fast:
+                        chunk.fast = True
+                        self.flight -= chunk.size
+                        self._lose(chunk, now)
+                        lost_any = True
+            hole = last + 1
+            if hole > newest:
+                break
+        if lost_any and self._recovery_exit is None:
+            self._recovery_exit = self.next_tsn - 1
+            self._force = True
+            self.congestion.on_loss(now=now)
+
+    def _lose(self, chunk: OutChunk, now: float) -> None:
+        """Mark a chunk for retransmission, or abandon its message (RFC 3758 §3.5 A3)."""
+        message = chunk.message
+        chunk.state = _LOST
+        if self._timed is not None and self._timed >= chunk.tsn:
+            # Its acknowledgment may now come from the retransmission, or wait for it.
+            self._timed = None
+        limit = message.max_retransmits
+        if self.partial and ((limit is not None and chunk.transmits > limit) or message.expires_at <= now):
+            self._abandon(message)
+        else:
+            heapq.heappush(self._lost, chunk.tsn)
+
+    # --- timers and paths
+
+    def on_t3(self, *, now: float) -> bool:
+        """The retransmission timer ran out (RFC 9260 §6.3.3); True if it speaks against the peer's being there.
+
+        It does not while the peer keeps answering probes of its closed window (RFC 9260 §6.1 rule A).
+        """
+        counts = not (self._heard and not self.peer_rwnd)
+        self._heard = False
+        self.congestion.on_timeout(now=now)
+        self.rtt.back_off()
+        self.lose_all(now=now)
+        return counts
+
+    def on_path_changed(self, *, now: float) -> None:
+        """Forget what the old path taught and send everything again (RFC 8831 §5)."""
+        self.rtt.reset()
+        self.congestion.on_path_changed(now=now)
+        self.lose_all(now=now)
+
+    def lose_all(self, *, now: float) -> None:
+        """Hold everything unacknowledged for lost, also what the peer acknowledged once and no longer does."""
+        self._timed = None
+        self._recovery_exit = None
+        self._force = False
+        self.t3_at = _EVER
+        self._lost = []
+        self.flight = 0
+        kept = iter(self._blocks.items())
+        first, last = next(kept, (_EVER, _EVER))
+        for tsn, chunk in list(self.outstanding.items()):
+            while tsn > last:
+                first, last = next(kept, (_EVER, _EVER))
+            # RFC 9260 §6.2.1 D iii: the receiver may take gap acknowledgments back.
+            if chunk.state == _ABANDONED or (chunk.state == _ACKED and tsn >= first):
+                continue
+            chunk.fast = False
+            self._lose(chunk, now)
+        if self._abandoned:
+            self._advance_forward_point()
+            self.forward_due = self.forward_point > self.cum
+        if self.outstanding and not self._lost:
+            self.t3_at = now + self.rtt.rto
+
+    # --- partial reliability
+
+    def _expire(self, message: OutMessage) -> None:
+        """The message at the head of the queue outlived its lifetime before all of it was sent."""
+        if message.offset and self.partial:
+            self._abandon(message)
+            self._advance_forward_point()
+        elif message.offset:
+            message.expires_at = _EVER  # the peer cannot skip it: finish what was begun
+        else:
+            self.queue.discard(message)
+
+    def _abandon(self, message: OutMessage) -> None:
+        """Give up a message: none of it is sent any more (RFC 3758 §3.5)."""
+        if message.abandoned:
+            return
+        message.abandoned = True
+        if message.offset < message.size:
+            self.queue.discard(message)
+        for tsn in range(max(message.first_tsn, self.cum + 1), message.last_tsn + 1):
+            chunk = self.outstanding[tsn]
+            if chunk.state == _IN_FLIGHT:
+                self.flight = max(self.flight - chunk.size, 0)
+            chunk.state = _ABANDONED
+            chunk.wire = b""
+            self._abandoned += 1
+
+    def _advance_forward_point(self) -> None:
+        """Move the point over abandoned chunks (RFC 3758 §3.5 C2)."""
+        point = max(self.forward_point, self.cum)
+        while (chunk := self.outstanding.get(point + 1)) is not None and chunk.state == _ABANDONED:
+            point += 1
+        if point > self.forward_point:
+            self.forward_due = point > self.cum
+        self.forward_point = point
+
+    def take_forward_tsn(self, *, now: float) -> ForwardTsn | None:
+        """The FORWARD-TSN that is due, None if none is."""
+        if not self.forward_due:
+            return None
+        self.forward_due = False
+        skipped: dict[int, int] = {}
+        point = self.cum
+        while point < self.forward_point:
+            message = self.outstanding[point + 1].message
+            if not message.unordered:
+                if message.stream.id not in skipped and len(skipped) == _MAX_SKIPPED:
+                    break
+                skipped[message.stream.id] = message.ssn
+            point += 1
+        if self.t3_at == _EVER:
+            self.t3_at = now + self.rtt.rto  # RFC 3758 §3.5 F2
+        return ForwardTsn(point & MASK32, tuple(skipped.items()))
