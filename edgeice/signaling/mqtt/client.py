@@ -20,6 +20,7 @@ from edgeice.signaling.broker import (
     MqttDisconnected,
     MqttEvent,
     MqttExpiredError,
+    MqttQueueFullError,
     MqttUnavailableError,
     MqttVersion,
     SubscribeResult,
@@ -187,6 +188,34 @@ class MqttClient:
             )
         if item.error is not None:
             raise item.error
+
+    def post(
+        self, topic: str, payload: bytes, *, retain: bool = False, expiry: int | None = None
+    ) -> None:
+        """Publish with QoS 1 in the order of calling, without waiting; for what its sender repeats or can do without.
+
+        A message that is never acknowledged, refused, expired or too many is counted in `drops`.
+
+        Raises:
+            LocalProtocolError: A limit of the arguments is broken.
+        """
+        check_publish(topic, payload, 1, expiry)
+
+        def count() -> None:
+            if item.error is not None:
+                self._inbox.drops.count(f"post-{type(item.error).__name__}")
+
+        expires_at = None if expiry is None else trio.current_time() + expiry
+        item = Outgoing(topic, payload, 1, retain, expires_at, False, count)
+        if self._stopping:
+            item.finish(MqttUnavailableError("the client has ended"))
+            return
+        try:
+            self._outbox.push(item)
+        except MqttQueueFullError as error:
+            item.finish(error)
+        if self._link is not None:
+            self._link.flush()
 
     def reconnect_now(self) -> None:
         """Give up the connection, attempt or wait under way and connect at once, with a fresh back-off.

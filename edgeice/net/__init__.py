@@ -1,0 +1,30 @@
+"""The network on Trio: the driver of sans-IO machines, sockets, flows, names, and what rtnetlink says of interfaces.
+
+Not supported: other systems than Linux; UDP segmentation offload; HTTP and SOCKS proxies.
+"""
+
+from edgeice.net.driver import Driver, Router, Session
+from edgeice.net.interfaces import (
+    DEFAULT_EXCLUDED,
+    Interface,
+    InterfaceAddress,
+    InterfacePolicy,
+    Snapshot,
+    delta,
+    usable_addresses,
+)
+from edgeice.net.monitor import InterfaceMonitor
+
+__all__ = [
+    "DEFAULT_EXCLUDED",
+    "Driver",
+    "Interface",
+    "InterfaceAddress",
+    "InterfaceMonitor",
+    "InterfacePolicy",
+    "Router",
+    "Session",
+    "Snapshot",
+    "delta",
+    "usable_addresses",
+]
