@@ -1,0 +1,247 @@
+"""The device at its broker: connection, epoch, birth document, status (wire contract §1, §2, §5)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from edgeice.agent.log import Log
+from edgeice.agent.state import EpochFile
+from edgeice.errors import DecodeError
+from edgeice.sansio import Entropy
+from edgeice.signaling import (
+    EpochKeeper,
+    Info,
+    Party,
+    PrivateKey,
+    State,
+    Status,
+    StatusKeeper,
+    Topic,
+    TopicKind,
+    Topics,
+    own_retained_epoch,
+    sign_info,
+)
+from edgeice.signaling.broker import (
+    BrokerConfig,
+    Message,
+    MqttConnected,
+    MqttConnectFailed,
+    MqttDisconnected,
+    MqttError,
+    Will,
+)
+from edgeice.signaling.mqtt import MqttClient
+
+__all__ = ["InfoFields", "Presence"]
+
+#: How long the own retained `info` is waited for after SUBACK, seconds (§1).
+_RETAINED_WAIT: Final = 0.5
+
+#: Makes the changing part of the birth document: given epoch, the whole Info.
+InfoFields = Callable[[int], Info]
+
+
+class Presence:
+    """Keeps the device connected and known.
+
+    Args:
+        party: The device.
+        key: Its key.
+        topics: The topics of its fleet.
+        broker: Where to connect.
+        epochs: Where the epoch is kept.
+        make_info: The birth document for an epoch; called each time it is published, after `on_connected`.
+        on_connected: A new connection is up; the nonce changes here.
+        on_message: Hears what comes on the device's `rx` topics: sender and payload.
+        log: Where events go.
+        entropy: For the jitter of reconnection.
+    """
+
+    def __init__(
+        self,
+        *,
+        party: Party,
+        key: PrivateKey,
+        topics: Topics,
+        broker: BrokerConfig,
+        epochs: EpochFile,
+        make_info: InfoFields,
+        on_connected: Callable[[], None],
+        on_message: Callable[[Party, bytes], None],
+        log: Log,
+        entropy: Entropy,
+    ) -> None:
+        self._party = party
+        self._key = key
+        self._topics = topics
+        self._epochs = epochs
+        self._make_info = make_info
+        self._on_connected = on_connected
+        self._on_message = on_message
+        self._log = log
+        self._keeper = EpochKeeper(epochs.load())
+        self._status = StatusKeeper()
+        self._state = State.READY
+        self._epoch = 0
+        self._announced = False
+        self._retained: bytes | None = None
+        self._retained_came = trio.Event()
+        self._scope = trio.CancelScope()
+        self._wake = trio.Event()
+        self.client = MqttClient(broker, will=self._make_will, entropy=entropy)
+        self._status_topic = topics.of(TopicKind.STATUS, party)
+        self._info_topic = topics.of(TopicKind.INFO, party)
+
+    @property
+    def epoch(self) -> int:
+        """The present epoch."""
+        return self._epoch
+
+    @property
+    def announced(self) -> bool:
+        """Whether `info` and `status` stand at the broker for the present connection."""
+        return self._announced
+
+    async def run(self) -> None:
+        """Stay connected until canceled or `leave`."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._repair_status)
+            nursery.start_soon(self._hear, nursery)
+            await self.client.run()
+            nursery.cancel_scope.cancel()
+
+    async def publish_info(self) -> None:
+        """Publish the birth document as it is now; failures are logged, the next connection publishes anew."""
+        await self._publish(self._info_topic, self._signed_info(), "info")
+
+    def post_info(self) -> None:
+        """The same without waiting, in order with other messages that are posted."""
+        self.client.post(self._info_topic, self._signed_info(), retain=True)
+
+    async def set_state(self, state: State) -> None:
+        """Publish another state from now on."""
+        self._state = state
+        if self._announced:
+            await self._publish_status()
+
+    async def leave(self) -> None:
+        """Publish `off` and disconnect, so that no Will fires."""
+        self._state = State.OFF
+        with trio.move_on_after(2):
+            if self._announced:
+                await self._publish_status()
+        await self.client.disconnect()
+
+    # Inside
+
+    def _signed_info(self) -> bytes:
+        # iat is for the operator's eyes; a wrong clock cannot hide the device (§5).
+        return sign_info(self._party, self._make_info(self._epoch), self._key, iat=int(time.time()))
+
+    def _make_will(self) -> Will:
+        self._epoch = self._keeper.next()
+        self._epochs.save(self._epoch)
+        return Will(self._status_topic, Status(State.LOST, self._epoch).encode())
+
+    async def _hear(self, nursery: trio.Nursery) -> None:
+        connection = trio.CancelScope()
+        async for event in self.client.events:
+            match event:
+                case MqttConnected():
+                    connection.cancel()
+                    connection = trio.CancelScope()
+                    self._keeper.connected()
+                    self._log.info("broker-connected", mqtt=event.version, session=event.session_present)
+                    nursery.start_soon(self._announce, connection)
+                case MqttDisconnected():
+                    connection.cancel()
+                    self._announced = False
+                    self._status.disconnected()
+                    self._log.warning("broker-lost", reason=event.reason, retry_in=round(event.retry_in, 1))
+                case MqttConnectFailed():
+                    self._log.warning(
+                        "broker-unreachable", kind=event.kind, reason=event.message, retry_in=round(event.retry_in, 1)
+                    )
+                case Message():
+                    self._take(event)
+
+    def _take(self, message: Message) -> None:
+        topic = self._parse(message.topic)
+        if topic is None:
+            return
+        if topic.kind is TopicKind.RX and topic.sender is not None:
+            self._on_message(topic.sender, message.payload)
+        elif topic.kind is TopicKind.INFO:
+            if self._retained is None:
+                self._retained = message.payload
+                self._retained_came.set()
+        elif topic.kind is TopicKind.STATUS:
+            self._status.receive(message.payload, now=trio.current_time())
+            self._wake.set()
+
+    def _parse(self, text: str) -> Topic | None:
+        try:
+            return self._topics.parse(text)
+        except DecodeError as error:
+            self.client.drops.count(error.reason)
+            return None
+
+    async def _announce(self, scope: trio.CancelScope) -> None:
+        """Subscribe, look at the own retained `info`, publish `info`, then `status` (§1)."""
+        with scope:
+            self._retained, self._retained_came = None, trio.Event()
+            try:
+                result = await self.client.subscribe(
+                    self._topics.rx_filter(self._party), self._status_topic, self._info_topic
+                )
+            except MqttError as error:
+                self._log.warning("subscribe-failed", reason=error)
+                return
+            for refused, reason in result.refused.items():
+                self._log.error("subscription-refused", topic=refused, reason=reason)
+            with trio.move_on_after(_RETAINED_WAIT):
+                await self._retained_came.wait()
+            retained = None
+            if self._retained is not None:
+                retained = own_retained_epoch(self._retained, self._party, self._key.public)
+            verdict = self._keeper.judge_retained(retained)
+            if verdict.persist:
+                self._epochs.save(verdict.epoch)
+                self._log.warning("epoch-raised", epoch=verdict.epoch, retained=retained)
+            if verdict.reconnect:
+                self.client.reconnect_now()
+                return
+            self._epoch = verdict.epoch
+            self._on_connected()
+            await self.publish_info()
+            await self._publish_status()
+            self._announced = True
+            self._log.info("announced", epoch=self._epoch, state=self._state)
+
+    async def _publish_status(self) -> None:
+        payload = self._status.publish(Status(self._state, self._epoch), now=trio.current_time())
+        self._wake.set()
+        await self._publish(self._status_topic, payload, "status")
+
+    async def _publish(self, topic: str, payload: bytes, what: str) -> None:
+        try:
+            await self.client.publish(topic, payload, retain=True, wait_connected=False)
+        except MqttError as error:
+            self._log.warning("publish-failed", what=what, reason=error)
+
+    async def _repair_status(self) -> None:
+        while True:
+            at = self._status.next_timeout()
+            self._wake = trio.Event()
+            with trio.move_on_after(float("inf") if at is None else max(at - trio.current_time(), 0)):
+                await self._wake.wait()
+                continue
+            payload = self._status.handle_timeout(now=trio.current_time())
+            if payload is not None:
+                self._log.info("status-repaired", state=self._state)
+                await self._publish(self._status_topic, payload, "status")

@@ -1,0 +1,251 @@
+"""The device service: what `edgeice-agent run` runs."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import trio
+
+from edgeice import __version__
+from edgeice.agent.clock import wall_clock
+from edgeice.agent.config import AgentConfig, load_config
+from edgeice.agent.log import Log
+from edgeice.agent.presence import Presence
+from edgeice.agent.sessions import Sessions, check_description
+from edgeice.agent.state import EpochFile
+from edgeice.agent.status import open_status_socket, serve_status
+from edgeice.dtls import Certificate
+from edgeice.errors import ConfigError
+from edgeice.files import read_secret
+from edgeice.sansio import Entropy
+from edgeice.services import (
+    EXEC_PROTOCOL,
+    PING_PROTOCOL,
+    SHELL_PROTOCOL,
+    LocalSpawner,
+    ServiceRegistry,
+    standard_services,
+)
+from edgeice.signaling import (
+    Audit,
+    AuthorizedOperators,
+    ByeCode,
+    DeviceSignaling,
+    Info,
+    Limits,
+    Party,
+    PrivateKey,
+    PublishInfo,
+    SignalAction,
+    State,
+    TopicKind,
+    Topics,
+    sign_audit,
+)
+from edgeice.trace import Record
+from edgeice.transport import SIGNAL_PROTOCOL, Node, NodeConfig, SignalPump, broker_config, open_node
+
+__all__ = ["Agent", "load_key", "load_trust"]
+
+
+def load_key(path: Path) -> PrivateKey:
+    """Read the device's key; raises ConfigError that says what to do."""
+    return PrivateKey.load(read_secret(path, "the device's key"), source=str(path))
+
+
+def load_trust(path: Path) -> AuthorizedOperators:
+    """Read the operators' keys; a file that does not exist trusts nobody.  Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return AuthorizedOperators()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    return AuthorizedOperators.parse(text, source=str(path))
+
+
+class Agent:
+    """One device.  Everything that can be wrong with files is said by `load`, as ConfigError, before anything runs."""
+
+    def __init__(
+        self, config: AgentConfig, path: Path, key: PrivateKey, trust: AuthorizedOperators, log: Log, entropy: Entropy
+    ) -> None:
+        self._config = config
+        self._path = path
+        self._key = key
+        self._log = log
+        self._entropy = entropy
+        self._party = Party.device(config.fleet, config.device)
+        self._topics = Topics(config.fleet, config.broker.root)
+        self._started_at = trio.current_time()
+        self._registry = ServiceRegistry(
+            service for service in standard_services() if service.protocol in self._offered(config)
+        )
+        self._signaling = DeviceSignaling(
+            me=self._party,
+            key=key,
+            trust=trust,
+            check_sdp=check_description,
+            max_sessions=config.limits.sessions,
+            entropy=entropy,
+        )
+        self._presence = Presence(
+            party=self._party,
+            key=key,
+            topics=self._topics,
+            broker=broker_config(config.broker, self._party),
+            epochs=EpochFile(config.state),
+            make_info=self._info,
+            on_connected=lambda: self._signaling.connected(now=trio.current_time()),
+            on_message=self._receive,
+            log=log,
+            entropy=entropy,
+        )
+        self._pump = SignalPump(self._signaling, self._act, self._take, wall_clock)
+        self._sessions: Sessions
+        self._node: Node
+
+    @classmethod
+    def load(cls, path: Path, log: Log, entropy: Entropy | None = None) -> Agent:
+        """Read configuration, key and trust; raises ConfigError."""
+        config = load_config(path)
+        trust = load_trust(config.trust)
+        for refused in trust.refused:
+            log.error("trust-line-refused", reason=refused)
+        return cls(config, path, load_key(config.key), trust, log, entropy or Entropy())
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until SIGTERM or SIGINT, or until canceled; sessions get `bye`, presence `off`."""
+        listener = open_status_socket(self._config.socket)
+        try:
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+                async with open_node(self._node_config(self._config), self._entropy, self._trace) as self._node:
+                    self._sessions = self._make_sessions()
+                    async with trio.open_nursery() as nursery:
+                        self._sessions.use(self._pump, nursery)
+                        nursery.start_soon(self._pump.run)
+                        nursery.start_soon(self._presence.run)
+                        nursery.start_soon(serve_status, listener, self.status)
+                        self._log.info(
+                            "started", version=__version__, device=self._party, key=self._key.public.fingerprint
+                        )
+                        task_status.started()
+                        await self._obey(signals)
+                        await self._leave()
+                        nursery.cancel_scope.cancel()
+        finally:
+            listener.close()
+            self._config.socket.unlink(missing_ok=True)
+        self._log.info("stopped")
+
+    def status(self) -> dict[str, object]:
+        """What the agent knows of itself."""
+        drops = {f"signaling.{reason}": count for reason, count in self._signaling.drops.snapshot().items()}
+        drops |= {f"mqtt.{reason}": count for reason, count in self._presence.client.drops.snapshot().items()}
+        drops |= self._node.drops() | self._sessions.drops.snapshot()
+        return {
+            "version": __version__,
+            "device": str(self._party),
+            "key": self._key.public.fingerprint,
+            "seconds": round(trio.current_time() - self._started_at, 1),
+            "broker": {"connected": self._presence.client.connected, "announced": self._presence.announced},
+            "epoch": self._presence.epoch,
+            "time_synced": wall_clock() is not None,
+            "bases": [{"address": str(base.address), "interface": base.interface} for base in self._node.bases],
+            "sessions": self._sessions.report(),
+            "drops": drops,
+        }
+
+    # Inside
+
+    async def _obey(self, signals: trio.abc.AsyncIterator[int]) -> None:  # type: ignore[name-defined]
+        async for number in signals:
+            if number != signal.SIGHUP:
+                self._log.info("stopping", signal=signal.Signals(number).name)
+                return
+            self._reload()
+
+    def _reload(self) -> None:
+        """SIGHUP: take over what can change under way, the trust file and the addresses; keep what is running."""
+        try:
+            config = load_config(self._path)
+            trust = load_trust(config.trust)
+        except ConfigError as error:
+            self._log.error("reload-failed", reason=error)
+            return
+        for refused in trust.refused:
+            self._log.error("trust-line-refused", reason=refused)
+        self._signaling.trust_changed(trust, now=trio.current_time(), wall=wall_clock())
+        self._pump.touch()
+        self._node.reconfigure(self._node_config(config))
+        self._log.info("reloaded")
+
+    async def _leave(self) -> None:
+        self._signaling.set_draining(draining=True)
+        self._sessions.end_all(ByeCode.SHUTDOWN, "the agent stops")
+        with trio.move_on_after(3):
+            while self._sessions.active:
+                await trio.sleep(0.01)
+        await self._presence.leave()
+
+    def _make_sessions(self) -> Sessions:
+        return Sessions(
+            signaling=self._signaling,
+            node=self._node,
+            certificate=Certificate.generate(),
+            registry=self._registry,
+            spawner=LocalSpawner(),
+            limits=(self._config.limits.channels, self._config.limits.processes),
+            wall=wall_clock,
+            log=self._log,
+            audit=self._audit,
+        )
+
+    @staticmethod
+    def _offered(config: AgentConfig) -> set[str]:
+        services = config.services
+        offered = {SHELL_PROTOCOL: services.shell, EXEC_PROTOCOL: services.exec, PING_PROTOCOL: services.ping}
+        return {protocol for protocol, on in offered.items() if on}
+
+    @staticmethod
+    def _node_config(config: AgentConfig) -> NodeConfig:
+        return NodeConfig.from_section(config.ice)
+
+    def _info(self, epoch: int) -> Info:
+        return Info(
+            version=__version__,
+            nonce=self._signaling.nonce,
+            epoch=epoch,
+            time_synced=wall_clock() is not None,
+            key=self._key.public,
+            labels=self._config.labels,
+            services=(*self._registry.protocols, SIGNAL_PROTOCOL),
+            keepalive=self._config.broker.keepalive,
+            limits=Limits(self._config.limits.sessions, self._sessions.active),
+        )
+
+    def _receive(self, sender: Party, payload: bytes) -> None:
+        self._signaling.receive(sender, payload, now=trio.current_time(), wall=wall_clock())
+        self._pump.touch()
+
+    def _take(self, event: object) -> None:
+        self._sessions.take(event)  # type: ignore[arg-type]  # the pump hands on the machine's events
+
+    def _act(self, action: SignalAction) -> None:
+        if isinstance(action, PublishInfo):
+            self._presence.post_info()
+            return
+        if action.road in ("channel", "both"):
+            self._sessions.send_on_channel(action.session, action.jws)
+        if action.road in ("mqtt", "both"):
+            topic = self._topics.rx(action.session.peer, self._party)
+            self._presence.client.post(topic, action.jws, expiry=action.expiry)
+
+    def _audit(self, audit: Audit) -> None:
+        jws = sign_audit(self._party, audit, self._key, iat=int(time.time()))
+        self._presence.client.post(self._topics.of(TopicKind.AUDIT, self._party), jws)
+
+    def _trace(self, record: Record) -> None:
+        self._log.debug(f"{record.layer}.{record.name}", **record.fields)

@@ -1,0 +1,1 @@
+"""The two commands: `edgeice` for operators, `edgeice-agent` for the device."""

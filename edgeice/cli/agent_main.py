@@ -1,0 +1,272 @@
+"""`edgeice-agent`: the device's command.  It imports nothing that only operators need."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edgeice import __version__
+from edgeice.errors import ConfigError
+
+__all__ = ["main"]
+
+_EXAMPLES = """\
+examples:
+  edgeice-agent init --fleet home --device pi17 --broker mqtts://broker.example
+  edgeice-agent trust add --operator alice --can shell,exec alice.pub
+  edgeice-agent check
+  edgeice-agent run
+"""
+
+_TEMPLATE = """\
+# One device.  `edgeice-agent check` says whether this file is right and what the agent would do.
+fleet = "{fleet}"
+device = "{device}"
+
+# Paths start at this file's folder.
+# key = "device.key"                  # mode 0600
+# trust = "authorized_operators"      # written by `edgeice-agent trust add`
+# state = "state"                     # what outlives a restart
+# socket = "agent.sock"               # asked by `edgeice-agent status`
+
+[broker]
+url = "{broker}"
+# username = "{fleet}/d/{device}"     # this is the default
+# password_file = "broker.password"   # mode 0600
+# ca = "ca.pem"                       # instead of the system's authorities
+# keepalive = 60                      # seconds
+# will_delay = 30                     # seconds until a lost connection is published as lost
+
+[ice]
+# stun = ["stun:stun.example.org"]    # found addresses let operators outside reach the device
+# exclude = ["wwan*"]                 # interfaces to leave out
+# include = ["wg0"]                   # interfaces to use although they are left out by default
+
+[services]
+# shell = true
+# exec = true
+
+[limits]
+# sessions = 8
+# channels = 64                       # of one session
+# processes = 16                      # of one session
+
+[labels]
+# site = "roof"
+
+[log]
+# level = "info"                      # debug, info, warning, error
+# json = false
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `edgeice-agent`; exits 0 done, 1 failure, 2 usage or configuration."""
+    arguments = _parser().parse_args(argv)
+    act: Callable[[argparse.Namespace], int] = arguments.act
+    try:
+        sys.exit(act(arguments))
+    except ConfigError as error:
+        print(f"edgeice-agent: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgeice-agent",
+        description="Makes this device reachable for its operators, peer to peer.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"edgeice-agent {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="serve in the foreground until SIGTERM")
+    run.add_argument("--log-json", action="store_true", help="JSON lines instead of key=value")
+    run.set_defaults(act=_run)
+
+    init = commands.add_parser("init", help="write a key and a commented configuration")
+    for name in ("fleet", "device"):
+        init.add_argument(f"--{name}", required=True, help=f"name of the {name}")
+    init.add_argument("--broker", required=True, help="mqtts://HOST[:PORT]")
+    init.set_defaults(act=_init)
+
+    check = commands.add_parser("check", help="validate the configuration and say what it would do")
+    check.add_argument("--json", action="store_true", help="print JSON for programs")
+    check.set_defaults(act=_check)
+
+    trust = commands.add_parser("trust", help="operators' keys").add_subparsers(required=True, metavar="COMMAND")
+    add = trust.add_parser("add", help="trust an operator's key")
+    add.add_argument("--operator", required=True, help="the operator's name")
+    add.add_argument("--can", required=True, metavar="LIST", help="capabilities, such as shell,exec; * for all")
+    add.add_argument("--expires", metavar="DATE", help="last day + 1 (YYYY-MM-DD): trust ends at 00:00 UTC")
+    add.add_argument("keyfile", help="OpenSSH public key file, - for standard input")
+    add.set_defaults(act=_trust_add)
+    listing = trust.add_parser("list", help="show what is trusted")
+    listing.set_defaults(act=_trust_list)
+
+    status = commands.add_parser("status", help="ask the running agent")
+    status.add_argument("--json", action="store_true", help="print JSON for programs")
+    status.set_defaults(act=_status)
+
+    for each in (run, check, add, listing, status, init):
+        each.add_argument("--config", type=Path, default=Path("/etc/edgeice/agent.toml"), metavar="FILE")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    import trio  # noqa: PLC0415  # the other commands start without it
+
+    from edgeice.agent.config import load_config  # noqa: PLC0415
+    from edgeice.agent.log import Log  # noqa: PLC0415
+    from edgeice.agent.service import Agent  # noqa: PLC0415
+
+    config = load_config(arguments.config)
+    log = Log(config.log.level, as_json=arguments.log_json or config.log.json, wall=time.time)
+
+    async def serve() -> None:
+        await Agent.load(arguments.config, log).run()
+
+    try:
+        trio.run(serve)
+    except* ConfigError as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+    return 0
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from edgeice.files import replace_file  # noqa: PLC0415
+    from edgeice.sansio import Entropy  # noqa: PLC0415
+    from edgeice.signaling.keys import PrivateKey  # noqa: PLC0415
+    from edgeice.signaling.names import check_name  # noqa: PLC0415
+
+    path: Path = arguments.config
+    check_name(arguments.fleet, "fleet")
+    check_name(arguments.device, "device")
+    if path.exists():
+        raise ConfigError(f"{path}: exists already; edit or remove it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        key_path = path.parent / "device.key"
+        if not key_path.exists():
+            replace_file(key_path, PrivateKey.generate(Entropy()).openssh_bytes())
+        text = _TEMPLATE.format(fleet=arguments.fleet, device=arguments.device, broker=arguments.broker)
+        replace_file(path, text.encode(), 0o644)
+    except OSError as error:
+        raise ConfigError(f"{error.filename or path}: cannot be written: {error.strerror}") from None
+    public = PrivateKey.load(key_path.read_bytes(), source=str(key_path)).public
+    print(f"{path}\n{key_path}\ndevice key {public.fingerprint}")
+    print(f"\nNext:\n  edgeice-agent trust add --config {path} --operator NAME --can shell,exec KEYFILE")
+    print(f"  edgeice-agent run --config {path}")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from edgeice.agent.config import load_config  # noqa: PLC0415
+    from edgeice.agent.service import load_key, load_trust  # noqa: PLC0415
+    from edgeice.signaling import Party  # noqa: PLC0415
+    from edgeice.transport import broker_config, is_plain_and_remote  # noqa: PLC0415
+
+    config = load_config(arguments.config)
+    key = load_key(config.key)
+    trust = load_trust(config.trust)
+    party = Party.device(config.fleet, config.device)
+    broker = broker_config(config.broker, party)
+    warnings = [str(refused) for refused in trust.refused]
+    if is_plain_and_remote(config.broker):
+        warnings.append(f"broker.url: {config.broker.url} is not encrypted; use mqtts:// outside of loopback")
+    if not trust.lines:
+        warnings.append(f"{config.trust}: no operator is trusted; add one with `edgeice-agent trust add`")
+    facts: dict[str, object] = {
+        "device": str(party),
+        "key": key.public.fingerprint,
+        "broker": f"{broker.host}:{broker.port}",
+        "tls": broker.tls is not None,
+        "user": broker.username,
+        "services": [name for name in ("shell", "exec", "ping") if getattr(config.services, name)],
+        "stun": list(config.ice.stun),
+        "sessions": config.limits.sessions,
+        "operators": [
+            {"operator": line.operator, "key": line.key.fingerprint, "can": list(line.can)} for line in trust.lines
+        ],
+        "warnings": warnings,
+    }
+    if arguments.json:
+        print(json.dumps(facts))
+    else:
+        for name, value in facts.items():
+            for item in value if isinstance(value, list) else [value]:
+                shown = " ".join(f"{k}={v}" for k, v in item.items()) if isinstance(item, dict) else item
+                print(f"{name:10} {shown}")
+    return 0
+
+
+def _trust_add(arguments: argparse.Namespace) -> int:
+    from edgeice.agent.config import load_config  # noqa: PLC0415
+    from edgeice.agent.service import load_trust  # noqa: PLC0415
+    from edgeice.files import replace_file  # noqa: PLC0415
+    from edgeice.signaling.trust import OperatorLine  # noqa: PLC0415
+
+    config = load_config(arguments.config)
+    load_trust(config.trust)
+    source = arguments.keyfile
+    try:
+        text = sys.stdin.read(65536) if source == "-" else Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source}: cannot be read: {error}") from None
+    options = f'operator="{arguments.operator}",can="{arguments.can}"'
+    if arguments.expires:
+        options += f',expires="{arguments.expires}"'
+    line = OperatorLine.parse(f"{options} {text.strip()}", where=source)
+    before = config.trust.read_text(encoding="utf-8") if config.trust.exists() else ""
+    if before and not before.endswith("\n"):
+        before += "\n"
+    replace_file(config.trust, f"{before}{line.format()}\n".encode(), 0o644)
+    print(f"{config.trust}: {arguments.operator} may {', '.join(line.can)} with key {line.key.fingerprint}")
+    print("Compare the fingerprint with what `edgeice keys show` prints; a running agent takes it over at SIGHUP.")
+    return 0
+
+
+def _trust_list(arguments: argparse.Namespace) -> int:
+    from edgeice.agent.config import load_config  # noqa: PLC0415
+    from edgeice.agent.service import load_trust  # noqa: PLC0415
+
+    trust = load_trust(load_config(arguments.config).trust)
+    for line in trust.lines:
+        print(f"{line.operator:20} {line.key.fingerprint}  {','.join(line.can)}")
+    for refused in trust.refused:
+        print(f"refused: {refused}", file=sys.stderr)
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    import trio  # noqa: PLC0415  # the other commands start without it
+
+    from edgeice.agent.config import load_config  # noqa: PLC0415
+    from edgeice.agent.status import ask_status  # noqa: PLC0415
+
+    answer = trio.run(ask_status, load_config(arguments.config).socket)
+    if arguments.json:
+        print(json.dumps(answer))
+        return 0
+    for name, value in answer.items():
+        if isinstance(value, list):
+            print(f"{name}:")
+            for item in value:
+                print("  " + " ".join(f"{k}={v}" for k, v in item.items() if v not in ({}, None)))
+        elif isinstance(value, dict):
+            print(f"{name}: " + (" ".join(f"{k}={v}" for k, v in value.items()) or "none"))
+        else:
+            print(f"{name}: {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

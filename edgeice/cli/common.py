@@ -1,0 +1,234 @@
+"""What the operator's commands share: configuration, keys, errors, the live line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import attrs
+import click
+import trio
+
+from edgeice.errors import ConfigError, EdgeIceError
+from edgeice.files import read_secret, replace_file
+from edgeice.operator.config import OperatorConfig, config_folder, load_config
+from edgeice.operator.errors import OperatorError, RefusedError
+from edgeice.operator.session import Session, Step, open_session
+from edgeice.services import ServiceError
+from edgeice.signaling import KnownDevices, Party, PrivateKey, PublicKey
+
+__all__ = [
+    "Options",
+    "device_session",
+    "fail",
+    "load_known",
+    "load_operator_key",
+    "load_options",
+    "reporting",
+    "run",
+    "session_options",
+]
+
+
+@attrs.frozen
+class Options:
+    """Options that every command which reaches a device has."""
+
+    config: OperatorConfig
+    as_json: bool
+    timeout: float
+    accept_key: str | None
+    quiet: bool
+
+
+def load_options(path: str | None) -> OperatorConfig:
+    return load_config(Path(path) if path else config_folder(os.environ) / "operator.toml")
+
+
+def session_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that reach a device; the command gets one `Options`."""
+
+    def wrapper(
+        config: str | None, as_json: bool, timeout: float, accept_key: str | None, quiet: bool, **rest: object
+    ) -> None:
+        with reporting(as_json=as_json):
+            options = Options(load_options(config), as_json, timeout, accept_key, quiet)
+            function(options, **rest)
+
+    for decorate in (
+        click.option("--config", metavar="FILE", help="operator.toml to use instead of the one in ~/.config/edgeice."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
+        click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds to reach the device."),
+        click.option(
+            "--accept-key",
+            is_flag=False,
+            flag_value="",
+            metavar="[SHA256:…]",
+            help="At first contact accept the key that is shown, or only the one given (write --accept-key=SHA256:…).",
+        ),
+        click.option("-q", "--quiet", is_flag=True, help="No progress on standard error."),
+    ):
+        wrapper = decorate(wrapper)
+    wrapper.__name__ = function.__name__
+    wrapper.__doc__ = function.__doc__
+    return wrapper
+
+
+@contextlib.contextmanager
+def reporting(*, as_json: bool) -> Iterator[None]:
+    """Turn what is raised into one message and the right exit code."""
+    try:
+        yield
+    except* (EdgeIceError, KeyboardInterrupt) as group:
+        fail(_first(group), as_json=as_json)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def fail(error: BaseException, *, as_json: bool) -> NoReturn:
+    """Say what went wrong and exit with its code."""
+    if isinstance(error, KeyboardInterrupt):
+        sys.exit(130)
+    code = 1
+    facts: dict[str, object] = {"error": str(error)}
+    if isinstance(error, OperatorError):
+        code = error.exit_code
+        facts |= {"step": error.step, "tried": error.detail}
+    elif isinstance(error, ServiceError):
+        code = RefusedError.exit_code if error.code == "unauthorized" else 1
+        facts |= {"step": "service", "code": str(error.code)}
+    elif isinstance(error, ConfigError):
+        code = 2
+        facts |= {"step": "configuration"}
+    if as_json:
+        print(json.dumps(facts), flush=True)
+    else:
+        print(f"edgeice: {error}", file=sys.stderr)
+        for pair in _pairs(facts.get("tried")):
+            print(f"  tried {pair}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _pairs(tried: object) -> list[str]:
+    pairs = tried.get("pairs", []) if isinstance(tried, dict) else []
+    return [f"{pair['local']} -> {pair['remote']}: {pair['result'] or pair['state']}" for pair in pairs]
+
+
+def run(function: Callable[[], Awaitable[int]]) -> NoReturn:
+    """Run an asynchronous command and exit with what it returns."""
+    sys.exit(trio.run(function))
+
+
+def load_operator_key(config: OperatorConfig) -> PrivateKey:
+    """Read the operator's key, asking for its passphrase where it has one."""
+
+    def ask() -> bytes:
+        return str(click.prompt(f"Passphrase for {config.key}", hide_input=True, err=True)).encode()
+
+    return PrivateKey.load(read_secret(config.key, "your key"), source=str(config.key), passphrase=ask)
+
+
+class _LiveLine:
+    """One line on a terminal that shows how far connecting is."""
+
+    def __init__(self, *, on: bool) -> None:
+        self._on = on and sys.stderr.isatty()
+        self._connected = False
+
+    def __call__(self, step: Step) -> None:
+        if step.name == "notice":
+            self.clear()
+            print(f"edgeice: {step.text}", file=sys.stderr)
+        elif self._on and not self._connected:
+            print(f"\r\x1b[K{step.text} …", end="", file=sys.stderr, flush=True)
+        if step.name == "connected":
+            self._connected = True
+            self.clear()
+
+    def clear(self) -> None:
+        if self._on:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+@asynccontextmanager
+async def device_session(
+    options: Options, device: str, want: tuple[str, ...], watch: Callable[[Step], None] | None = None
+) -> AsyncIterator[Session]:
+    """A session with a device, with the live line, first contact and pinning."""
+    config = options.config
+    key = load_operator_key(config)
+    known = load_known(config.known_devices)
+    party = Party.device(config.fleet, device)
+    line = _LiveLine(on=not options.quiet and not options.as_json)
+
+    async def confirm(_device: Party, shown: PublicKey) -> bool:
+        line.clear()
+        accepted = _is_accepted(options, party, shown)
+        if accepted is None:
+            accepted = await trio.to_thread.run_sync(_ask, party, shown)
+        if accepted:
+            known.pin(party, shown)
+            config.known_devices.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(config.known_devices, known.text().encode(), 0o644)
+        return accepted
+
+    def on_step(step: Step) -> None:
+        line(step)
+        if watch is not None:
+            watch(step)
+
+    try:
+        async with open_session(
+            config,
+            key,
+            device,
+            pinned=known.get(party),
+            want=want,
+            confirm=confirm,
+            watch=on_step,
+            timeout=options.timeout,
+        ) as session:
+            yield session
+    finally:
+        line.clear()
+
+
+def load_known(path: Path) -> KnownDevices:
+    try:
+        return KnownDevices(path.read_text(encoding="utf-8"), source=str(path))
+    except FileNotFoundError:
+        return KnownDevices("", source=str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def _is_accepted(options: Options, device: Party, shown: PublicKey) -> bool | None:
+    """What --accept-key says; None asks the person."""
+    if options.accept_key == "":
+        return True
+    if options.accept_key is not None:
+        if options.accept_key != shown.fingerprint:
+            raise RefusedError("device", f"{device} shows the key {shown.fingerprint}, not {options.accept_key}")
+        return True
+    if not sys.stdin.isatty():
+        raise RefusedError(
+            "device",
+            f"first contact with {device}: its key is {shown.fingerprint}. Compare it on the device"
+            f" (`edgeice-agent check`), then add --accept-key={shown.fingerprint}",
+        )
+    return None
+
+
+def _ask(device: Party, shown: PublicKey) -> bool:
+    print(f"First contact with {device}.\nIts Ed25519 key fingerprint is {shown.fingerprint}.", file=sys.stderr)
+    return click.confirm("Is that the device's key?", default=False, err=True)

@@ -1,0 +1,95 @@
+"""`edgeice ping`: the round trip to a device over the data path."""
+
+from __future__ import annotations
+
+import json
+import statistics
+
+import click
+import trio
+
+from edgeice.cli.common import Options, device_session, run, session_options
+from edgeice.operator.session import Session, Step
+from edgeice.services import PING_PROTOCOL, PingClient
+
+__all__ = ["command"]
+
+
+@click.command(
+    "ping",
+    epilog="""\b
+Examples:
+  edgeice ping pi17
+  edgeice ping -c 100 -i 0.2 --json pi17""",
+)
+@click.argument("device")
+@click.option("-c", "--count", type=click.IntRange(1), help="Stop after so many; without it, at Ctrl-C.")
+@click.option("-i", "--interval", type=click.FloatRange(0.001), default=1.0, show_default=True, help="Seconds between.")
+@click.option("-s", "--size", type=click.IntRange(8, 16384), default=56, show_default=True, help="Bytes of each.")
+@session_options
+def command(options: Options, device: str, count: int | None, interval: float, size: int) -> None:
+    """Measure the round trip to DEVICE, and show which candidate pair carries it."""
+    paths: list[str] = []
+
+    def watch(step: Step) -> None:
+        if step.name == "path":
+            paths.append(step.text)
+            if not options.as_json and len(paths) > 1:
+                click.echo(f"path: {step.text}")
+
+    async def main() -> int:
+        async with device_session(options, device, (), watch) as session:
+            if not options.as_json:
+                click.echo(f"path: {paths[-1] if paths else 'none'}")
+            return await _ping(session, options, paths, (count, interval, size))
+
+    run(main)
+
+
+async def _ping(session: Session, options: Options, paths: list[str], how: tuple[int | None, float, int]) -> int:
+    count, interval, size = how
+    client = PingClient(await session.open(PING_PROTOCOL))
+    times: list[float] = []
+    sent = 0
+    with trio.open_signal_receiver(2) as interrupts:
+        async with trio.open_nursery() as nursery:
+
+            async def stop() -> None:
+                async for _ in interrupts:
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(stop)
+            while count is None or sent < count:
+                begun = trio.current_time()
+                sent += 1
+                with trio.move_on_after(max(interval, 1.0)) as late:
+                    milliseconds = await client.round_trip(size) * 1000
+                if late.cancelled_caught:
+                    _tell(options, {"seq": sent, "lost": True}, f"seq={sent} no answer yet")
+                else:
+                    times.append(milliseconds)
+                    facts = {"seq": sent, "ms": round(milliseconds, 3), "path": paths[-1] if paths else None}
+                    _tell(
+                        options,
+                        facts,
+                        f"{size} bytes from {session.device.name}: seq={sent} time={milliseconds:.2f} ms",
+                    )
+                if count is None or sent < count:
+                    await trio.sleep_until(begun + interval)
+            nursery.cancel_scope.cancel()
+    _summarize(options, session.device.name, sent, times)
+    return 0 if times else 1
+
+
+def _tell(options: Options, facts: dict[str, object], line: str) -> None:
+    click.echo(json.dumps(facts) if options.as_json else line)
+
+
+def _summarize(options: Options, name: str, sent: int, times: list[float]) -> None:
+    facts: dict[str, object] = {"sent": sent, "received": len(times)}
+    line = f"\n{name}: {sent} sent, {len(times)} received"
+    if times:
+        low, median, high = min(times), statistics.median(times), max(times)
+        facts |= {"min_ms": round(low, 3), "median_ms": round(median, 3), "max_ms": round(high, 3)}
+        line += f", min/median/max {low:.2f}/{median:.2f}/{high:.2f} ms"
+    _tell(options, facts, line)

@@ -1,0 +1,116 @@
+"""`edgeice shell`: a terminal on a device."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import click
+import trio
+
+from edgeice.cli.common import Options, device_session, run, session_options
+from edgeice.cli.stdio import raw_terminal, read_input, terminal_size, write_output
+from edgeice.operator.session import Session
+from edgeice.services import SHELL_PROTOCOL, ShellClient, open_shell
+
+__all__ = ["EscapeFilter", "command"]
+
+_CHUNK = 4096
+
+
+class EscapeFilter:
+    """Finds `~.` and its kin at the start of a line, as ssh does.
+
+    `feed` gives what goes to the device and what the person asked for: "disconnect", "help" or nothing.
+    """
+
+    def __init__(self, *, on: bool) -> None:
+        self._on = on
+        self._line_start = True
+        self._tilde = False
+
+    def feed(self, data: bytes) -> tuple[bytes, str]:
+        """Take keystrokes."""
+        if not self._on:
+            return data, ""
+        out = bytearray()
+        for byte in data:
+            if self._tilde:
+                self._tilde = False
+                if byte == ord("."):
+                    return bytes(out), "disconnect"
+                if byte == ord("?"):
+                    return bytes(out), "help"
+                if byte != ord("~"):
+                    out.append(ord("~"))
+                out.append(byte)
+            elif self._line_start and byte == ord("~"):
+                self._tilde = True
+                continue
+            else:
+                out.append(byte)
+            self._line_start = byte in b"\r\n"
+        return bytes(out), ""
+
+
+@click.command(
+    "shell",
+    epilog="""\b
+Examples:
+  edgeice shell pi17
+  echo 'uptime; exit' | edgeice shell pi17
+
+\b
+Escapes, at the start of a line:
+  ~.  disconnect     ~~  send a tilde     ~?  this list""",
+)
+@click.argument("device")
+@session_options
+def command(options: Options, device: str) -> None:
+    """Open a login shell on DEVICE; its exit status is yours."""
+
+    async def main() -> int:
+        async with device_session(options, device, ("shell",)) as session:
+            return await _run(session)
+
+    run(main)
+
+
+async def _run(session: Session) -> int:
+    columns, rows = terminal_size()
+    channel = await session.open(SHELL_PROTOCOL)
+    async with open_shell(channel, os.environ.get("TERM", "dumb"), columns, rows) as shell:
+        with raw_terminal():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_type, shell, nursery.cancel_scope)
+                nursery.start_soon(_follow_size, shell)
+                while data := await shell.read():
+                    write_output(data)
+                status = await shell.wait()
+                nursery.cancel_scope.cancel()
+                return status.as_code()
+        # Only the escape gets here.
+        print(f"\r\nedgeice: disconnected from {session.device.name}", file=sys.stderr)
+        return 0
+
+
+async def _type(shell: ShellClient, scope: trio.CancelScope) -> None:
+    escapes = EscapeFilter(on=sys.stdin.isatty())
+    while data := await read_input(_CHUNK):
+        keys, wish = escapes.feed(data)
+        if keys:
+            await shell.write(keys)
+        if wish == "disconnect":
+            scope.cancel()
+            return
+        if wish == "help":
+            write_output(b"\r\n~.  disconnect\r\n~~  send a tilde\r\n~?  this list\r\n")
+    if not sys.stdin.isatty():
+        await shell.write(b"\x04")  # end of input is Ctrl-D to a terminal
+
+
+async def _follow_size(shell: ShellClient) -> None:
+    with trio.open_signal_receiver(signal.SIGWINCH) as changes:
+        async for _ in changes:
+            await shell.resize(*terminal_size())

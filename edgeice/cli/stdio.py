@@ -1,0 +1,54 @@
+"""Standard input and output without changing their mode: the terminal is shared with the shell that started us."""
+
+from __future__ import annotations
+
+import os
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+__all__ = ["raw_terminal", "read_input", "terminal_size", "write_output"]
+
+
+async def read_input(size: int) -> bytes:
+    """Up to `size` bytes of standard input, b"" at its end."""
+    try:
+        await trio.lowlevel.wait_readable(0)
+    except OSError:
+        # A regular file or /dev/null, which epoll refuses: reading never waits.
+        await trio.lowlevel.checkpoint()
+    return os.read(0, size)
+
+
+def write_output(data: bytes, *, error: bool = False) -> None:
+    """Write to standard output or error and flush."""
+    target = sys.stderr.buffer if error else sys.stdout.buffer
+    target.write(data)
+    target.flush()
+
+
+@contextmanager
+def raw_terminal() -> Iterator[None]:
+    """Put the terminal into raw mode for a while; nothing happens where input is no terminal."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(0)
+    try:
+        tty.setraw(0)
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+def terminal_size() -> tuple[int, int]:
+    """(columns, rows) of the terminal, 80 by 24 where there is none."""
+    try:
+        size = os.get_terminal_size(1)
+    except OSError:
+        return 80, 24
+    return size.columns, size.lines

@@ -1,0 +1,1 @@
+"""The operator's library: find devices, open sessions, use services."""

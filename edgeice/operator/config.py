@@ -1,0 +1,49 @@
+"""What `operator.toml` holds, and where an operator's files lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from edgeice.settings import NAME, BrokerSection, IceSection, load_toml, structure
+
+__all__ = ["OperatorConfig", "config_folder", "load_config"]
+
+
+@attrs.frozen(kw_only=True)
+class OperatorConfig:
+    """The whole of `operator.toml`."""
+
+    fleet: str = attrs.field(validator=NAME)
+    operator: str = attrs.field(validator=NAME)
+    #: The operator's Ed25519 key: OpenSSH or PKCS#8 PEM, also encrypted; `~/.ssh/id_ed25519` works.
+    key: Path = Path("operator.key")
+    #: Device keys that were accepted, a line per device.
+    known_devices: Path = Path("known_devices")
+    broker: BrokerSection
+    ice: IceSection = attrs.field(factory=IceSection)
+
+
+def config_folder(environment: Mapping[str, str]) -> Path:
+    """Where an operator's files lie: EDGEICE_HOME, else `edgeice` in XDG_CONFIG_HOME or `~/.config`."""
+    if home := environment.get("EDGEICE_HOME"):
+        return Path(home)
+    base = environment.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "edgeice"
+
+
+def load_config(path: Path) -> OperatorConfig:
+    """Read and check a configuration file; raises ConfigError.  Paths start at its folder, `~` is the home folder."""
+    config = structure(OperatorConfig, load_toml(path), file=path)
+    return attrs.evolve(
+        config,
+        key=_placed(path, config.key),
+        known_devices=_placed(path, config.known_devices),
+    )
+
+
+def _placed(file: Path, path: Path) -> Path:
+    relative = path.relative_to(file.parent) if path.is_relative_to(file.parent) else path
+    return relative.expanduser() if relative.parts[:1] == ("~",) else file.parent / relative

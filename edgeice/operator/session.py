@@ -1,0 +1,380 @@
+"""One session with one device: from `info` to data channels, and kept through restarts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from edgeice.errors import DecodeError, RemoteProtocolError
+from edgeice.operator.config import OperatorConfig
+from edgeice.operator.errors import OperatorError, RefusedError, UnreachableError
+from edgeice.operator.link import BrokerLink, open_broker
+from edgeice.peer import ConnectionState, PathChanged, StateChanged
+from edgeice.sansio import Entropy, Event
+from edgeice.signaling import (
+    AnswerReceived,
+    ByeCode,
+    ByeReceived,
+    Connector,
+    DeviceKeyPresented,
+    DeviceSaidAway,
+    NothingHeard,
+    OfferNeeded,
+    OperatorFailed,
+    Party,
+    PrivateKey,
+    PublicKey,
+    SendSignal,
+    SignalAction,
+    TopicKind,
+)
+from edgeice.signaling.broker import Message
+from edgeice.transport import (
+    SIGNAL_PROTOCOL,
+    DataChannel,
+    Node,
+    NodeConfig,
+    PeerConnection,
+    Progress,
+    SignaledConnection,
+    SignalPump,
+    open_node,
+)
+
+__all__ = ["ConfirmKey", "Session", "Step", "Watcher", "open_session"]
+
+#: Asked at first contact; True pins the key.
+ConfirmKey = Callable[[Party, PublicKey], Awaitable[bool]]
+
+_REFUSALS = frozenset({"unauthorized", "expired"})
+
+
+@attrs.frozen
+class Step:
+    """How far connecting is: "broker", "device", "offer", "checks", "securing", "connected", "path", "notice"."""
+
+    name: str
+    text: str
+
+
+#: Hears each step while connecting, and path changes afterwards.
+Watcher = Callable[[Step], None]
+
+
+class Session:
+    """A session with a device.  Made by `open_session`."""
+
+    def __init__(
+        self,
+        link: BrokerLink,
+        connector: Connector,
+        node: Node,
+        device: Party,
+        confirm: ConfirmKey,
+        watch: Watcher,
+        fingerprint: str,
+    ) -> None:
+        self.device = device
+        self._fingerprint = fingerprint
+        self._link = link
+        self._connector = connector
+        self._node = node
+        self._confirm = confirm
+        self._watch = watch
+        self._pump = SignalPump(connector, self._act, self._take, _wall)
+        self._signaled: SignaledConnection | None = None
+        self._failure: OperatorError | None = None
+        self._established = trio.Event()
+        self._over = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._step = "device"
+        self._bye = ""
+        self._had_path = False
+
+    @property
+    def peer(self) -> PeerConnection:
+        """The peer connection; for status and paths."""
+        if self._signaled is None:
+            raise UnreachableError("device", "no session was begun")
+        return self._signaled.peer
+
+    async def open(self, protocol: str) -> DataChannel:
+        """Open a service's channel; raises UnreachableError if the session is over."""
+        try:
+            return await self.peer.open_channel(protocol, label=protocol)
+        except Exception as error:
+            if self.peer.ended is None:
+                raise
+            raise self._ended_error() from error
+
+    def ended_error(self) -> OperatorError:
+        """Why the session is over, for a service that lost its channel."""
+        return self._ended_error()
+
+    async def connect(self, nursery: trio.Nursery, timeout: float) -> None:
+        """Reach the device; raises OperatorError that names the step that failed and what was tried."""
+        self._nursery = nursery
+        nursery.start_soon(self._pump.run)
+        nursery.start_soon(self._read)
+        self._say("device", f"looking for {self.device}")
+        self._connector.start(now=trio.current_time())
+        self._pump.touch()
+        with trio.move_on_after(timeout) as scope:
+            await self._established.wait()
+        if self._failure is not None:
+            raise self._failure
+        if scope.cancelled_caught:
+            raise self._timeout_error(timeout)
+        nursery.start_soon(self._run_signal_channel)
+
+    def close(self) -> None:
+        """Say goodbye and end; done when the scope of `open_session` ends."""
+        self._connector.close(ByeCode.DONE, "", wall=_wall())
+        self._pump.touch()
+        if self._signaled is not None:
+            self._signaled.peer.abort()
+
+    # Inside
+
+    async def _read(self) -> None:
+        async for message in self._link.messages:
+            self._receive(message)
+            self._pump.touch()
+
+    def _receive(self, message: Message) -> None:
+        try:
+            topic = self._link.topics.parse(message.topic)
+        except DecodeError:
+            return
+        if topic.kind is TopicKind.INFO and topic.owner == self.device:
+            self._connector.receive_info(message.payload)
+        elif topic.kind is TopicKind.STATUS and topic.owner == self.device:
+            self._connector.receive_status(message.payload)
+        elif topic.kind is TopicKind.RX and topic.sender is not None:
+            self._connector.receive(topic.sender, message.payload, now=trio.current_time(), wall=_wall())
+
+    def _act(self, action: SignalAction) -> None:
+        assert isinstance(action, SendSignal)  # only devices publish documents
+        if action.road in ("channel", "both") and self._signaled is not None:
+            self._signaled.send_on_channel(action.jws)
+        if action.road in ("mqtt", "both"):
+            topic = self._link.topics.rx(self.device, self._link.party)
+            self._link.client.post(topic, action.jws, expiry=action.expiry)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case DeviceKeyPresented():
+                assert self._nursery is not None
+                self._nursery.start_soon(self._ask, event)
+            case OfferNeeded():
+                self._offer()
+            case DeviceSaidAway():
+                self._say("notice", f"{self.device.name} says it is {event.state}; trying anyway")
+            case NothingHeard():
+                self._say(
+                    "notice",
+                    f"nothing heard for 5 s: {self.device.name} may be away, or may not know your key"
+                    f" {event.fingerprint} (add it there with `edgeice-agent trust add`)",
+                )
+            case OperatorFailed():
+                self._fail(self._explain(event))
+            case ByeReceived():
+                self._bye = f"{event.code}: {event.reason}".rstrip(": ")
+                if self._signaled is not None:
+                    self._signaled.peer.abort()
+            case AnswerReceived(gen=0):
+                self._say("checks", "checking paths")
+                self._carry(event)
+            case _:
+                self._carry(event)
+
+    def _carry(self, event: Event) -> None:
+        if self._signaled is None:
+            return
+        try:
+            self._signaled.take(event)
+        except (DecodeError, RemoteProtocolError) as error:
+            self._fail(OperatorError("offer", f"the device's answer cannot be used: {error}"))
+
+    def _offer(self) -> None:
+        if self._signaled is not None:
+            self._signaled.peer.abort()  # a stale nonce: what was made for the first offer is void
+        machine = self._connector.session
+        assert machine is not None  # that is what the event says
+        self._signaled = SignaledConnection(machine, _wall, self._pump.touch)
+        self._signaled.attach(self._node.connection(watch=self._progress, offerer=True))
+        self._say("offer", "offering a session")
+        self._connector.offer(self._signaled.describe_first(), now=trio.current_time(), wall=_wall())
+
+    async def _ask(self, event: DeviceKeyPresented) -> None:
+        if await self._confirm(event.device, event.key):
+            self._connector.accept_key(event.key)
+        else:
+            self._connector.close(ByeCode.DONE, wall=_wall())
+            self._fail(RefusedError("device", f"the key of {event.device} was not accepted"))
+        self._pump.touch()
+
+    def _progress(self, progress: Progress) -> None:
+        if self._signaled is None:
+            return
+        self._signaled.watch(progress)
+        match progress:
+            case StateChanged(state=ConnectionState.SECURING):
+                self._say("securing", "securing the path")
+            case StateChanged(state=ConnectionState.CONNECTED):
+                if not self._established.is_set():
+                    self._say("connected", "connected")
+                self._established.set()
+            case StateChanged(state=ConnectionState.CLOSED):
+                assert self._nursery is not None
+                self._nursery.start_soon(self._after_end)
+            case PathChanged():
+                self._path_changed(progress)
+            case _:
+                pass
+
+    async def _after_end(self) -> None:
+        # The reason follows the change of state within the same batch of events.
+        ended = await self.peer.wait_closed()
+        self._over.set()
+        if not self._established.is_set() and self._failure is None:
+            verdict = dict(ended.verdict)
+            self._fail(UnreachableError(ended.step, f"{ended.step}: {self._bye or ended.reason}", verdict))
+
+    def _path_changed(self, path: PathChanged) -> None:
+        if path.path is not None:
+            self._had_path = True
+            self._say("path", f"{path.local_type} {path.path.local} -> {path.remote_type} {path.path.remote}")
+        elif self._had_path and self._established.is_set() and self._nursery is not None:
+            self._say("path", "no path; restarting ICE")
+            self._nursery.start_soon(self._restart)
+
+    async def _restart(self) -> None:
+        # Not from within the event that told of it: the connection is in the middle of an input.
+        await trio.lowlevel.checkpoint()
+        if self._signaled is not None and self._signaled.peer.path.path is None:
+            self._signaled.restart()
+
+    async def _run_signal_channel(self) -> None:
+        assert self._signaled is not None
+        channel = await self._signaled.peer.open_channel(SIGNAL_PROTOCOL, label="signal")
+
+        def receive(text: str) -> None:
+            self._connector.receive_channel(text, now=trio.current_time(), wall=_wall())
+
+        await self._signaled.run_channel(channel, receive)
+
+    def _fail(self, error: OperatorError) -> None:
+        if self._failure is None:
+            self._failure = error
+        self._established.set()
+
+    def _say(self, name: str, text: str) -> None:
+        if name not in ("notice", "path"):
+            self._step = name
+        self._watch(Step(name, text))
+
+    def _explain(self, event: OperatorFailed) -> OperatorError:
+        device = self.device
+        detail: dict[str, object] = {"kind": event.kind, "code": event.code, "reason": event.reason}
+        if event.kind == "changed-key":
+            shown = event.key.fingerprint if event.key else "none"
+            return RefusedError(
+                "device",
+                f"the key of {device} has changed: it now shows {shown}. If the device was set up anew, remove its line"
+                " from known_devices and connect again; otherwise somebody poses as it",
+                detail,
+            )
+        if event.kind == "rejected":
+            error = RefusedError if event.code in _REFUSALS else UnreachableError
+            return error("offer", f"{device.name} refused: {event.code}: {event.reason}".rstrip(": "), detail)
+        if event.kind == "no-info":
+            return UnreachableError("device", f"nothing is known of {device} at the broker: is its name right?", detail)
+        return UnreachableError(
+            "offer",
+            f"{device.name} did not answer: it may be away, or may not know your key {self._fingerprint}"
+            " (add it there with `edgeice-agent trust add`)",
+            detail,
+        )
+
+    def _timeout_error(self, timeout: float) -> OperatorError:
+        said = {
+            "device": f"{self.device.name} did not show itself",
+            "offer": f"{self.device.name} did not answer: it may be away, or may not know your key"
+            f" {self._fingerprint} (add it there with `edgeice-agent trust add`)",
+            "checks": "no candidate pair answered",
+            "securing": "a path was found, but DTLS or SCTP did not come up on it",
+        }
+        message = said.get(self._step, self._step)
+        return UnreachableError(self._step, f"{message} (waited {timeout:g} s)", self._tried())
+
+    def _tried(self) -> dict[str, object]:
+        if self._signaled is None:
+            return {}
+        peer = self._signaled.peer
+        return {"state": peer.state.value, "bases": [str(base.address) for base in self._node.bases]}
+
+    def _ended_error(self) -> OperatorError:
+        ended = self.peer.ended
+        reason = self._bye or (ended.reason if ended else "the session is over")
+        return UnreachableError("session", f"the session with {self.device.name} ended: {reason}")
+
+
+def _wall() -> int:
+    return int(time.time())
+
+
+@asynccontextmanager
+async def open_session(
+    config: OperatorConfig,
+    key: PrivateKey,
+    device: str,
+    *,
+    pinned: PublicKey | None,
+    want: tuple[str, ...],
+    confirm: ConfirmKey,
+    watch: Watcher,
+    timeout: float = 10.0,
+    entropy: Entropy | None = None,
+) -> AsyncIterator[Session]:
+    """A session with a device, for as long as the scope lasts.
+
+    Args:
+        config: Fleet, broker, addresses.
+        key: The operator's key.
+        device: The device's name.
+        pinned: Its key, None at first contact.
+        want: Capabilities that the session will use.
+        confirm: Asked at first contact.
+        watch: Hears the steps.
+        timeout: Seconds for the broker, and again for the device.
+        entropy: For tests.
+
+    Raises:
+        OperatorError: It could not be reached.
+    """
+    entropy = entropy or Entropy()
+    party = Party.device(config.fleet, device)
+    me = Party.operator(config.fleet, config.operator)
+    topics = BrokerLink.topics_of(config)
+    filters = (topics.rx_filter(me, party), topics.of(TopicKind.STATUS, party), topics.of(TopicKind.INFO, party))
+    watch(Step("broker", f"connecting to {config.broker.url}"))
+    connector = Connector(
+        me=me, key=key, device=party, pinned=pinned, want=want, entropy=entropy, timeout=max(timeout, 1.0)
+    )
+    async with (
+        open_broker(config, entropy, filters, timeout) as link,
+        open_node(NodeConfig.from_section(config.ice), entropy) as node,
+        trio.open_nursery() as nursery,
+    ):
+        session = Session(link, connector, node, party, confirm, watch, key.public.fingerprint)
+        try:
+            await session.connect(nursery, timeout)
+            yield session
+        finally:
+            session.close()
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,84 @@
+"""`edgeice devices`, `edgeice ping`, and what `edgeice-agent` says of itself, end to end."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeice import __version__
+from tests.agent.conftest import Fleet
+from tests.agent.kit import Operator, edgeice, edgeice_agent
+
+pytestmark = pytest.mark.slow
+
+
+async def test_ping_says_round_trips_and_the_path(fleet: Fleet) -> None:
+    done = await edgeice(fleet.operator, "ping", "--json", "-c", "5", "-i", "0.02", "pi")
+    assert (done.code, done.stderr) == (0, "")
+    *pings, summary = done.lines()
+    assert [line["seq"] for line in pings] == [1, 2, 3, 4, 5]
+    assert all(0 < line["ms"] < 1000 for line in pings)
+    assert all(line["path"].startswith("host 127.0.0.1:") for line in pings)
+    assert (summary["sent"], summary["received"]) == (5, 5)
+    assert 0 < summary["min_ms"] <= summary["median_ms"] <= summary["max_ms"]
+
+
+async def test_ping_for_people(fleet: Fleet) -> None:
+    done = await edgeice(fleet.operator, "ping", "-c", "2", "-i", "0.02", "pi")
+    assert (done.code, done.stderr) == (0, "")
+    first, *_pings, summary = done.stdout.decode().splitlines()
+    assert first.startswith("path: host 127.0.0.1:")
+    assert " -> host 127.0.0.1:" in first
+    assert summary.startswith("pi: 2 sent, 2 received, min/median/max ")
+
+
+async def test_devices_as_json(fleet: Fleet) -> None:
+    done = await edgeice(fleet.operator, "devices", "--json")
+    assert (done.code, done.stderr) == (0, "")
+    (row,) = [row for row in done.json() if row["name"] == "pi"]
+    assert row == {
+        "name": "pi",
+        "state": "ready",
+        "version": __version__,
+        "key": fleet.device.key.fingerprint,
+        "trust": "pinned",
+        "link": row["link"],
+        "sessions": "0/8",
+        "services": ["edgeice.exec.1", "edgeice.ping.1", "edgeice.shell.1", "edgeice.signal.1"],
+        "labels": {"site": "roof"},
+    }
+
+
+async def test_devices_as_a_table(fleet: Fleet) -> None:
+    done = await edgeice(fleet.operator, "devices")
+    assert (done.code, done.stderr) == (0, "")
+    head, *rows = done.stdout.decode().splitlines()
+    assert head.split() == ["NAME", "STATE", "TRUST", "VERSION", "SESSIONS", "LABELS"]
+    (row,) = [row for row in rows if row.startswith("pi ")]
+    assert row.split() == ["pi", "ready", "pinned", __version__, "0/8", "site=roof"]
+
+
+async def test_a_device_never_met_is_new(fleet: Fleet) -> None:
+    stranger = Operator(fleet.folder / "stranger", fleet.url, "stranger")
+    done = await edgeice(stranger, "devices", "--json")
+    (row,) = [row for row in done.json() if row["name"] == "pi"]
+    assert row["trust"] == "new"
+
+
+async def test_status_of_the_agent(fleet: Fleet) -> None:
+    status = await fleet.agent.status()
+    assert status["version"] == __version__
+    assert status["device"] == "home/d/pi"
+    assert status["key"] == fleet.device.key.fingerprint
+    assert status["broker"] == {"connected": True, "announced": True}
+    assert [base["address"].rsplit(":", 1)[0] for base in status["bases"]] == ["127.0.0.1"]
+
+
+async def test_check_says_what_the_agent_would_do(fleet: Fleet) -> None:
+    done = await edgeice_agent(fleet.device, "check", "--json")
+    facts = done.json()
+    assert (done.code, done.stderr) == (0, "")
+    assert facts["device"] == "home/d/pi"
+    assert facts["key"] == fleet.device.key.fingerprint
+    assert facts["services"] == ["shell", "exec", "ping"]
+    assert facts["operators"] == [{"operator": "alice", "key": fleet.operator.key.fingerprint, "can": ["shell", "exec"]}]
+    assert facts["warnings"] == []

@@ -1,0 +1,74 @@
+"""`edgeice exec` end to end."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+import pytest
+
+from tests.agent.conftest import Fleet
+from tests.agent.kit import edgeice
+
+pytestmark = pytest.mark.slow
+
+
+async def test_output_and_errors_apart_and_the_exit_status(fleet: Fleet) -> None:
+    script = "echo out; echo err >&2; exit 7"
+    done = await edgeice(fleet.operator, "exec", "pi", "--", "sh", "-c", script)
+    assert (done.stdout, done.stderr, done.code) == (b"out\n", "err\n", 7)
+
+
+async def test_input_reaches_the_command_and_ends(fleet: Fleet) -> None:
+    done = await edgeice(fleet.operator, "exec", "pi", "--", "cat", stdin=b"hello\n")
+    assert (done.stdout, done.stderr, done.code) == (b"hello\n", "", 0)
+
+
+async def test_one_mebibyte_each_way_unchanged(fleet: Fleet) -> None:
+    data = random.Random(2).randbytes(1 << 20)
+    done = await edgeice(fleet.operator, "exec", "pi", "--", "cat", stdin=data, patience=40)
+    assert (done.code, done.stderr) == (0, "")
+    assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(data).digest()
+
+
+async def test_a_command_that_does_not_read_its_input(fleet: Fleet) -> None:
+    done = await edgeice(fleet.operator, "exec", "pi", "--", "true", stdin=b"x" * (1 << 20))
+    assert (done.stdout, done.stderr, done.code) == (b"", "", 0)
+
+
+@pytest.mark.parametrize(("name", "number"), [("TERM", 15), ("KILL", 9), ("SEGV", 11)])
+async def test_death_by_a_signal_is_128_more(fleet: Fleet, name: str, number: int) -> None:
+    done = await edgeice(fleet.operator, "exec", "pi", "--", "sh", "-c", f"kill -{name} $$")
+    assert (done.code, done.stderr) == (128 + number, "")
+
+
+async def test_json_holds_output_and_status(fleet: Fleet) -> None:
+    done = await edgeice(fleet.operator, "exec", "--json", "pi", "--", "sh", "-c", "echo a; echo b >&2; exit 3")
+    assert (done.code, done.stderr) == (3, "")
+    assert done.json() == {"exit": 3, "exit_signal": None, "stdout": "a\n", "stderr": "b\n"}
+
+
+async def test_json_names_the_signal(fleet: Fleet) -> None:
+    done = await edgeice(fleet.operator, "exec", "--json", "pi", "--", "sh", "-c", "kill -TERM $$")
+    assert done.code == 143
+    assert done.json() == {"exit": None, "exit_signal": "TERM", "stdout": "", "stderr": ""}
+
+
+async def test_options_after_the_dashes_belong_to_the_command(fleet: Fleet) -> None:
+    done = await edgeice(fleet.operator, "exec", "pi", "--", "echo", "--json", "-q", "--timeout")
+    assert (done.stdout, done.code) == (b"--json -q --timeout\n", 0)
+
+
+async def test_a_command_that_is_not_there(fleet: Fleet) -> None:
+    done = await edgeice(fleet.operator, "exec", "pi", "--", "no-such-command-anywhere")
+    assert done.code == 1
+    assert done.stdout == b""
+    assert done.stderr == "edgeice: not-found: no such command\n"
+
+
+async def test_a_session_ends_on_the_device_as_soon_as_the_command_does(fleet: Fleet) -> None:
+    start = len(fleet.agent.log())
+    done = await edgeice(fleet.operator, "exec", "pi", "--", "true")
+    assert done.code == 0
+    await fleet.agent.wait_log("^ended ", start=start, patience=5)
+    assert (await fleet.agent.status())["sessions"] == []
