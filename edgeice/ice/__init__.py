@@ -1,0 +1,73 @@
+"""ICE: candidates, checks, nomination, consent, restarts (RFC 8445, RFC 8838, RFC 8863, RFC 7675, RFC 8421).
+
+Not supported: more than one component, ICE-TCP (RFC 6544), being a lite agent, aggressive nomination, resolution of
+`.local` names, relayed candidates (their allocations come with `turn`).
+"""
+
+from __future__ import annotations
+
+from edgeice.ice.candidate import (
+    Candidate,
+    CandidateType,
+    NamedCandidate,
+    decode_candidate,
+    encode_candidate,
+)
+from edgeice.ice.config import DEFAULT_PACING, IceConfig, RemoteParameters, Role
+from edgeice.ice.credentials import IceCredentials, generate_credentials
+from edgeice.ice.events import (
+    ConsentExpired,
+    FailureVerdict,
+    IceFailed,
+    IceState,
+    IceStateChanged,
+    LocalCandidateGathered,
+    LocalCandidatesEnded,
+    PairNominated,
+    PairReport,
+    RestartFailed,
+    RestartSucceeded,
+    RoleSwitched,
+    SelectedPathLost,
+    SendPathChanged,
+    ServerReflexiveLearned,
+    ServerUnanswered,
+)
+from edgeice.ice.pacer import Pacer
+from edgeice.ice.pair import CandidatePair, PairInput, PairState
+from edgeice.ice.session import IceSession
+
+__all__ = [
+    "DEFAULT_PACING",
+    "Candidate",
+    "CandidatePair",
+    "CandidateType",
+    "ConsentExpired",
+    "FailureVerdict",
+    "IceConfig",
+    "IceCredentials",
+    "IceFailed",
+    "IceSession",
+    "IceState",
+    "IceStateChanged",
+    "LocalCandidateGathered",
+    "LocalCandidatesEnded",
+    "NamedCandidate",
+    "Pacer",
+    "PairInput",
+    "PairNominated",
+    "PairReport",
+    "PairState",
+    "RemoteParameters",
+    "RestartFailed",
+    "RestartSucceeded",
+    "Role",
+    "RoleSwitched",
+    "SelectedPathLost",
+    "SendPathChanged",
+    "ServerReflexiveLearned",
+    "ServerUnanswered",
+    "decode_candidate",
+    "encode_candidate",
+    "generate_credentials",
+]

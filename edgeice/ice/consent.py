@@ -1,0 +1,60 @@
+"""Consent to send, kept fresh on one pair (RFC 7675)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edgeice.ice.config import Role
+from edgeice.sansio import Entropy
+
+__all__ = ["Consent"]
+
+#: Unanswered requests that are remembered; at 4 s apart 8 reach over the 30 s in which an answer counts.
+_OUTSTANDING: Final = 16
+
+
+class Consent:
+    """The peer's consent on one 5-tuple: granted by a check that succeeded, ended by 30 s without an answer.
+
+    Each request is sent once under its own transaction id, and an answer counts as long as consent lasts, so that a
+    round trip of several seconds harms nothing.  The peer's answer within 30 s is what counts, not how many requests
+    went unanswered.
+    """
+
+    __slots__ = ("_entropy", "_interval", "_lifetime", "_outstanding", "due_at", "expires_at")
+
+    def __init__(self, *, interval: float, lifetime: float, entropy: Entropy, now: float) -> None:
+        self._interval = interval
+        self._lifetime = lifetime
+        self._entropy = entropy
+        #: transaction id -> when it was sent, and in which role
+        self._outstanding: dict[bytes, tuple[float, Role]] = {}
+        self.expires_at = now + lifetime
+        #: When the next request is due.
+        self.due_at = now + self._spread()
+
+    def _spread(self) -> float:
+        # RFC 7675 §5.1: randomized, so that sessions do not fall into step, and never under 4 s.
+        return self._interval * self._entropy.jitter.uniform(0.8, 1.2)
+
+    def sent(self, transaction_id: bytes, role: Role, now: float) -> None:
+        """Note a request; the next one is due one interval from now."""
+        while len(self._outstanding) >= _OUTSTANDING:
+            del self._outstanding[next(iter(self._outstanding))]
+        self._outstanding[transaction_id] = (now, role)
+        self.due_at = now + self._spread()
+
+    def take(self, transaction_id: bytes) -> tuple[float, Role] | None:
+        """When and in which role an open request was sent; it is closed by this.  None if there is none such."""
+        return self._outstanding.pop(transaction_id, None)
+
+    def expects(self, transaction_id: bytes) -> bool:
+        """Whether an answer to this transaction may still come."""
+        return transaction_id in self._outstanding
+
+    def renew(self, now: float) -> None:
+        """An authentic answer came: consent lasts from now on.
+
+        RFC 7675 §5.1: one that comes after the expiry revives nothing; by then this object is gone.
+        """
+        self.expires_at = now + self._lifetime

@@ -1,0 +1,586 @@
+"""One generation: a checklist with its own credentials on both sides (RFC 8445 §9: what a restart makes anew)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+import attrs
+
+from edgeice.addresses import Base, Path, TransportAddress
+from edgeice.ice.candidate import Candidate, CandidateType, local_foundation
+from edgeice.ice.checklist import Checklist
+from edgeice.ice.checks import Check, Retransmission, encode_check
+from edgeice.ice.config import DEFAULT_PACING, RemoteParameters, Role
+from edgeice.ice.consent import Consent
+from edgeice.ice.credentials import IceCredentials
+from edgeice.ice.destinations import refused_destination, usable_local
+from edgeice.ice.events import (
+    ConsentExpired,
+    FailureVerdict,
+    LocalCandidateGathered,
+    LocalCandidatesEnded,
+    PairNominated,
+    PairReport,
+)
+from edgeice.ice.nomination import Nomination
+from edgeice.ice.pair import CandidatePair, PairInput, PairState
+from edgeice.ice.priority import LocalPreferences, candidate_priority
+from edgeice.ice.shared import Shared
+from edgeice.stun import Attribute, AuthenticatedMessage, ErrorCode
+
+__all__ = ["Generation"]
+
+#: Checks that came before the peer's parameters and are acted on once they are known (RFC 8445 §7.3).
+_EARLY_LIMIT: Final = 32
+#: A pair whose role conflicts go on after this many is no conflict but a loop.
+_MAX_ROLE_CONFLICTS: Final = 4
+
+
+@attrs.frozen
+class _EarlyCheck:
+    path: Path
+    priority: int
+    use_candidate: bool
+    transaction_id: bytes
+
+
+class Generation:
+    """Candidates, pairs, checks and consent under one pair of credentials.
+
+    It acts on its own deadlines in `work`; what may be sent when is the session's to pace.
+
+    Attributes:
+        selected: The nominated pair; None before, and after its base or consent is lost.
+        completed: A pair was nominated once: no other will be (RFC 8445 §8.1.1).
+        heard: Paths on which an authenticated message of the peer arrived.
+    """
+
+    def __init__(self, shared: Shared, number: int, local: IceCredentials, preferences: LocalPreferences) -> None:
+        self.number = number
+        self.local = local
+        self.remote: RemoteParameters | None = None
+        self.selected: CandidatePair | None = None
+        self.completed = False
+        self.heard: dict[Path, None] = {}
+        self.checklist = Checklist(role=shared.role, limit=shared.config.max_pairs, drops=shared.drops)
+        self._shared = shared
+        self._preferences = preferences
+        #: Host candidates by base; only these are paired (RFC 8445 §6.1.2.4).
+        self._hosts: dict[TransportAddress, Candidate] = {}
+        #: All local candidates by (address, base).
+        self._locals: dict[tuple[TransportAddress, TransportAddress], Candidate] = {}
+        self._remotes: dict[TransportAddress, Candidate] = {}
+        self._local_ended = False
+        self._remote_ended = False
+        self._early: list[_EarlyCheck] = []
+        self._checks: dict[bytes, Check] = {}
+        self._nomination = Nomination(shared.config)
+        self._nominating: CandidatePair | None = None
+        self._started_at = 0.0
+        self._patience_at: float | None = None
+
+    # Candidates
+
+    def base_added(self, base: Base, *, now: float) -> None:
+        """Make a host candidate, unless this side said that it has no more."""
+        address = base.address
+        if self._local_ended or self.completed or address in self._hosts:
+            return
+        if not usable_local(address, allow_loopback=self._shared.config.allow_loopback):
+            return
+        preference = self._preferences.allocate(base)
+        if preference is None:
+            self._shared.drops.count("local_candidates_full")
+            return
+        candidate = self._make_local(CandidateType.HOST, address, address, None, preference)
+        if candidate is not None:
+            self._hosts[address] = candidate
+            for remote in list(self._remotes.values()):
+                self.checklist.add(candidate, remote)
+
+    def add_server_reflexive(self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress) -> None:
+        """Make a server-reflexive candidate; it is conveyed and never paired (RFC 8445 §6.1.2.4)."""
+        host = self._hosts.get(base)
+        # RFC 8445 §5.1.3: the same address with the same base is redundant.
+        if host is None or self._local_ended or self.completed or (mapped, base) in self._locals:
+            return
+        self._make_local(CandidateType.SERVER_REFLEXIVE, mapped, base, server, host.priority >> 8 & 0xFFFF)
+
+    def _make_local(
+        self,
+        kind: CandidateType,
+        address: TransportAddress,
+        base: TransportAddress,
+        server: TransportAddress | None,
+        preference: int,
+    ) -> Candidate | None:
+        shared = self._shared
+        if len(self._locals) >= shared.config.max_local_candidates:
+            shared.drops.count("local_candidates_full")
+            return None
+        candidate = Candidate(
+            local_foundation(shared.salt, kind, base, server),
+            candidate_priority(kind, preference),
+            address,
+            kind,
+            related=None if kind is CandidateType.HOST else base,
+            base=base,
+        )
+        self._locals[address, base] = candidate
+        shared.emit(LocalCandidateGathered(candidate, self.local.ufrag))
+        return candidate
+
+    def base_removed(self, address: TransportAddress) -> None:
+        """Drop everything that the base carried."""
+        self._hosts.pop(address, None)
+        self._locals = {key: candidate for key, candidate in self._locals.items() if key[1] != address}
+        for pair in [pair for pair in self.checklist if pair.path.local == address]:
+            self.checklist.remove(pair)
+            self._forget_checks(pair)
+            if pair is self._nominating:
+                self._nominating = None
+            if pair is self.selected:
+                self.selected = None
+        self.heard = {path: None for path in self.heard if path.local != address}
+
+    def end_of_local_candidates(self) -> None:
+        """No more local candidates will come."""
+        if not self._local_ended:
+            self._local_ended = True
+            self._shared.emit(LocalCandidatesEnded(self.local.ufrag))
+
+    @property
+    def has_bases(self) -> bool:
+        """Whether there is any host candidate."""
+        return bool(self._hosts)
+
+    def set_remote(self, remote: RemoteParameters, *, now: float) -> None:
+        """Take the peer's parameters; checks begin, and early ones are acted on."""
+        self.remote = remote
+        self._started_at = now
+        # RFC 8863 §4: patience starts when both sides' parameters are known, candidates or not.
+        self._patience_at = now + self._shared.config.patience
+        early, self._early = self._early, []
+        for check in early:
+            self._take_check(check.path, check.priority, check.transaction_id, use_candidate=check.use_candidate)
+
+    def add_remote(self, candidate: Candidate) -> None:
+        """Take a signaled candidate and pair it."""
+        shared = self._shared
+        if self._remote_ended or self.completed:
+            shared.drops.count("candidate_late")  # RFC 8838 §14
+            return
+        refused = refused_destination(candidate.address, allow_loopback=shared.config.allow_loopback)
+        if refused is not None:
+            shared.drops.count(refused)
+            return
+        if candidate.component != 1:
+            shared.drops.count("candidate_component")
+            return
+        known = self._remotes.get(candidate.address)
+        if known is not None:
+            if known.type is CandidateType.PEER_REFLEXIVE and candidate.type is not CandidateType.PEER_REFLEXIVE:
+                self._remotes[candidate.address] = candidate
+                self.checklist.replace_remote(known, candidate)
+            return
+        if not self._has_room():
+            return
+        self._remotes[candidate.address] = candidate
+        for host in self._hosts.values():
+            self.checklist.add(host, candidate)
+
+    def _has_room(self) -> bool:
+        if len(self._remotes) >= self._shared.config.max_remote_candidates:
+            self._shared.drops.count("remote_candidates_full")
+            return False
+        return True
+
+    def end_of_remote(self) -> None:
+        """The peer has no more candidates."""
+        self._remote_ended = True
+
+    # Checks of the peer
+
+    def receive_request(self, message: AuthenticatedMessage, path: Path) -> None:
+        """Act on an authenticated request of the peer that was answered with success."""
+        self._note_heard(path)
+        priority = message.get(Attribute.PRIORITY)
+        use_candidate = message.get(Attribute.USE_CANDIDATE) is not None
+        check = _EarlyCheck(
+            path,
+            priority if isinstance(priority, int) and 0 < priority < 1 << 31 else 1,
+            use_candidate,
+            message.transaction_id,
+        )
+        if self.remote is None:
+            if len(self._early) < _EARLY_LIMIT:
+                self._early.append(check)
+            else:
+                self._shared.drops.count("early_checks_full")
+            return
+        self._take_check(check.path, check.priority, check.transaction_id, use_candidate=use_candidate)
+
+    def _note_heard(self, path: Path) -> None:
+        self.heard[path] = None
+        if len(self.heard) > 2 * self._shared.config.max_remote_candidates:
+            del self.heard[next(iter(self.heard))]
+
+    def _take_check(self, path: Path, priority: int, transaction_id: bytes, *, use_candidate: bool) -> None:
+        """RFC 8445 §7.3.1.3-7.3.1.5: learn a candidate, trigger a check, note a nomination."""
+        pair = self.checklist.get(path.local, path.remote)
+        if pair is None:
+            if self.completed or (host := self._hosts.get(path.local)) is None:
+                return
+            remote = self._remotes.get(path.remote) or self._learn_remote(path.remote, priority)
+            pair = self.checklist.add(host, remote) if remote is not None else None
+            if pair is None:
+                return
+        pair.requests_received += 1
+        if pair.is_dead:
+            return  # RFC 7675 §5.1: only new credentials revive the path
+        if use_candidate and self._shared.role is Role.CONTROLLED:
+            pair.nominated_by_peer = True
+            if pair.state is PairState.SUCCEEDED:
+                self._select(pair)
+                return
+        if pair.state is PairState.SUCCEEDED or pair.trigger_id == transaction_id:
+            return
+        pair.trigger_id = transaction_id
+        if pair.check is not None:
+            pair.check.silence()
+        pair.apply(PairInput.TRIGGER)
+        self.checklist.trigger(pair)
+
+    def _learn_remote(self, address: TransportAddress, priority: int) -> Candidate | None:
+        """A peer-reflexive candidate of the peer (RFC 8445 §7.3.1.3)."""
+        if refused_destination(address, allow_loopback=self._shared.config.allow_loopback) or not self._has_room():
+            return None
+        # Its foundation is like no other's.
+        candidate = Candidate(f"prflx{len(self._remotes)}", priority, address, CandidateType.PEER_REFLEXIVE)
+        self._remotes[address] = candidate
+        return candidate
+
+    # Own checks
+
+    @property
+    def has_checks_to_send(self) -> bool:
+        """Whether a check waits for its turn."""
+        return self.remote is not None and self.checklist.has_work
+
+    @property
+    def pacing(self) -> float:
+        """Ta: the larger of both sides' (RFC 8445 §14.2)."""
+        if self.remote is None:
+            return self._shared.config.pacing
+        theirs = DEFAULT_PACING if self.remote.pacing is None else self.remote.pacing
+        return max(self._shared.config.pacing, min(theirs, 1.0))
+
+    def send_check(self, *, now: float) -> None:
+        """Send the check whose turn it is."""
+        pair = self.checklist.next_pair()
+        if pair is None:
+            return
+        shared = self._shared
+        nominate = shared.role is Role.CONTROLLING and pair.nominate_next
+        transaction_id = shared.entropy.token_bytes(12)
+        # RFC 8445 §7.1.1: the priority of the candidate that this check would teach the peer.
+        priority = candidate_priority(CandidateType.PEER_REFLEXIVE, pair.local.priority >> 8 & 0xFFFF)
+        data = self._encode(transaction_id, priority, use_candidate=nominate)
+        active = self.checklist.count(PairState.WAITING, PairState.IN_PROGRESS)
+        rto = max(shared.config.rto, self.pacing * active)  # RFC 8445 §14.3
+        timer = Retransmission(rto=rto, transmissions=shared.config.check_transmissions, now=now)
+        check = Check(pair, transaction_id, data, priority, shared.role, nominate, timer)
+        if pair.check is not None:
+            pair.check.silence()
+            pair.replaced_check = pair.check
+        pair.check = check
+        pair.apply(PairInput.CHECK_SENT)
+        self._checks[transaction_id] = check
+        self._transmit(pair, data)
+        shared.trace(now, "check_sent", path=str(pair.path), nominate=nominate)
+
+    def _encode(self, transaction_id: bytes, priority: int, *, use_candidate: bool) -> bytes:
+        assert self.remote is not None  # nothing is checked before
+        return encode_check(
+            transaction_id,
+            local=self.local,
+            remote=self.remote.credentials,
+            priority=priority,
+            role=self._shared.role,
+            tie_breaker=self._shared.tie_breaker,
+            use_candidate=use_candidate,
+        )
+
+    def _transmit(self, pair: CandidatePair, data: bytes) -> None:
+        pair.requests_sent += 1
+        self._shared.transmit(pair.path, data)
+
+    # Answers
+
+    def expects(self, transaction_id: bytes) -> bool:
+        """Whether a response belongs to this generation."""
+        return transaction_id in self._checks or any(
+            pair.consent is not None and pair.consent.expects(transaction_id) for pair in self.checklist
+        )
+
+    def receive_success(self, message: AuthenticatedMessage, path: Path, *, now: float) -> None:
+        """Act on an authenticated success response."""
+        check = self._checks.pop(message.transaction_id, None)
+        if check is None:
+            self._renew_consent(message.transaction_id, path, now)
+            return
+        pair = check.pair
+        self._drop_check(check)
+        pair.responses_received += 1
+        if path != pair.path:
+            self._fail(pair, "asymmetric", now)  # RFC 8445 §7.2.5.2.1
+            return
+        mapped = message.get(Attribute.XOR_MAPPED_ADDRESS)
+        if not isinstance(mapped, TransportAddress):
+            self._fail(pair, "malformed", now)
+            return
+        self._note_heard(path)
+        if check.timer.transmissions == 1:
+            pair.rtt = now - check.timer.sent_at
+        self._succeed(pair, mapped, check, now)
+
+    def _succeed(self, pair: CandidatePair, mapped: TransportAddress, check: Check, now: float) -> None:
+        """RFC 8445 §7.2.5.3: the pair is valid."""
+        shared = self._shared
+        pair.valid_local = self._find_mapped(pair, mapped, check.priority)
+        pair.apply(PairInput.SUCCESS)
+        self.checklist.untrigger(pair)
+        self.checklist.unfreeze(pair.foundation)
+        config = shared.config
+        if pair.consent is None:
+            pair.consent = Consent(
+                interval=config.consent_interval, lifetime=config.consent_expiry, entropy=shared.entropy, now=now
+            )
+        else:
+            pair.consent.renew(now)
+        shared.trace(now, "check_succeeded", path=str(pair.path), rtt=pair.rtt)
+        if (check.use_candidate and shared.role is Role.CONTROLLING) or (
+            pair.nominated_by_peer and shared.role is Role.CONTROLLED
+        ):
+            self._select(pair)
+
+    def _find_mapped(self, pair: CandidatePair, mapped: TransportAddress, priority: int) -> Candidate:
+        """The local candidate that the peer saw, perhaps a new peer-reflexive one (RFC 8445 §7.2.5.3.1)."""
+        base = pair.path.local
+        if mapped == base:
+            return pair.local
+        found = self._locals.get((mapped, base))
+        if found is not None:
+            return found
+        foundation = local_foundation(self._shared.salt, CandidateType.PEER_REFLEXIVE, base, None)
+        candidate = Candidate(foundation, priority, mapped, CandidateType.PEER_REFLEXIVE, related=base, base=base)
+        if len(self._locals) < self._shared.config.max_local_candidates:
+            self._locals[mapped, base] = candidate
+        return candidate
+
+    def receive_error(self, message: AuthenticatedMessage, path: Path, *, now: float) -> Role | None:
+        """Act on an authenticated error response; gives the role that this side must take after a conflict."""
+        error = message.get(Attribute.ERROR_CODE)
+        code = error.code if isinstance(error, ErrorCode) else 0
+        check = self._checks.pop(message.transaction_id, None)
+        if check is None:
+            return self._consent_error(message.transaction_id, code, path, now)
+        pair = check.pair
+        self._drop_check(check)
+        pair.responses_received += 1
+        if path != pair.path:
+            self._fail(pair, "asymmetric", now)
+            return None
+        pair.role_conflicts += code == 487
+        if code != 487 or pair.role_conflicts > _MAX_ROLE_CONFLICTS:
+            self._fail(pair, f"error_{code}", now)
+            return None
+        # RFC 8445 §7.2.5.1: the role opposite to the one that the request claimed.
+        pair.apply(PairInput.TRIGGER)
+        self.checklist.trigger(pair)
+        return check.role.opposite
+
+    # Nomination
+
+    def _select(self, pair: CandidatePair) -> None:
+        """The pair is nominated (RFC 8445 §8.1.2): all others are done with."""
+        if self.completed and (self.selected is None or self.selected.priority >= pair.priority):
+            return  # RFC 8445 §8.1.1: of several nominations the highest priority wins
+        self.completed = True
+        self.selected = pair
+        self._nominating = None
+        pair.nominated = True
+        pair.nominate_next = False
+        for dropped in self.checklist.keep(lambda other: other is pair):
+            self._forget_checks(dropped)
+        local = pair.valid_local or pair.local
+        self._shared.emit(PairNominated(pair.path, local, pair.remote, self.number))
+
+    def _choose(self, now: float) -> None:
+        if self._shared.role is not Role.CONTROLLING or self.completed or self._nominating is not None:
+            return
+        ended = self._local_ended and self._remote_ended
+        pair = self._nomination.choose(self.checklist, ended=ended, now=now)
+        if pair is not None:
+            self._nominating = pair
+            pair.nominate_next = True
+            self.checklist.trigger(pair, first=True)
+
+    # Time
+
+    def work(self, *, now: float) -> None:
+        """Act on deadlines: retransmit, give up, keep consent, nominate."""
+        for check in [check for check in self._checks.values() if check.deadline <= now]:
+            self._check_due(check, now)
+        for pair in list(self.checklist):
+            if pair.consent is not None:
+                self._keep_consent(pair, now)
+        self._choose(now)
+
+    def next_timeout(self) -> float | None:
+        """The earliest deadline of `work`, and of failure."""
+        times = [check.deadline for check in self._checks.values()]
+        for pair in self.checklist:
+            if pair.consent is not None:
+                times.append(pair.consent.expires_at)
+                if self._wants_consent(pair):
+                    times.append(pair.consent.due_at)
+        if self._nomination.deadline is not None and not self.completed and self._nominating is None:
+            times.append(self._nomination.deadline)
+        if self._patience_at is not None and self.best_pair is None and not self.completed:
+            times.append(self._patience_at)
+        return min(times, default=None)
+
+    def _check_due(self, check: Check, now: float) -> None:
+        if not check.silenced and check.timer.expire(now):
+            self._transmit(check.pair, check.data)
+            return
+        del self._checks[check.transaction_id]
+        was_current = check.pair.check is check
+        self._drop_check(check)
+        if was_current and not check.silenced:
+            self._fail(check.pair, "timeout", now)
+
+    def _drop_check(self, check: Check) -> None:
+        if check.pair.check is check:
+            check.pair.check = None
+        if check.pair.replaced_check is check:
+            check.pair.replaced_check = None
+
+    def _forget_checks(self, pair: CandidatePair) -> None:
+        for transaction_id in [tid for tid, check in self._checks.items() if check.pair is pair]:
+            del self._checks[transaction_id]
+        pair.check = pair.replaced_check = None
+
+    def _fail(self, pair: CandidatePair, result: str, now: float) -> None:
+        """RFC 8445 §7.2.5.2: the pair is no way."""
+        if pair is self._nominating:
+            self._nominating = None
+            pair.nominate_next = False
+        pair.apply(PairInput.FAIL)
+        pair.result = result
+        pair.valid_local = None
+        pair.consent = None
+        if pair is self.selected:
+            self.selected = None
+        self._shared.trace(now, "pair_failed", path=str(pair.path), result=result)
+
+    # Consent
+
+    def _wants_consent(self, pair: CandidatePair) -> bool:
+        # A nomination that is under way renews consent by itself.
+        return pair.is_valid and (self.selected is None or pair is self.selected)
+
+    def _keep_consent(self, pair: CandidatePair, now: float) -> None:
+        consent = pair.consent
+        assert consent is not None
+        if consent.expires_at <= now:
+            self._lose_consent(pair, "consent_expired", now)
+        elif consent.due_at <= now and self._wants_consent(pair):
+            transaction_id = self._shared.entropy.token_bytes(12)
+            priority = candidate_priority(CandidateType.PEER_REFLEXIVE, pair.local.priority >> 8 & 0xFFFF)
+            consent.sent(transaction_id, self._shared.role, now)
+            self._transmit(pair, self._encode(transaction_id, priority, use_candidate=False))
+
+    def _renew_consent(self, transaction_id: bytes, path: Path, now: float) -> None:
+        for pair in self.checklist:
+            if pair.consent is not None and pair.path == path and pair.consent.take(transaction_id) is not None:
+                pair.consent.renew(now)
+                pair.responses_received += 1
+                return
+        self._shared.drops.count("unexpected_response")
+
+    def _consent_error(self, transaction_id: bytes, code: int, path: Path, now: float) -> Role | None:
+        for pair in self.checklist:
+            sent = pair.consent.take(transaction_id) if pair.consent is not None and pair.path == path else None
+            if sent is not None:
+                if code == 403:
+                    self._lose_consent(pair, "consent_revoked", now)  # RFC 7675 §5.2
+                return sent[1].opposite if code == 487 else None
+        self._shared.drops.count("unexpected_response")
+        return None
+
+    def _lose_consent(self, pair: CandidatePair, result: str, now: float) -> None:
+        self._forget_checks(pair)
+        self.checklist.untrigger(pair)
+        self._fail(pair, result, now)
+        self._shared.emit(ConsentExpired(pair.path, self.number, result == "consent_revoked"))
+
+    # What the session asks
+
+    @property
+    def best_pair(self) -> CandidatePair | None:
+        """The pair that data goes by: the selected one, before that the best valid one (RFC 8445 §12.1)."""
+        return self.selected if self.completed else self.checklist.best_valid()
+
+    def has_failed(self, *, now: float) -> bool:
+        """Whether no path can come any more (RFC 8445 §6.1.2.1, RFC 8838 §8, RFC 8863 §4)."""
+        if self.remote is None or self._patience_at is None or self.best_pair is not None or self.completed:
+            return False
+        return now >= self._patience_at and not any(pair.is_open for pair in self.checklist)
+
+    def set_role(self, role: Role) -> None:
+        """The session's role changed."""
+        self.checklist.set_role(role)
+        if role is Role.CONTROLLED and self._nominating is not None:
+            self._nominating.nominate_next = False
+            self._nominating = None
+
+    def verdict(self, *, now: float) -> FailureVerdict:
+        """Why there is no path."""
+        reports = tuple(
+            PairReport(
+                pair.local.type,
+                pair.local.address,
+                pair.remote.type,
+                pair.remote.address,
+                pair.state,
+                pair.result,
+                pair.requests_sent,
+                pair.requests_received,
+                pair.responses_received,
+                pair.rtt,
+            )
+            for pair in self.checklist
+        )
+        return FailureVerdict(
+            self._reason(reports),
+            now - self._started_at,
+            Counter(candidate.type for candidate in self._locals.values()),
+            Counter(candidate.type for candidate in self._remotes.values()),
+            reports,
+        )
+
+    def _reason(self, reports: tuple[PairReport, ...]) -> str:
+        if not self._hosts:
+            return "no_local_candidates"
+        if not self._remotes:
+            return "no_remote_candidates"
+        if not reports:
+            return "no_pairs"
+        if not any(report.requests_received or report.responses_received for report in reports):
+            return "silence"
+        if not any(report.responses_received for report in reports):
+            return "one_way"
+        return "checks_failed"

@@ -1,0 +1,144 @@
+"""Candidate pairs and the states they go through (RFC 8445 §6.1.2)."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import attrs
+
+from edgeice.addresses import Path, TransportAddress
+from edgeice.errors import LocalProtocolError
+from edgeice.ice.candidate import Candidate, CandidateType
+
+if TYPE_CHECKING:
+    from edgeice.ice.checks import Check
+    from edgeice.ice.consent import Consent
+
+__all__ = ["CandidatePair", "PairInput", "PairKey", "PairState"]
+
+#: Base and remote address: no two pairs of a checklist have both in common (RFC 8445 §6.1.2.4).
+PairKey: TypeAlias = tuple[TransportAddress, TransportAddress]
+
+
+class PairState(Enum):
+    """RFC 8445 §6.1.2.6."""
+
+    FROZEN = "frozen"
+    WAITING = "waiting"
+    IN_PROGRESS = "in_progress"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class PairInput(Enum):
+    """What moves a pair from state to state."""
+
+    #: Its foundation's turn has come (RFC 8445 §6.1.4.2) or another pair of it succeeded (§7.2.5.3.3).
+    UNFREEZE = "unfreeze"
+    #: The peer's check arrived on it (RFC 8445 §7.3.1.4), or a role conflict asks for another check (§7.2.5.1).
+    TRIGGER = "trigger"
+    CHECK_SENT = "check_sent"
+    SUCCESS = "success"
+    FAIL = "fail"
+
+
+_F, _W, _P, _S, _X = PairState
+_UNFREEZE, _TRIGGER, _SENT, _SUCCESS, _FAIL = PairInput
+
+#: What is not in here is a bug of the caller.
+TRANSITIONS: Final[dict[tuple[PairState, PairInput], PairState]] = {
+    (_F, _UNFREEZE): _W,
+    (_F, _TRIGGER): _W,
+    (_W, _TRIGGER): _W,
+    (_W, _SENT): _P,
+    # A check that a trigger replaced may still be answered (RFC 8445 §7.3.1.4).
+    (_W, _SUCCESS): _S,
+    (_W, _FAIL): _X,
+    (_P, _TRIGGER): _W,
+    (_P, _SUCCESS): _S,
+    (_P, _FAIL): _X,
+    # A nominating check repeats a check that succeeded (RFC 8445 §8.1.1).
+    (_S, _SENT): _S,
+    (_S, _TRIGGER): _S,
+    (_S, _SUCCESS): _S,
+    (_S, _FAIL): _X,
+    (_X, _TRIGGER): _W,
+    # The true response of a check that failed because somebody answered it from elsewhere.
+    (_X, _SUCCESS): _S,
+    (_X, _FAIL): _X,
+}
+
+
+@attrs.define(eq=False)
+class CandidatePair:
+    """A local and a remote candidate, with what is known about the path between them.
+
+    A reflexive local candidate stands here as its base (RFC 8445 §6.1.2.4), so `path` is what checks are sent on.
+    """
+
+    local: Candidate
+    remote: Candidate
+    path: Path
+    foundation: str
+    priority: int
+    state: PairState = PairState.FROZEN
+    #: The local candidate as the peer sees it, once a check succeeded: the pair is in the valid list while it is set.
+    valid_local: Candidate | None = None
+    consent: Consent | None = None
+    #: The check that is retransmitted now, and the one that it replaced, whose answer still counts.
+    check: Check | None = None
+    replaced_check: Check | None = None
+    #: Controlling: the next check nominates.
+    nominate_next: bool = False
+    #: Controlled: the peer nominates the pair; true until a check of our own succeeds (RFC 8445 §7.3.1.5).
+    nominated_by_peer: bool = False
+    nominated: bool = False
+    #: Transaction id of the last request that triggered a check: retransmissions of it trigger no other.
+    trigger_id: bytes = b""
+    #: Round-trip time of the latest answer to a check sent once (Karn), in seconds.
+    rtt: float | None = None
+    #: How often the peer said that both ends claim one role; more than a few is no conflict but a loop.
+    role_conflicts: int = 0
+    requests_sent: int = 0
+    requests_received: int = 0
+    responses_received: int = 0
+    #: Why the last check failed, as a slug; empty while none did.
+    result: str = ""
+
+    @property
+    def key(self) -> PairKey:
+        """What tells the pair from others of its checklist."""
+        return self.path.local, self.path.remote
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the pair is in the valid list (RFC 8445 §7.2.5.3.2)."""
+        return self.valid_local is not None
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether consent ended on the pair: only new credentials can use its path (RFC 7675 §5.1)."""
+        return self.result in {"consent_expired", "consent_revoked"}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether checks may still make the pair valid."""
+        return self.state in {PairState.FROZEN, PairState.WAITING, PairState.IN_PROGRESS}
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether datagrams of the pair go through a relay of either side."""
+        return CandidateType.RELAYED in (self.local.type, self.remote.type)
+
+    @property
+    def is_host_only(self) -> bool:
+        """Whether nothing, as far as known, stands between two addresses of the hosts themselves."""
+        return self.local.type is self.remote.type is CandidateType.HOST
+
+    def apply(self, event: PairInput) -> None:
+        """Move to the next state; raises LocalProtocolError where the table has none."""
+        following = TRANSITIONS.get((self.state, event))
+        if following is None:
+            raise LocalProtocolError(f"a pair that is {self.state.value} takes no {event.value}")
+        self.state = following

@@ -1,0 +1,86 @@
+"""Priorities of candidates and pairs, and the order of local addresses (RFC 8445 §5.1.2, §6.1.2.3; RFC 8421)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from edgeice.addresses import Base, TransportAddress
+from edgeice.ice.candidate import CandidateType
+
+__all__ = ["LocalPreferences", "candidate_priority", "interleave", "pair_priority"]
+
+#: RFC 8445 §5.1.2.2, the recommended type preferences.
+_TYPE_PREFERENCES: Final = {
+    CandidateType.HOST: 126,
+    CandidateType.PEER_REFLEXIVE: 110,
+    CandidateType.SERVER_REFLEXIVE: 100,
+    CandidateType.RELAYED: 0,
+}
+_HIGHEST: Final = 0xFFFF
+#: Room for addresses within a rank; ranks beyond the last share its room.
+_RANK_SIZE: Final = 0x1000
+_RANKS: Final = 16
+
+
+def candidate_priority(kind: CandidateType, local_preference: int, component: int = 1) -> int:
+    """RFC 8445 §5.1.2.1: type, then local preference (0 to 65535), then component."""
+    return _TYPE_PREFERENCES[kind] << 24 | local_preference << 8 | 256 - component
+
+
+def pair_priority(controlling: int, controlled: int) -> int:
+    """RFC 8445 §6.1.2.3, from the priorities of the controlling and the controlled agent's candidate."""
+    return (min(controlling, controlled) << 32) + 2 * max(controlling, controlled) + (controlling > controlled)
+
+
+def interleave(addresses: Iterable[TransportAddress]) -> list[TransportAddress]:
+    """Order addresses so that no broken family holds the other up (RFC 8421 §4).
+
+    The order within a family is kept.  IPv6 goes first; of N6 and N4 addresses, (N4+N6)/N4 of IPv6 stand before the
+    first of IPv4, then the families alternate.
+    """
+    v6: list[TransportAddress] = []
+    v4: list[TransportAddress] = []
+    for address in addresses:
+        (v6 if address.family == 6 else v4).append(address)
+    if not v4:
+        return v6
+    head = (len(v4) + len(v6)) // len(v4)
+    ordered, rest = v6[:head], v6[head:]
+    while v4 or rest:
+        if v4:
+            ordered.append(v4.pop(0))
+        if rest:
+            ordered.append(rest.pop(0))
+    return ordered
+
+
+class LocalPreferences:
+    """Gives each base a local preference that no other living base has (RFC 8445 §5.1.2.1).
+
+    Bases come and go one by one, and what was announced cannot be changed: within a rank IPv6 bases get the odd
+    places from the top and IPv4 bases the even ones, which is what RFC 8421 §4 gives for equal numbers.  A lone
+    IPv4 base, having no IPv6 to give way to, still gets 65534: a base of the other family may come.
+    """
+
+    def __init__(self, ranks: Mapping[str, int]) -> None:
+        self._ranks = ranks
+        self._taken: dict[TransportAddress, int] = {}
+
+    def allocate(self, base: Base) -> int | None:
+        """The preference of `base`, the same as before if it has one; None when its rank is full."""
+        address = base.address
+        if address not in self._taken:
+            rank = min(max(self._ranks.get(base.interface, 0), 0), _RANKS - 1)
+            top = _HIGHEST - rank * _RANK_SIZE
+            used = set(self._taken.values())
+            start = top if address.family == 6 else top - 1
+            free = next((p for p in range(start, top - _RANK_SIZE, -2) if p not in used), None)
+            if free is None:
+                return None
+            self._taken[address] = free
+        return self._taken[address]
+
+    def release(self, address: TransportAddress) -> None:
+        """Free the preference of a base that is gone."""
+        self._taken.pop(address, None)

@@ -1,0 +1,458 @@
+"""An ICE session: role, generations in three slots, routing of STUN messages among them.  It only composes.
+
+*Current* carries the session.  A restart fills *pending*, which is checked while current still carries data and keeps
+consent; once it nominates, it becomes current and the old one answers from *retiring* for a while.  A restart that
+fails, or is taken back, empties *pending* and nothing else happens (RFC 8445 §9, §12.1).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from edgeice import stun
+from edgeice.addresses import Base, Path, TransportAddress
+from edgeice.errors import DecodeError, LocalProtocolError
+from edgeice.ice.candidate import Candidate
+from edgeice.ice.config import IceConfig, RemoteParameters, Role
+from edgeice.ice.credentials import IceCredentials, generate_credentials
+from edgeice.ice.events import (
+    IceFailed,
+    IceState,
+    IceStateChanged,
+    RestartFailed,
+    RestartSucceeded,
+    RoleSwitched,
+    SelectedPathLost,
+    SendPathChanged,
+)
+from edgeice.ice.generation import Generation
+from edgeice.ice.pacer import Pacer, TokenBucket
+from edgeice.ice.pair import CandidatePair
+from edgeice.ice.priority import LocalPreferences
+from edgeice.ice.shared import Shared
+from edgeice.sansio import DropCounter, Entropy, Event, Transmit
+from edgeice.stun import Attribute, AuthenticatedMessage, AuthenticationError, Message, MessageClass, Method
+from edgeice.trace import Tracer, ignore
+
+__all__ = ["IceSession"]
+
+#: Generations that restarts replaced and that still answer.
+_RETIRING_LIMIT: Final = 2
+_UNSIGNED_ERRORS: Final = frozenset({400, 401})
+
+
+@attrs.define
+class _Retiring:
+    generation: Generation
+    until: float
+
+
+class IceSession:
+    """One session's ICE (RFC 8445), full agent, one component.
+
+    Args:
+        config: Timings and limits.
+        role: Who nominates, until a conflict says otherwise.
+        pacer: The host's budget of checks.
+        entropy: Source of randomness.
+        now: Present time.
+        tracer: Hears of checks and states.
+
+    Attributes:
+        config: As given.
+        drops: What was dropped, by reason.
+        state: How far the session is.
+    """
+
+    def __init__(
+        self, config: IceConfig, *, role: Role, pacer: Pacer, entropy: Entropy, now: float, tracer: Tracer = ignore
+    ) -> None:
+        self.config = config
+        self.state = IceState.NEW
+        self._shared = Shared(
+            config=config,
+            entropy=entropy,
+            tracer=tracer,
+            role=role,
+            tie_breaker=int.from_bytes(entropy.token_bytes(8)),
+            salt=entropy.token_bytes(16),
+        )
+        self.drops: DropCounter = self._shared.drops
+        self._pacer = pacer
+        self._preferences = LocalPreferences(config.interface_ranks)
+        self._bases: dict[TransportAddress, Base] = {}
+        self._reflexive: dict[tuple[TransportAddress, TransportAddress], TransportAddress] = {}
+        self._gathered = False
+        self._current = Generation(self._shared, 0, generate_credentials(entropy), self._preferences)
+        self._pending: Generation | None = None
+        self._retiring: list[_Retiring] = []
+        self._errors = TokenBucket(config.error_replies_per_second, now)
+        self._replies = TokenBucket(config.replies_per_second, now)
+        self._last_check_at = float("-inf")
+        #: When the next check may go: own Ta, then the host's slot.
+        self._check_at: float | None = None
+        self._slot_at: float | None = None
+        self._send_path: Path | None = None
+        self._sent_pair: tuple[CandidatePair, bool] | None = None
+        self._had_path = False
+
+    # What it knows
+
+    @property
+    def role(self) -> Role:
+        """Who nominates at present."""
+        return self._shared.role
+
+    @property
+    def local_credentials(self) -> IceCredentials:
+        """Those of the newest generation."""
+        return self._newest.local
+
+    @property
+    def generation(self) -> int:
+        """Number of the newest generation, from 0."""
+        return self._newest.number
+
+    @property
+    def send_path(self) -> Path | None:
+        """Where data goes: the selected pair, before that the best valid one; None while nothing may be sent."""
+        return self._send_path
+
+    def ufrags(self) -> tuple[str, ...]:
+        """Local ufrags of all living generations."""
+        return tuple(generation.local.ufrag for generation in self._generations())
+
+    def accepts(self, path: Path) -> bool:
+        """Whether the peer proved that it sends on this path: data from there is its (RFC 8445 §12.2)."""
+        return any(path in generation.heard for generation in self._generations())
+
+    def consented(self, path: Path) -> bool:
+        """Whether data may be sent on this path (RFC 7675 §5.1)."""
+        return any(
+            pair.consent is not None and pair.path == path
+            for generation in self._generations()
+            for pair in generation.checklist
+        )
+
+    # Local candidates
+
+    def base_added(self, base: Base, *, now: float) -> None:
+        """A base can be used: it becomes a host candidate of the generations that still gather."""
+        self._bases[base.address] = base
+        for generation in self._active():
+            generation.base_added(base, now=now)
+        self._settle(now)
+
+    def base_removed(self, address: TransportAddress, *, now: float) -> None:
+        """A base is gone, and with it its candidates and pairs in all generations."""
+        if self._bases.pop(address, None) is None:
+            return
+        self._preferences.release(address)
+        self._reflexive = {key: server for key, server in self._reflexive.items() if key[0] != address}
+        lost = self._send_path if self._send_path is not None and self._send_path.local == address else None
+        for generation in self._generations():
+            generation.base_removed(address)
+        if lost is not None:
+            self._shared.emit(SelectedPathLost(lost))
+        self._settle(now)
+
+    def add_server_reflexive(
+        self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress, *, now: float
+    ) -> None:
+        """A STUN server sees `base` as `mapped`."""
+        if base not in self._bases:
+            return
+        self._reflexive[base, mapped] = server
+        for generation in self._active():
+            generation.add_server_reflexive(base, mapped, server)
+        self._settle(now)
+
+    def end_of_local_candidates(self, *, now: float) -> None:
+        """No more local candidates come of their own.  Without any base this is not the end: one may come back."""
+        self._gathered = True
+        for generation in self._active():
+            if generation.has_bases:
+                generation.end_of_local_candidates()
+        self._settle(now)
+
+    # The peer
+
+    def set_remote_description(self, remote: RemoteParameters, *, now: float) -> None:
+        """Take the peer's parameters for the newest generation; the same credentials again change nothing."""
+        newest = self._newest
+        if newest.remote is not None and newest.remote.credentials == remote.credentials:
+            return
+        if newest.remote is not None:
+            raise LocalProtocolError("new credentials of the peer need a restart here too")
+        newest.set_remote(remote, now=now)
+        if remote.lite:
+            self._take_role(Role.CONTROLLING)  # RFC 8445 §6.1.1
+        if newest is self._current:
+            self._set_state(IceState.CHECKING)
+        self._settle(now)
+
+    def add_remote_candidate(self, candidate: Candidate, *, ufrag: str, now: float) -> None:
+        """Take a candidate of the generation that the peer's `ufrag` names; dropped where that is none here."""
+        generation = self._by_remote(ufrag)
+        if generation is None:
+            self.drops.count("candidate_generation")
+            return
+        generation.add_remote(candidate)
+        self._settle(now)
+
+    def end_of_remote_candidates(self, *, ufrag: str, now: float) -> None:
+        """The peer has no more candidates of this generation (RFC 8838 §14)."""
+        generation = self._by_remote(ufrag)
+        if generation is None:
+            self.drops.count("candidate_generation")
+            return
+        generation.end_of_remote()
+        self._settle(now)
+
+    def _by_remote(self, ufrag: str) -> Generation | None:
+        return next(
+            (each for each in self._active() if each.remote is not None and each.remote.credentials.ufrag == ufrag),
+            None,
+        )
+
+    # Restart
+
+    def restart(self, *, now: float) -> IceCredentials:
+        """Open a pending generation with new credentials; one that was pending is given up."""
+        if self.state is IceState.CLOSED:
+            raise LocalProtocolError("the session is closed")
+        number = self._newest.number + 1
+        self._pending = Generation(self._shared, number, generate_credentials(self._shared.entropy), self._preferences)
+        for base in self._bases.values():
+            self._pending.base_added(base, now=now)
+        for (base_address, mapped), server in self._reflexive.items():
+            self._pending.add_server_reflexive(base_address, mapped, server)
+        if self._gathered and self._pending.has_bases:
+            self._pending.end_of_local_candidates()
+        self._settle(now)
+        return self._pending.local
+
+    def revert_restart(self, *, now: float) -> None:
+        """Give the pending generation up: its offer was taken back."""
+        if self._pending is None:
+            raise LocalProtocolError("no restart is under way")
+        self._pending = None
+        self._settle(now)
+
+    # STUN messages
+
+    def receive_stun(self, data: bytes, path: Path, *, now: float) -> None:
+        """Take a STUN message that arrived on a base."""
+        if self.state is IceState.CLOSED or path.local not in self._bases:
+            self.drops.count("no_base")
+            return
+        try:
+            message = stun.decode(data)
+            if message.method != Method.BINDING:
+                raise DecodeError("stun_method")  # noqa: TRY301  # counted like every other reason
+            if message.message_class is MessageClass.REQUEST:
+                self._receive_request(message, path, now)
+            elif message.message_class is not MessageClass.INDICATION:  # a keepalive asks for nothing (RFC 8445 §11)
+                self._receive_response(message, path, now)
+        except DecodeError as error:
+            self.drops.count(error.reason)
+        self._settle(now)
+
+    def _receive_request(self, message: Message, path: Path, now: float) -> None:
+        if not message.has_fingerprint:
+            raise DecodeError("fingerprint_missing")  # RFC 8445 §7.3
+        try:
+            request = stun.authenticate_request(message, self._key_of)
+        except AuthenticationError as error:
+            self._refuse(message, error.code, path, now)
+            raise
+        generation = self._by_local(request)
+        if generation is None or not self._replies.take(now):
+            raise DecodeError("reply_rate")
+        key = generation.local.key
+        if request.unknown_required:
+            self._answer(path, stun.unknown_attributes_response(request, key=key))
+            return
+        if self._is_role_conflict(request):
+            self._answer(path, stun.error_response(request, 487, key=key))
+            return
+        self._answer(path, stun.success_response(request, path.remote, key=key))
+        generation.receive_request(request, path)
+
+    def _answer(self, path: Path, data: bytes | None) -> None:
+        if data is not None:
+            self._shared.transmit(path, data)
+
+    def _refuse(self, message: Message, code: int | None, path: Path, now: float) -> None:
+        """RFC 8489 §9.1.3, at a bounded rate: an error that nobody signed is a reflector."""
+        if code in _UNSIGNED_ERRORS and self._errors.take(now):
+            self._answer(path, stun.error_response(message, code))
+
+    def _key_of(self, username: str) -> bytes | None:
+        ufrag = username.partition(":")[0]
+        return next((each.local.key for each in self._generations() if each.local.ufrag == ufrag), None)
+
+    def _by_local(self, request: AuthenticatedMessage) -> Generation | None:
+        username = request.get(Attribute.USERNAME)
+        ufrag = username.partition(":")[0] if isinstance(username, str) else ""
+        return next((each for each in self._generations() if each.local.ufrag == ufrag), None)
+
+    def _is_role_conflict(self, request: AuthenticatedMessage) -> bool:
+        """RFC 8445 §7.3.1.1: True if the peer is to change its role; where this side is to, it does."""
+        shared = self._shared
+        claim = Attribute.ICE_CONTROLLING if shared.role is Role.CONTROLLING else Attribute.ICE_CONTROLLED
+        theirs = request.get(claim)
+        if not isinstance(theirs, int):
+            return False
+        # The larger tie-breaker controls, equal ones let the one keep its role that is asked.
+        wins = shared.tie_breaker >= theirs
+        if wins == (shared.role is Role.CONTROLLING):
+            return True
+        self._take_role(shared.role.opposite)
+        return False
+
+    def _receive_response(self, message: Message, path: Path, now: float) -> None:
+        generation = next((each for each in self._generations() if each.expects(message.transaction_id)), None)
+        if generation is None or generation.remote is None:
+            raise DecodeError("unexpected_response")
+        response = stun.authenticate(message, generation.remote.credentials.key)
+        if message.message_class is MessageClass.SUCCESS:
+            generation.receive_success(response, path, now=now)
+            return
+        role = generation.receive_error(response, path, now=now)
+        if role is not None and role is not self._shared.role:
+            self._shared.new_tie_breaker()
+            self._take_role(role)
+
+    def _take_role(self, role: Role) -> None:
+        if role is not self._shared.role:
+            self._shared.role = role
+            for generation in self._generations():
+                generation.set_role(role)
+            self._shared.emit(RoleSwitched(role))
+
+    # Time
+
+    def handle_timeout(self, *, now: float) -> None:
+        """Act on every deadline that has come."""
+        if self.state is IceState.CLOSED:
+            return
+        for generation in self._generations():
+            generation.work(now=now)
+        self._retiring = [each for each in self._retiring if each.until > now]
+        self._settle(now)
+
+    def next_timeout(self) -> float | None:
+        """The earliest deadline."""
+        if self.state is IceState.CLOSED:
+            return None
+        times = [generation.next_timeout() for generation in self._generations()]
+        times += [self._check_at, *(each.until for each in self._retiring)]
+        return min((at for at in times if at is not None), default=None)
+
+    def poll_action(self) -> Transmit | None:
+        """The next STUN message to send."""
+        return self._shared.actions.pop()
+
+    def poll_event(self) -> Event | None:
+        """The next thing to know."""
+        return self._shared.events.pop()
+
+    def close(self, *, now: float) -> None:  # noqa: ARG002  # every command of a machine takes it
+        """End the session; nothing is sent or answered any more."""
+        if self.state is not IceState.CLOSED:
+            self._pending = None
+            self._retiring = []
+            self._send_path = None
+            self._shared.actions.clear()
+            self._set_state(IceState.CLOSED)
+
+    # Inside
+
+    @property
+    def _newest(self) -> Generation:
+        return self._pending or self._current
+
+    def _active(self) -> list[Generation]:
+        return [self._current] if self._pending is None else [self._current, self._pending]
+
+    def _generations(self) -> list[Generation]:
+        return [*self._active(), *(each.generation for each in self._retiring)]
+
+    def _settle(self, now: float) -> None:
+        """After any input: start what can start, move slots, tell what changed."""
+        if self.state is IceState.CLOSED:
+            return
+        for generation in self._active():
+            generation.work(now=now)
+        self._move_slots(now)
+        self._send_checks(now)
+        self._tell_path()
+        self._tell_state(now)
+
+    def _move_slots(self, now: float) -> None:
+        pending = self._pending
+        if pending is None:
+            return
+        if pending.completed:
+            self._retiring.append(_Retiring(self._current, now + self.config.retire_time))
+            del self._retiring[:-_RETIRING_LIMIT]
+            self._current, self._pending = pending, None
+            self._shared.emit(RestartSucceeded(pending.number))
+        elif pending.has_failed(now=now):
+            self._pending = None
+            self._shared.emit(RestartFailed(pending.number, pending.verdict(now=now)))
+
+    def _send_checks(self, now: float) -> None:
+        """One check per Ta of this session and per slot of the host (RFC 8445 §14.2); pending goes first."""
+        while True:
+            generation = next((each for each in reversed(self._active()) if each.has_checks_to_send), None)
+            if generation is None:
+                self._check_at = None
+                return
+            due = self._last_check_at + generation.pacing
+            if due > now:
+                self._check_at = due
+                return
+            if self._slot_at is None:
+                self._slot_at = self._pacer.reserve(now)
+            if self._slot_at > now:
+                self._check_at = self._slot_at
+                return
+            self._slot_at = None
+            self._last_check_at = now
+            generation.send_check(now=now)
+
+    def _tell_path(self) -> None:
+        pair = self._current.best_pair
+        if pair is None and self._pending is not None:
+            pair = self._pending.best_pair  # better than nothing, though not nominated yet
+        told = None if pair is None else (pair, pair.nominated)
+        if told == self._sent_pair:
+            return
+        self._sent_pair = told
+        if pair is None:
+            self._send_path = None
+            self._shared.emit(SendPathChanged(None, None, None, nominated=False))
+        else:
+            self._send_path = pair.path
+            local = pair.valid_local or pair.local
+            self._shared.emit(SendPathChanged(pair.path, local, pair.remote, pair.nominated))
+
+    def _tell_state(self, now: float) -> None:
+        if self._send_path is not None:
+            self._had_path = True
+            completed = self._sent_pair is not None and self._sent_pair[1]
+            self._set_state(IceState.COMPLETED if completed else IceState.CONNECTED)
+        elif self._had_path:
+            self._set_state(IceState.DISCONNECTED)
+        elif self.state is IceState.CHECKING and self._current.has_failed(now=now):
+            self._set_state(IceState.FAILED)
+            self._shared.emit(IceFailed(self._current.verdict(now=now)))
+
+    def _set_state(self, state: IceState) -> None:
+        if state is not self.state:
+            self.state = state
+            self._shared.emit(IceStateChanged(state))

@@ -1,0 +1,60 @@
+"""What the generations of one session share."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from edgeice.addresses import Path
+from edgeice.ice.config import IceConfig, Role
+from edgeice.sansio import BoundedQueue, DropCounter, Entropy, Event, Transmit
+from edgeice.trace import Record, Tracer
+
+__all__ = ["Shared"]
+
+#: Between two drains a session sends one new request and few retransmissions and replies; these are far more.
+_MAX_ACTIONS: Final = 1024
+_MAX_EVENTS: Final = 1024
+
+
+def _actions() -> BoundedQueue[Transmit]:
+    return BoundedQueue(_MAX_ACTIONS)
+
+
+def _events() -> BoundedQueue[Event]:
+    return BoundedQueue(_MAX_EVENTS)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Shared:
+    """Configuration, role, and where output goes.  A full queue drops the newest item; an owner that drains cannot see it."""
+
+    config: IceConfig
+    entropy: Entropy
+    tracer: Tracer
+    role: Role
+    tie_breaker: int
+    #: Of foundations, so that they say nothing about addresses.
+    salt: bytes
+    actions: BoundedQueue[Transmit] = attrs.field(factory=_actions)
+    events: BoundedQueue[Event] = attrs.field(factory=_events)
+    drops: DropCounter = attrs.field(factory=DropCounter)
+
+    def transmit(self, path: Path, data: bytes) -> None:
+        """Queue a datagram."""
+        if not self.actions.push(Transmit(path, data)):
+            self.drops.count("action_queue_full")
+
+    def emit(self, event: Event) -> None:
+        """Queue an event."""
+        if not self.events.push(event):
+            self.drops.count("event_queue_full")
+
+    def trace(self, now: float, name: str, **fields: object) -> None:
+        """Record what happened."""
+        self.tracer(Record(now, "ice", name, fields))
+
+    def new_tie_breaker(self) -> None:
+        """Draw the tie-breaker anew (RFC 8445 §7.2.5.1)."""
+        self.tie_breaker = int.from_bytes(self.entropy.token_bytes(8), "big")

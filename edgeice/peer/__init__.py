@@ -1,0 +1,41 @@
+"""Endpoint and Connection: what the sessions of a host share, and one session of ICE, DTLS and SCTP (RFC 8831, 8835).
+
+Pure, as the rooms below: `edgeice.transport` is its Trio side.
+"""
+
+from __future__ import annotations
+
+from edgeice.peer.connection import Connection, ConnectionConfig
+from edgeice.peer.demux import Kind, classify
+from edgeice.peer.endpoint import Endpoint, EndpointConfig
+from edgeice.peer.events import (
+    CandidateGathered,
+    CandidatesEnded,
+    ConnectionEnded,
+    ConnectionState,
+    DatagramReceived,
+    PathChanged,
+    RestartEnded,
+    StateChanged,
+)
+from edgeice.peer.raw import IceConnection
+from edgeice.peer.routes import Routes
+
+__all__ = [
+    "CandidateGathered",
+    "CandidatesEnded",
+    "Connection",
+    "ConnectionConfig",
+    "ConnectionEnded",
+    "ConnectionState",
+    "DatagramReceived",
+    "Endpoint",
+    "EndpointConfig",
+    "IceConnection",
+    "Kind",
+    "PathChanged",
+    "RestartEnded",
+    "Routes",
+    "StateChanged",
+    "classify",
+]

@@ -1,0 +1,371 @@
+"""One session: candidate pairs, DTLS and SCTP under one roof.  It only composes."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum, auto
+
+import attrs
+
+from edgeice import sctp
+from edgeice.addresses import Base, Path, TransportAddress
+from edgeice.dtls import Certificate, DtlsClosed, DtlsConnection, DtlsFailed, HandshakeCompleted
+from edgeice.errors import LocalProtocolError
+from edgeice.peer.demux import Kind, classify
+from edgeice.peer.events import ConnectionEnded, ConnectionState, StateChanged
+from edgeice.peer.link import IceLink
+from edgeice.peer.negotiation import DtlsRole, Negotiation
+from edgeice.peer.pathways import Pathways
+from edgeice.sansio import Action, DropCounter, Entropy, Event, TimerTable
+
+__all__ = ["Connection", "ConnectionConfig"]
+
+#: A DTLS client leaves the first INIT to the server, which finishes the handshake half a round trip earlier; only a
+#: peer that never sends one is asked after this many seconds.  Both may (RFC 8841 §9.3), but one saves a collision.
+_CLIENT_INIT_DELAY = 0.1
+
+
+class _Timer(Enum):
+    ASSOCIATE = auto()
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionConfig:
+    """What can be set about a session's data channels."""
+
+    #: Size of the largest datagram sent, bytes (RFC 8831 §5: no path MTU discovery below SCTP).
+    mtu: int = 1200
+    sctp: sctp.SctpConfig = attrs.field(factory=sctp.SctpConfig)
+
+
+class Connection:
+    """A session with data channels.
+
+    Offer and answer go by `create_offer`, `accept_offer`, `accept_answer`, `restart` and `rollback`; candidates by
+    `add_remote_candidate` and `end_of_candidates` one way and by the events CandidateGathered and CandidatesEnded
+    the other.  Text from the peer raises DecodeError when it is broken, RemoteProtocolError when it asks for what a
+    running session must refuse.
+
+    Args:
+        session_id: The session's key in the Endpoint.
+        link: Its ICE session and routes.
+        certificate: This side's DTLS certificate.
+        config: Sizes and limits.
+        entropy: Source of randomness.
+    """
+
+    def __init__(
+        self, session_id: int, link: IceLink, certificate: Certificate, config: ConnectionConfig, entropy: Entropy
+    ) -> None:
+        self.session_id = session_id
+        self.drops = DropCounter()
+        self._link = link
+        self._certificate = certificate
+        self._config = config
+        self._entropy = entropy
+        self._events: deque[Event] = deque()
+        self._pathways = Pathways(link, self._events.append)
+        self._negotiation = Negotiation(link, self._pathways, certificate.fingerprint, config.sctp, entropy)
+        self._dtls: DtlsConnection | None = None
+        self._channels: sctp.DataChannels | None = None
+        self._timers: TimerTable[_Timer] = TimerTable()
+        self._state = ConnectionState.NEW
+        self._associated = False
+
+    # What it knows
+
+    @property
+    def state(self) -> ConnectionState:
+        """Where the session stands."""
+        return self._state
+
+    @property
+    def pathways(self) -> Pathways:
+        """The candidate pair in use, and what is known of it."""
+        return self._pathways
+
+    @property
+    def remote_fingerprints(self) -> tuple[tuple[str, str], ...]:
+        """The peer's DTLS fingerprints, empty before its description."""
+        remote = self._negotiation.remote
+        return remote.fingerprints if remote else ()
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether an offer is out."""
+        return self._negotiation.awaits_answer
+
+    def drop_counts(self) -> dict[str, int]:
+        """Input that was dropped anywhere in the session, by layer and reason."""
+        counters = {"peer": self.drops, "link": self._link.drops, "ice": self._link.ice.drops}
+        if self._dtls is not None:
+            counters["dtls"] = self._dtls.drops
+        if self._channels is not None:
+            counters["sctp"] = self._channels.drops
+        return {
+            f"{layer}.{reason}": count
+            for layer, counter in counters.items()
+            for reason, count in counter.snapshot().items()
+        }
+
+    @property
+    def ufrag(self) -> str:
+        """The local ufrag of the newest generation."""
+        return self._link.ice.local_credentials.ufrag
+
+    # Offer and answer
+
+    def create_offer(self, *, now: float) -> str:
+        """The description that opens the session."""
+        self._check_open()
+        self._pump(now)
+        return self._negotiation.create_offer()
+
+    def accept_offer(self, text: str, *, now: float) -> str:
+        """Take the peer's offer, the first or one that restarts ICE, and give the answer."""
+        self._check_open()
+        self._pump(now)
+        answer = self._negotiation.accept_offer(text, now=now)
+        self._begin_dtls(self._negotiation.role, now)
+        self._pump(now)
+        return answer
+
+    def accept_answer(self, text: str, *, now: float) -> None:
+        """Take the peer's answer to the offer that is out."""
+        self._check_open()
+        self._negotiation.accept_answer(text, now=now)
+        self._begin_dtls(self._negotiation.role, now)
+        self._pump(now)
+
+    def restart(self, *, now: float) -> str:
+        """Open a new ICE generation beside the working one and give the offer for it."""
+        self._check_open()
+        self._pump(now)
+        self._link.ice.restart(now=now)
+        self._link.rebind()
+        self._pump(now)
+        return self._negotiation.create_offer()
+
+    def rollback(self, *, now: float) -> None:
+        """Take back the offer that is out (RFC 8445 §9 with glare); the present generation goes on."""
+        self._negotiation.rollback(now=now)
+        self._link.rebind()
+        self._pump(now)
+
+    def add_remote_candidate(self, line: str, ufrag: str, *, now: float) -> None:
+        """Take a trickled candidate line; what cannot be used is counted and ignored."""
+        self._link.add_remote_candidate(line, ufrag, now=now)
+        self._pump(now)
+
+    def end_of_candidates(self, ufrag: str, *, now: float) -> None:
+        """The peer has no more candidates of this generation."""
+        self._link.ice.end_of_remote_candidates(ufrag=ufrag, now=now)
+        self._pump(now)
+
+    # Data channels
+
+    @property
+    def channels(self) -> sctp.DataChannels:
+        """The session's data channels; call `flush` after a command.  Raises LocalProtocolError before CONNECTED."""
+        if self._channels is None or not self._associated:
+            raise LocalProtocolError(f"no data channels while {self._state.value}")
+        return self._channels
+
+    def flush(self, *, now: float) -> None:
+        """Bring out what commands to `channels` caused."""
+        self._pump(now)
+
+    def close(self, *, now: float) -> None:
+        """End the session at once; the peer is told by SCTP and DTLS."""
+        self._end(ConnectionEnded("closed", "closed here"), now)
+
+    # From the endpoint
+
+    def base_added(self, base: Base, *, now: float) -> None:
+        """A base can be used."""
+        self._link.ice.base_added(base, now=now)
+        self._pump(now)
+
+    def base_removed(self, address: TransportAddress, *, now: float) -> None:
+        """A base is gone."""
+        self._link.ice.base_removed(address, now=now)
+        self._pump(now)
+
+    def server_reflexive_learned(
+        self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress, *, now: float
+    ) -> None:
+        """A STUN server sees `base` as `mapped`."""
+        self._link.ice.add_server_reflexive(base, mapped, server, now=now)
+        self._pump(now)
+
+    def gathering_finished(self, *, now: float) -> None:
+        """No more local candidates will come of their own."""
+        self._link.ice.end_of_local_candidates(now=now)
+        self._pump(now)
+
+    # Inputs
+
+    def receive_datagram(self, data: bytes, path: Path, *, now: float) -> None:
+        """Take a datagram that the endpoint routed here."""
+        if self._link.receive(data, path, now=now) and not self._receive_dtls(data, now):
+            return
+        self._pump(now)
+
+    def handle_timeout(self, *, now: float) -> None:
+        """Act on every deadline that has come."""
+        if self._state is ConnectionState.CLOSED:
+            return
+        self._link.ice.handle_timeout(now=now)
+        if self._dtls is not None:
+            self._dtls.handle_timeout(now=now)
+        if self._channels is not None:
+            if self._timers.pop_due(now) is _Timer.ASSOCIATE:
+                self._channels.start(now=now)
+            if self._link.ice.send_path is not None:
+                self._channels.handle_timeout(now=now)
+        self._pump(now)
+
+    # Outputs
+
+    def next_timeout(self) -> float | None:
+        """The earliest deadline of all parts.
+
+        While no path carries data the association's timers stand still: it resumes when a path is back.
+        """
+        if self._state is ConnectionState.CLOSED:
+            return None
+        times = [self._link.ice.next_timeout(), self._timers.next()]
+        if self._dtls is not None:
+            times.append(self._dtls.next_timeout())
+        if self._channels is not None and self._link.ice.send_path is not None:
+            times.append(self._channels.next_timeout())
+        return min((at for at in times if at is not None), default=None)
+
+    def poll_action(self) -> Action | None:
+        """The next datagram to send."""
+        return self._link.poll_action()
+
+    def poll_event(self) -> Event | None:
+        """The next thing that the owner should know."""
+        if self._channels is not None and (event := self._channels.poll_event()) is not None:
+            return event
+        return self._events.popleft() if self._events else None
+
+    # Inside
+
+    def _check_open(self) -> None:
+        if self._state is ConnectionState.CLOSED:
+            raise LocalProtocolError("the session is closed")
+
+    def _receive_dtls(self, data: bytes, now: float) -> bool:
+        dtls = self._dtls
+        if dtls is None:
+            if classify(data) is not Kind.DTLS or not self._negotiation.awaits_answer:
+                self.drops.count("early-data")
+                return False
+            # The peer's ClientHello outran its answer: an offerer of actpass is then the server (RFC 8842 §5.4).
+            self._begin_dtls("server", now)
+            dtls = self._dtls
+        elif classify(data) is not Kind.DTLS:
+            self.drops.count("not-dtls")
+            return False
+        if dtls is not None:
+            dtls.receive_datagram(data, now=now)
+        return True
+
+    def _begin_dtls(self, role: DtlsRole, now: float) -> None:
+        if self._dtls is None:
+            self._dtls = DtlsConnection(self._certificate, role, self._config.mtu)
+            if role == "server":
+                self._dtls.start(now=now)
+        remote = self._negotiation.remote
+        if remote is not None and not self._negotiation.fingerprints_settled:
+            self._negotiation.fingerprints_settled = True
+            self._dtls.set_remote_fingerprints(remote.fingerprints, now=now)
+
+    def _pump(self, now: float) -> None:
+        """Move what each part has for the others until nothing moves."""
+        if self._pathways.take_events():
+            self._path_changed(now)
+        if self._pathways.failure is not None and not self._associated:
+            self._end(self._pathways.failure, now)
+        dtls = self._dtls
+        if dtls is not None:
+            self._pump_dtls(dtls, now)
+        self._settle_state()
+
+    def _path_changed(self, now: float) -> None:
+        self._link.release()
+        if self._link.ice.send_path is None:
+            return
+        if self._dtls is not None and self._dtls.state.name == "NEW":
+            self._dtls.start(now=now)
+        if self._channels is not None and self._associated:
+            self._channels.path_changed(now=now)
+
+    def _pump_dtls(self, dtls: DtlsConnection, now: float) -> None:
+        while (event := dtls.poll_event()) is not None:
+            self._take_dtls_event(event, dtls, now)
+        channels = self._channels
+        if channels is not None:
+            while (packet := dtls.poll_data()) is not None:
+                channels.receive_packet(packet, now=now)
+            while (packet := channels.poll_transmit()) is not None:
+                dtls.send(packet, now=now)
+            if channels.ended is not None and self._state is not ConnectionState.CLOSED:
+                reason, abrupt = channels.ended
+                self._end(ConnectionEnded("sctp" if abrupt else "closed", reason), now)
+            self._associated = channels.established
+        send = self._link.send
+        while (datagram := dtls.poll_transmit()) is not None:
+            send(datagram)
+
+    def _take_dtls_event(self, event: Event, dtls: DtlsConnection, now: float) -> None:
+        match event:
+            case HandshakeCompleted():
+                remote = self._negotiation.remote
+                assert remote is not None  # its fingerprints were matched
+                config = attrs.evolve(self._config.sctp, mtu=dtls.max_payload, remote_port=remote.sctp_port)
+                self._channels = sctp.DataChannels(dtls.role, config, self._entropy)
+                self._channels.set_remote_max_message_size(remote.max_message_size)
+                if dtls.role == "server":
+                    self._channels.start(now=now)
+                else:
+                    self._timers.set(_Timer.ASSOCIATE, now + _CLIENT_INIT_DELAY)
+            case DtlsClosed():
+                self._end(ConnectionEnded("closed", "closed by the peer"), now)
+            case DtlsFailed():
+                self._end(ConnectionEnded("dtls", f"{event.reason}: {event.detail}".rstrip(": ")), now)
+
+    def _end(self, ended: ConnectionEnded, now: float) -> None:
+        if self._state is ConnectionState.CLOSED:
+            return
+        self._set_state(ConnectionState.CLOSED)
+        if self._channels is not None:
+            self._channels.abort("closed", now=now)
+        dtls = self._dtls
+        if dtls is not None:
+            while self._channels is not None and (packet := self._channels.poll_transmit()) is not None:
+                dtls.send(packet, now=now)
+            dtls.close(now=now)
+            while (datagram := dtls.poll_transmit()) is not None:
+                self._link.send(datagram)
+        self._link.close(now=now)
+        self._timers.clear()
+        self._events.append(ended)
+
+    def _settle_state(self) -> None:
+        if self._state is ConnectionState.CLOSED:
+            return
+        has_path = self._link.ice.send_path is not None
+        if self._associated:
+            self._set_state(ConnectionState.CONNECTED if has_path else ConnectionState.INTERRUPTED)
+        elif has_path:
+            self._set_state(ConnectionState.SECURING)
+        elif self._negotiation.remote is not None:
+            self._set_state(ConnectionState.CHECKING)
+
+    def _set_state(self, state: ConnectionState) -> None:
+        if state is not self._state:
+            self._state = state
+            self._events.append(StateChanged(state))

@@ -1,0 +1,225 @@
+"""What the sessions of one host share: bases, server-reflexive addresses, routing and the pace of checks.
+
+A device holds many sessions but few addresses.  The Endpoint owns the addresses and lends them: ten sessions on
+three uplinks need three sockets.  It knows no socket itself; the driver opens and closes them and says so.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from typing import Final, TypeAlias
+
+import attrs
+
+from edgeice import stun
+from edgeice.addresses import Base, Path, TransportAddress
+from edgeice.dtls import Certificate
+from edgeice.errors import DecodeError, LocalProtocolError
+from edgeice.ice import IceConfig, IceSession, Pacer, Role
+from edgeice.peer.connection import Connection, ConnectionConfig
+from edgeice.peer.demux import Kind, classify
+from edgeice.peer.link import IceLink
+from edgeice.peer.raw import IceConnection
+from edgeice.peer.reflexive import Reflexive
+from edgeice.peer.routes import Routes
+from edgeice.sansio import Action, DropCounter, Entropy, Event
+from edgeice.trace import Tracer, ignore
+
+__all__ = ["Endpoint", "EndpointConfig", "PeerSession"]
+
+#: A session that the Endpoint routes to.
+PeerSession: TypeAlias = Connection | IceConnection
+
+#: Sessions at once, over everything that the process does.
+SESSION_LIMIT: Final = 1024
+
+
+@attrs.frozen(kw_only=True)
+class EndpointConfig:
+    """What the host has and may do."""
+
+    ice: IceConfig = attrs.field(factory=IceConfig)
+    connection: ConnectionConfig = attrs.field(factory=ConnectionConfig)
+    #: STUN servers, `stun:HOST[:PORT]`.
+    stun: tuple[str, ...] = ()
+
+
+class Endpoint:
+    """Routes datagrams to sessions and lends them bases.
+
+    Attributes:
+        drops: Datagrams for nobody, by reason: `unroutable` (a STUN request with no session's ufrag, or data on a
+            path that no session owns), `unknown-kind` (a first byte of no protocol here, RFC 7983 §7) and those of the
+            STUN decoder.
+    """
+
+    def __init__(self, config: EndpointConfig, *, entropy: Entropy, tracer: Tracer = ignore) -> None:
+        self.drops = DropCounter()
+        self._config = config
+        self._entropy = entropy
+        self._tracer = tracer
+        self._pacer = Pacer()
+        self._routes: Routes[int] = Routes()
+        self._ids = itertools.count(1)
+        self._bases: dict[TransportAddress, Base] = {}
+        self._sessions: dict[int, PeerSession] = {}
+        self._touched: deque[PeerSession] = deque()
+        self._reflexive = Reflexive(config.stun, config.ice, self._pacer, entropy)
+
+    # Commands
+
+    def connect(self, certificate: Certificate, role: Role, *, now: float) -> Connection:
+        """Begin a session with data channels on the bases that there are."""
+        session_id, link = self._make_link(role, now)
+        connection = Connection(session_id, link, certificate, self._config.connection, self._entropy)
+        self._lend(session_id, connection, now)
+        return connection
+
+    def connect_raw(self, role: Role, *, now: float) -> IceConnection:
+        """Begin a session of plain datagrams."""
+        session_id, link = self._make_link(role, now)
+        connection = IceConnection(session_id, link)
+        self._lend(session_id, connection, now)
+        return connection
+
+    def release(self, session: PeerSession) -> None:
+        """Forget a session that is over."""
+        self._sessions.pop(session.session_id, None)
+        self._routes.forget(session.session_id)
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions there are."""
+        return len(self._sessions)
+
+    # Inputs
+
+    def receive_datagram(self, data: bytes, path: Path, *, now: float) -> PeerSession | None:
+        """The session that a datagram belongs to; None if it was taken here or belongs to nobody."""
+        owner = self._routes.by_path(path)
+        if stun.is_stun(data):
+            owner = self._route_stun(data, path, owner, now)
+        elif owner is None:
+            self.drops.count("unroutable" if classify(data) is Kind.DTLS else "unknown-kind")
+        return None if owner is None else self._sessions.get(owner)
+
+    def base_added(self, base: Base, *, now: float) -> None:
+        """The driver opened a socket."""
+        self._bases[base.address] = base
+        self._reflexive.base_added(base, now=now)
+        for session in self._sessions.values():
+            session.base_added(base, now=now)
+            self._touched.append(session)
+        self._settle(now)
+
+    def base_removed(self, address: TransportAddress, *, now: float) -> None:
+        """The driver closed a socket."""
+        if self._bases.pop(address, None) is None:
+            return
+        self._reflexive.base_removed(address, now=now)
+        for session in self._sessions.values():
+            session.base_removed(address, now=now)
+            self._touched.append(session)
+        self._settle(now)
+
+    def socket_error(self, path: Path, errno: int, *, now: float) -> None:  # noqa: ARG002  # the driver's contract
+        """The kernel refused to send on a path: a hint that anybody can forge, so checks decide (ICE-33)."""
+        self.drops.count("socket-error")
+
+    def resolved(self, name: str, addresses: list[str], *, now: float) -> None:
+        """A name was looked up."""
+        self._reflexive.resolved(name, addresses, now=now)
+        self._settle(now)
+
+    def flow_opened(self, flow_id: int, local: TransportAddress, *, now: float) -> None:  # noqa: ARG002
+        """No flow is ever asked for here."""
+        raise LocalProtocolError(f"unknown flow {flow_id}")
+
+    def flow_failed(self, flow_id: int, reason: str, *, now: float) -> None:  # noqa: ARG002
+        """No flow is ever asked for here."""
+        raise LocalProtocolError(f"unknown flow {flow_id}")
+
+    def flow_closed(self, flow_id: int, *, now: float) -> None:  # noqa: ARG002
+        """No flow is ever asked for here."""
+        raise LocalProtocolError(f"unknown flow {flow_id}")
+
+    def receive_stream(self, flow_id: int, data: bytes, *, now: float) -> None:  # noqa: ARG002
+        """No flow is ever asked for here."""
+        raise LocalProtocolError(f"unknown flow {flow_id}")
+
+    def handle_timeout(self, *, now: float) -> None:
+        """Ask servers again."""
+        self._reflexive.handle_timeout(now=now)
+        self._settle(now)
+
+    # Outputs
+
+    def next_timeout(self) -> float | None:
+        """When a server is asked next."""
+        return self._reflexive.next_timeout()
+
+    def poll_action(self) -> Action | None:
+        """Requests to servers, and names to look up."""
+        return self._reflexive.poll_action()
+
+    def poll_event(self) -> Event | None:
+        """What servers said, for a trace."""
+        return self._reflexive.poll_event()
+
+    def poll_touched(self) -> PeerSession | None:
+        """A session that an input here changed."""
+        return self._touched.popleft() if self._touched else None
+
+    # Inside
+
+    def _make_link(self, role: Role, now: float) -> tuple[int, IceLink]:
+        if len(self._sessions) >= SESSION_LIMIT:
+            raise LocalProtocolError(f"{SESSION_LIMIT} sessions are open already")
+        session_id = next(self._ids)
+        ice = IceSession(
+            self._config.ice, role=role, pacer=self._pacer, entropy=self._entropy, now=now, tracer=self._tracer
+        )
+        return session_id, IceLink(session_id, ice, self._routes)
+
+    def _lend(self, session_id: int, session: PeerSession, now: float) -> None:
+        self._sessions[session_id] = session
+        for base in self._bases.values():
+            session.base_added(base, now=now)
+        for learned in self._reflexive.learned():
+            session.server_reflexive_learned(learned.base, learned.mapped, learned.server, now=now)
+        if self._reflexive.finished:
+            session.gathering_finished(now=now)
+
+    def _route_stun(self, data: bytes, path: Path, owner: int | None, now: float) -> int | None:
+        try:
+            message = stun.decode(data)
+        except DecodeError as error:
+            self.drops.count(error.reason)
+            return None
+        if message.message_class in (stun.MessageClass.SUCCESS, stun.MessageClass.ERROR):
+            if self._reflexive.receive(data, path, now=now):
+                self._settle(now)
+                return None
+            found = self._routes.by_request(message.transaction_id)
+            if found is None:
+                self.drops.count("unroutable")
+            return found
+        username = message.get(stun.Attribute.USERNAME)
+        if username is None:
+            return owner
+        found = self._routes.by_ufrag(username.partition(":")[0])
+        if found is None:
+            self.drops.count("unroutable")
+        return found
+
+    def _settle(self, now: float) -> None:
+        """Tell the sessions what servers said."""
+        for learned in self._reflexive.take_learned():
+            for session in self._sessions.values():
+                session.server_reflexive_learned(learned.base, learned.mapped, learned.server, now=now)
+                self._touched.append(session)
+        if self._reflexive.take_finished():
+            for session in self._sessions.values():
+                session.gathering_finished(now=now)
+                self._touched.append(session)

@@ -1,0 +1,95 @@
+"""What a session tells its owner; events of data channels are those of `edgeice.sctp`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+import attrs
+
+from edgeice.addresses import Path
+from edgeice.sansio import Event
+
+__all__ = [
+    "CandidateGathered",
+    "CandidatesEnded",
+    "ConnectionEnded",
+    "ConnectionState",
+    "DatagramReceived",
+    "PathChanged",
+    "RestartEnded",
+    "StateChanged",
+]
+
+
+class ConnectionState(Enum):
+    """Where a session stands, as a person would say it."""
+
+    NEW = "new"
+    #: Candidate pairs are being checked.
+    CHECKING = "checking"
+    #: A path carries data; DTLS and SCTP are being set up.
+    SECURING = "securing"
+    #: Data channels work.
+    CONNECTED = "connected"
+    #: It did work, and no path carries data at the moment.
+    INTERRUPTED = "interrupted"
+    CLOSED = "closed"
+
+
+@attrs.frozen
+class CandidateGathered(Event):
+    """A local candidate that no description has carried: to be trickled (RFC 8838 §9)."""
+
+    candidate: str
+    ufrag: str
+
+
+@attrs.frozen
+class CandidatesEnded(Event):
+    """No more local candidates of this ufrag will come (RFC 8838 §13)."""
+
+    ufrag: str
+
+
+@attrs.frozen
+class StateChanged(Event):
+    """The session's state."""
+
+    state: ConnectionState
+
+
+@attrs.frozen
+class PathChanged(Event):
+    """Data now leaves by another candidate pair, or by none (`path` is None)."""
+
+    path: Path | None
+    #: "host", "srflx", "prflx" or "relay".
+    local_type: str = ""
+    remote_type: str = ""
+    nominated: bool = False
+
+
+@attrs.frozen
+class RestartEnded(Event):
+    """An ICE restart came to its end: the new generation carries the session, or the old one still does."""
+
+    succeeded: bool
+
+
+@attrs.frozen
+class DatagramReceived(Event):
+    """A datagram on a session without DTLS."""
+
+    data: bytes
+
+
+@attrs.frozen
+class ConnectionEnded(Event):
+    """The session is over, or never came to be."""
+
+    #: "ice", "dtls", "sctp" or "closed": the step that failed, or an orderly end.
+    step: str
+    reason: str
+    #: What was tried, for a machine to read.
+    verdict: Mapping[str, object] = attrs.field(factory=dict)

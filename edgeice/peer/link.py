@@ -1,0 +1,101 @@
+"""One session's candidate pairs seen from above: a way to send datagrams, and a filter for those that come in."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from edgeice import stun
+from edgeice.addresses import Path
+from edgeice.errors import DecodeError
+from edgeice.ice import IceSession, NamedCandidate, decode_candidate
+from edgeice.peer.routes import Routes
+from edgeice.sansio import Action, DropCounter, Transmit
+
+__all__ = ["IceLink"]
+
+#: Datagrams kept while no path has consent yet, such as a server's answer to an early ClientHello.
+HELD_LIMIT = 32
+
+_BINDING_REQUEST = b"\0\1"
+
+
+class IceLink:
+    """An ICE session with its routes: what a session with DTLS and one without have in common.
+
+    Args:
+        session_id: The session's key in the routing tables.
+        ice: The ICE session.
+        routes: The Endpoint's routing tables.
+
+    Attributes:
+        drops: Datagrams dropped here, by reason: `no-path` (nothing has consent), `held-full`, and those of candidate
+            lines that are ignored (RFC 8839 §5.1).
+    """
+
+    def __init__(self, session_id: int, ice: IceSession, routes: Routes[int]) -> None:
+        self.ice = ice
+        self.drops = DropCounter()
+        self._session_id = session_id
+        self._routes = routes
+        self._held: deque[bytes] = deque()
+        self._out: deque[Transmit] = deque()
+        self._closed = False
+        routes.bind_ufrags(session_id, ice.ufrags())
+
+    def receive(self, data: bytes, path: Path, *, now: float) -> bool:
+        """Take a datagram; True if it is for the layer above."""
+        if not stun.is_stun(data):
+            return True
+        self.ice.receive_stun(data, path, now=now)
+        if self._routes.by_path(path) is None and self.ice.accepts(path):
+            self._routes.claim(self._session_id, path)
+        return False
+
+    def send(self, data: bytes) -> None:
+        """Send a datagram on the path that carries data; before the first one it waits (RFC 7675 §5.1)."""
+        path = self.ice.send_path
+        if path is not None:
+            self._out.append(Transmit(path, data))
+        elif len(self._held) < HELD_LIMIT:
+            self._held.append(data)
+        else:
+            self.drops.count("held-full")
+
+    def release(self) -> None:
+        """Send what waited, now that a path carries data."""
+        path = self.ice.send_path
+        while path is not None and self._held:
+            self._out.append(Transmit(path, self._held.popleft()))
+
+    def add_remote_candidate(self, line: str, ufrag: str, *, now: float) -> None:
+        """Take one candidate line of the peer; one that cannot be used is counted and ignored (RFC 8839 §5.1)."""
+        try:
+            candidate = decode_candidate(line)
+        except DecodeError as error:
+            self.drops.count(error.reason)
+            return
+        if isinstance(candidate, NamedCandidate):
+            self.drops.count("candidate_mdns")
+            return
+        self.ice.add_remote_candidate(candidate, ufrag=ufrag, now=now)
+
+    def rebind(self) -> None:
+        """Tell the routing tables which ufrags are alive, after a restart began or ended."""
+        if not self._closed:
+            self._routes.bind_ufrags(self._session_id, self.ice.ufrags())
+
+    def close(self, *, now: float) -> None:
+        """End the ICE session and let go of every route."""
+        self.ice.close(now=now)
+        self._closed = True
+        self._held.clear()
+        self._routes.forget(self._session_id)
+
+    def poll_action(self) -> Action | None:
+        """Checks first, then data."""
+        action = self.ice.poll_action()
+        if action is None:
+            return self._out.popleft() if self._out else None
+        if isinstance(action, Transmit) and action.data[:2] == _BINDING_REQUEST:
+            self._routes.note_request(self._session_id, action.data[8:20])
+        return action

@@ -1,0 +1,148 @@
+"""Offer and answer of one session: descriptions in, parameters out (RFC 8839 §4, RFC 8841, RFC 8842)."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import attrs
+
+from edgeice import sdp
+from edgeice.errors import DecodeError, LocalProtocolError, RemoteProtocolError
+from edgeice.ice import IceCredentials, RemoteParameters
+from edgeice.peer.link import IceLink
+from edgeice.peer.pathways import Pathways
+from edgeice.sansio import Entropy
+from edgeice.sctp import SctpConfig
+
+__all__ = ["DtlsRole", "Negotiation"]
+
+DtlsRole: TypeAlias = Literal["client", "server"]
+
+
+class Negotiation:
+    """The offer/answer state of one session.
+
+    Attributes:
+        remote: The peer's latest description, None before the first.
+        fingerprints_settled: Whether DTLS has been told the peer's fingerprints.
+    """
+
+    def __init__(
+        self, link: IceLink, pathways: Pathways, fingerprint: str, config: SctpConfig, entropy: Entropy
+    ) -> None:
+        self.remote: sdp.SessionDescription | None = None
+        self.fingerprints_settled = False
+        self._link = link
+        self._pathways = pathways
+        self._fingerprint = fingerprint
+        self._config = config
+        self._role: DtlsRole | None = None
+        self._offer: sdp.SessionDescription | None = None
+        self._last: sdp.SessionDescription | None = None
+        # RFC 8829 §5.2.1: a random 63-bit session id, whose version counts descriptions.
+        self._session_id = int.from_bytes(entropy.token_bytes(8)) >> 1
+        self._version = 0
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether an offer is out."""
+        return self._offer is not None
+
+    @property
+    def role(self) -> DtlsRole:
+        """This side's DTLS role, once both descriptions are known."""
+        if self._role is None:
+            raise LocalProtocolError("the DTLS role is not settled")
+        return self._role
+
+    def create_offer(self) -> str:
+        """Describe the newest generation as an offer."""
+        if self._offer is not None:
+            raise LocalProtocolError("an offer is out already")
+        self._offer = self._describe("actpass", self.remote)
+        return sdp.build(self._offer)
+
+    def accept_answer(self, text: str, *, now: float) -> None:
+        """Take the answer to the offer that is out."""
+        if self._offer is None:
+            raise LocalProtocolError("no offer is out")
+        answer = sdp.parse(text)
+        if answer.setup == "actpass":
+            raise DecodeError("setup", "an answer chooses active or passive")
+        self._check_association(answer)
+        role: DtlsRole = "server" if answer.setup == "active" else "client"
+        if self._role not in (None, role):
+            raise RemoteProtocolError("the answer changes the DTLS role")
+        self._last, self._offer, self._role = self._offer, None, role
+        self._take(answer, now)
+
+    def accept_offer(self, text: str, *, now: float) -> str:
+        """Take an offer, which restarts ICE where its credentials are new, and describe the answer."""
+        if self._offer is not None:
+            raise LocalProtocolError("an offer is out; roll it back first")
+        offer = sdp.parse(text)
+        present: sdp.Setup | None = None
+        if self.remote is not None:
+            self._check_association(offer)
+            present = "active" if self._role == "client" else "passive"
+            if sdp.is_restart(self.remote, offer):
+                self._link.ice.restart(now=now)
+                self._link.rebind()
+                self._pathways.take_events()
+        setup = sdp.answer_setup(offer.setup, present)
+        self._role = "client" if setup == "active" else "server"
+        self._take(offer, now)
+        description = sdp.answer(offer, self._describe(setup, None), present=present)
+        self._last = description
+        return sdp.build(description)
+
+    def rollback(self, *, now: float) -> None:
+        """Take back the offer that is out, and the generation that it opened."""
+        if self._offer is None or self.remote is None:
+            raise LocalProtocolError("no restart is out")
+        self._offer = None
+        self._link.ice.revert_restart(now=now)
+
+    def _check_association(self, description: sdp.SessionDescription) -> None:
+        if self.remote is not None and not sdp.keeps_dtls(self.remote, description):
+            raise RemoteProtocolError("a restart may not change the DTLS fingerprint")
+
+    def _take(self, description: sdp.SessionDescription, now: float) -> None:
+        self.remote = description
+        credentials = IceCredentials(description.ufrag, description.pwd)
+        pacing = None if description.pacing is None else description.pacing / 1000
+        self._link.ice.set_remote_description(
+            RemoteParameters(
+                credentials=credentials, lite=description.lite, trickle=description.is_trickle, pacing=pacing
+            ),
+            now=now,
+        )
+        for line in description.candidates:
+            self._link.add_remote_candidate(line, description.ufrag, now=now)
+        if description.end_of_candidates or not description.is_trickle:
+            self._link.ice.end_of_remote_candidates(ufrag=description.ufrag, now=now)
+
+    def _describe(self, setup: sdp.Setup, like: sdp.SessionDescription | None) -> sdp.SessionDescription:
+        ice = self._link.ice
+        credentials = ice.local_credentials
+        candidates, ended = self._pathways.describe(credentials.ufrag)
+        self._version += 1
+        description = sdp.SessionDescription(
+            ufrag=credentials.ufrag,
+            pwd=credentials.pwd,
+            fingerprints=(("sha-256", self._fingerprint),),
+            setup=setup,
+            pacing=round(ice.config.pacing * 1000),
+            sctp_port=self._config.local_port,
+            max_message_size=self._config.max_message_size,
+            candidates=candidates,
+            end_of_candidates=ended,
+            session_id=self._session_id,
+            session_version=self._version,
+        )
+        if like is None:
+            return description
+        # A later offer keeps the m-sections that both sides know (RFC 3264 §8).
+        return attrs.evolve(
+            description, mid=like.mid, bundle=like.bundle, proto=like.proto, index=like.index, others=like.others
+        )

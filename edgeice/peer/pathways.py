@@ -1,0 +1,86 @@
+"""What a session's owner should know of its candidate pairs: ICE events in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgeice.addresses import Path
+from edgeice.ice import (
+    IceFailed,
+    LocalCandidateGathered,
+    LocalCandidatesEnded,
+    RestartFailed,
+    RestartSucceeded,
+    SendPathChanged,
+    encode_candidate,
+)
+from edgeice.peer.events import CandidateGathered, CandidatesEnded, ConnectionEnded, PathChanged, RestartEnded
+from edgeice.peer.link import IceLink
+from edgeice.peer.verdict import verdict_as_dict
+from edgeice.sansio import Event
+
+__all__ = ["Pathways"]
+
+
+class Pathways:
+    """Turns the events of an ICE session into those of a connection, and remembers what a description needs.
+
+    Args:
+        link: The ICE session.
+        emit: Hears the connection's events.
+    """
+
+    def __init__(self, link: IceLink, emit: Callable[[Event], None]) -> None:
+        #: The pair that carries data, as last told; `path` is None before the first.
+        self.current = PathChanged(None)
+        #: Why no path was found, once ICE gave up.
+        self.failure: ConnectionEnded | None = None
+        self._link = link
+        self._emit = emit
+        self._gathered: dict[str, list[str]] = {}
+        self._ended: set[str] = set()
+        self._described: set[str] = set()
+
+    def describe(self, ufrag: str) -> tuple[tuple[str, ...], bool]:
+        """The candidates so far and whether they are all; later ones become events (RFC 8838 §9)."""
+        alive = set(self._link.ice.ufrags())
+        self._described = (self._described & alive) | {ufrag}
+        self._ended &= alive
+        return tuple(self._gathered.pop(ufrag, ())), ufrag in self._ended
+
+    def take_events(self) -> bool:
+        """Pass on what ICE has to say; True if data goes another way from now on."""
+        moved = False
+        while (event := self._link.ice.poll_event()) is not None:
+            match event:
+                case LocalCandidateGathered():
+                    line = encode_candidate(event.candidate)
+                    if event.ufrag in self._described:
+                        self._emit(CandidateGathered(line, event.ufrag))
+                    else:
+                        self._gathered.setdefault(event.ufrag, []).append(line)
+                case LocalCandidatesEnded():
+                    self._ended.add(event.ufrag)
+                    if event.ufrag in self._described:
+                        self._emit(CandidatesEnded(event.ufrag))
+                case SendPathChanged():
+                    moved = self._take_path(event) or moved
+                case RestartSucceeded() | RestartFailed():
+                    self._link.rebind()
+                    self._emit(RestartEnded(isinstance(event, RestartSucceeded)))
+                case IceFailed():
+                    self.failure = ConnectionEnded("ice", event.verdict.reason, verdict_as_dict(event.verdict))
+                case _:
+                    pass  # traced by the ICE session itself
+        return moved
+
+    def _take_path(self, event: SendPathChanged) -> bool:
+        before: Path | None = self.current.path
+        self.current = PathChanged(
+            event.path,
+            event.local.type.value if event.local else "",
+            event.remote.type.value if event.remote else "",
+            event.nominated,
+        )
+        self._emit(self.current)
+        return event.path != before

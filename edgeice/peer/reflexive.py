@@ -1,0 +1,228 @@
+"""Server-reflexive addresses, learned once per base and lent to all sessions (RFC 8445 §5.1.1.2).
+
+Every server is asked from every base of its family, each under its own transaction, so that one that is dead delays
+nobody.  Answers are asked for again at an interval, which also keeps the NAT's binding (RFC 8445 §5.1.1.4).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import deque
+from typing import Final
+
+import attrs
+
+from edgeice import stun
+from edgeice.addresses import Base, Path, TransportAddress
+from edgeice.errors import ConfigError, DecodeError
+from edgeice.ice import IceConfig, Pacer, ServerReflexiveLearned, ServerUnanswered
+from edgeice.sansio import Action, Entropy, Event, Resolve, Transmit
+
+__all__ = ["Reflexive"]
+
+#: Seconds between two questions to a server from one base; NATs hold a binding for 30 s or more (RFC 4787 §4.3).
+_REFRESH: Final = 25.0
+#: Addresses that one server name may stand for.
+_MAX_ADDRESSES: Final = 4
+#: Servers asked at most.
+_MAX_SERVERS: Final = 8
+
+
+@attrs.define(eq=False)
+class _Query:
+    base: TransportAddress
+    server: TransportAddress
+    transaction: stun.Transaction | None = None
+    #: When to ask (again), None while an answer is awaited.
+    due_at: float | None = None
+    slot_at: float | None = None
+    #: The answer, or its absence, is known.
+    settled: bool = False
+    mapped: TransportAddress | None = None
+
+
+class Reflexive:
+    """Asks STUN servers from every base.
+
+    Args:
+        servers: `stun:HOST[:PORT]`; raises ConfigError for anything else.
+        config: Timings.
+        pacer: The host's budget of transactions.
+        entropy: For transaction ids.
+    """
+
+    def __init__(self, servers: tuple[str, ...], config: IceConfig, pacer: Pacer, entropy: Entropy) -> None:
+        if len(servers) > _MAX_SERVERS:
+            raise ConfigError(f"ice.stun: {len(servers)} servers, at most {_MAX_SERVERS} are asked")
+        self._config = config
+        self._pacer = pacer
+        self._entropy = entropy
+        self._bases: list[TransportAddress] = []
+        self._servers: list[TransportAddress] = []
+        self._unresolved: dict[str, int] = {}
+        self._queries: dict[tuple[TransportAddress, TransportAddress], _Query] = {}
+        self._actions: deque[Action] = deque()
+        self._events: deque[Event] = deque()
+        self._new: list[ServerReflexiveLearned] = []
+        self._finished_told = False
+        for text in servers:
+            self._add_server(text)
+
+    def _add_server(self, text: str) -> None:
+        try:
+            uri = stun.parse_uri(text)
+        except DecodeError as error:
+            raise ConfigError(f"ice.stun: {text!r}: {error}") from None
+        if uri.is_turn or uri.is_secure:
+            raise ConfigError(f"ice.stun: {text!r}: only stun: servers are asked")
+        if uri.is_address:
+            self._servers.append(TransportAddress.parse(uri.host, uri.effective_port))
+        else:
+            self._unresolved[uri.host] = uri.effective_port
+            self._actions.append(Resolve(uri.host))
+
+    # Inputs
+
+    def base_added(self, base: Base, *, now: float) -> None:
+        """Ask every server from a new base."""
+        self._bases.append(base.address)
+        for server in self._servers:
+            self._ask(base.address, server, now)
+        self._finished_told = False
+        self._work(now)
+
+    def base_removed(self, address: TransportAddress, *, now: float) -> None:
+        """Forget a base and its questions."""
+        self._bases.remove(address)
+        self._queries = {key: query for key, query in self._queries.items() if key[0] != address}
+        self._work(now)
+
+    def resolved(self, name: str, addresses: list[str], *, now: float) -> None:
+        """A server's name was looked up."""
+        port = self._unresolved.pop(name, None)
+        if port is None:
+            return
+        for ip in addresses[:_MAX_ADDRESSES]:
+            server = TransportAddress(str(ipaddress.ip_address(ip)), port)
+            self._servers.append(server)
+            for base in self._bases:
+                self._ask(base, server, now)
+        self._work(now)
+
+    def receive(self, data: bytes, path: Path, *, now: float) -> bool:
+        """Take a STUN response; False if it is not to a question of this object."""
+        query = self._queries.get((path.local, path.remote))
+        if query is None or query.transaction is None:
+            return False
+        try:
+            message = stun.decode(data)
+        except DecodeError:
+            return False
+        if not query.transaction.receive(message, now=now):
+            return False
+        self._work(now)
+        return True
+
+    def handle_timeout(self, *, now: float) -> None:
+        """Ask, repeat, give up."""
+        for query in self._queries.values():
+            if query.transaction is not None:
+                query.transaction.handle_timeout(now=now)
+        self._work(now)
+
+    # Outputs
+
+    def next_timeout(self) -> float | None:
+        """The earliest deadline."""
+        times: list[float | None] = []
+        for query in self._queries.values():
+            if query.transaction is not None:
+                times.append(query.transaction.next_timeout())
+            else:
+                times.append(query.slot_at if query.slot_at is not None else query.due_at)
+        return min((at for at in times if at is not None), default=None)
+
+    def poll_action(self) -> Action | None:
+        """Requests, and names to look up."""
+        return self._actions.popleft() if self._actions else None
+
+    def poll_event(self) -> Event | None:
+        """What servers said."""
+        return self._events.popleft() if self._events else None
+
+    def learned(self) -> list[ServerReflexiveLearned]:
+        """All that is known."""
+        return [
+            ServerReflexiveLearned(query.base, query.mapped, query.server)
+            for query in self._queries.values()
+            if query.mapped is not None
+        ]
+
+    def take_learned(self) -> list[ServerReflexiveLearned]:
+        """What was learned since the last call."""
+        new, self._new = self._new, []
+        return new
+
+    @property
+    def finished(self) -> bool:
+        """Whether every server was asked from every base, or has had its time."""
+        return bool(self._bases) and not self._unresolved and all(query.settled for query in self._queries.values())
+
+    def take_finished(self) -> bool:
+        """True once, when it has become finished."""
+        if self._finished_told or not self.finished:
+            return False
+        self._finished_told = True
+        return True
+
+    # Inside
+
+    def _ask(self, base: TransportAddress, server: TransportAddress, now: float) -> None:
+        if base.family == server.family:
+            self._queries[base, server] = _Query(base, server, due_at=now)
+
+    def _work(self, now: float) -> None:
+        for query in self._queries.values():
+            if query.transaction is not None:
+                self._settle(query, query.transaction, now)
+            if query.transaction is None and query.due_at is not None and query.due_at <= now:
+                self._begin(query, now)
+
+    def _begin(self, query: _Query, now: float) -> None:
+        """Ask when the host's budget allows (RFC 8445 §14.2)."""
+        if query.slot_at is None:
+            query.slot_at = self._pacer.reserve(now)
+        if query.slot_at > now:
+            return
+        query.slot_at = query.due_at = None
+        transaction_id = stun.new_transaction_id(self._entropy)
+        # RFC 8445 §5.1.1.2: without authentication.
+        request = stun.encode(stun.Method.BINDING, stun.MessageClass.REQUEST, transaction_id, [])
+        query.transaction = stun.Transaction(request, now=now, policy=stun.RetransmissionPolicy(rto=self._config.rto))
+        self._settle(query, query.transaction, now)
+
+    def _settle(self, query: _Query, transaction: stun.Transaction, now: float) -> None:
+        while (data := transaction.poll_transmit()) is not None:
+            self._actions.append(Transmit(Path(query.base, query.server), data))
+        outcome = transaction.outcome
+        if outcome is None:
+            return
+        query.transaction = None
+        query.settled = True
+        query.due_at = now + _REFRESH * self._entropy.jitter.uniform(0.9, 1.1)
+        mapped = None
+        if isinstance(outcome, stun.TransactionSucceeded):
+            mapped = outcome.response.get(stun.Attribute.XOR_MAPPED_ADDRESS)
+        if isinstance(mapped, TransportAddress):
+            if mapped != query.mapped:
+                query.mapped = mapped
+                learned = ServerReflexiveLearned(query.base, mapped, query.server)
+                self._new.append(learned)
+                self._events.append(learned)
+            return
+        reason = "malformed"
+        if isinstance(outcome, stun.TransactionRejected):
+            reason = f"error_{outcome.error.code}"
+        elif isinstance(outcome, stun.TransactionFailed):
+            reason = outcome.reason.value
+        self._events.append(ServerUnanswered(query.base, query.server, reason))

@@ -1,0 +1,33 @@
+"""Trio's side of sessions: nodes, peer connections, data channels, and what joins them to signaling.
+
+This room sits between the pure rooms below and the services above; it may import Trio, `net`, `peer` and `signaling`.
+"""
+
+from __future__ import annotations
+
+from edgeice.transport.broker import broker_config, is_plain_and_remote
+from edgeice.transport.channel import ChannelPort, DataChannel
+from edgeice.transport.ice import IceTransport
+from edgeice.transport.node import Node, NodeConfig, open_node
+from edgeice.transport.peer import ConnectionFailedError, PeerConnection, Progress
+from edgeice.transport.pump import SignalMachine, SignalPump, WallClock
+from edgeice.transport.signaled import SIGNAL_PROTOCOL, SignaledConnection
+
+__all__ = [
+    "SIGNAL_PROTOCOL",
+    "ChannelPort",
+    "ConnectionFailedError",
+    "DataChannel",
+    "IceTransport",
+    "Node",
+    "NodeConfig",
+    "PeerConnection",
+    "Progress",
+    "SignalMachine",
+    "SignalPump",
+    "SignaledConnection",
+    "WallClock",
+    "broker_config",
+    "is_plain_and_remote",
+    "open_node",
+]

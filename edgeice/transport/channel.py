@@ -1,0 +1,137 @@
+"""A data channel with Trio's manners."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+import trio
+
+__all__ = ["ChannelPort", "DataChannel"]
+
+#: `send` waits while more than this many bytes of a channel are unsent.
+HIGH_WATER = 1 << 20
+
+
+class ChannelPort(Protocol):
+    """The session behind a channel, as the channel needs it."""
+
+    def send(self, channel_id: int, data: bytes | str) -> None:
+        """Queue a message."""
+
+    def buffered_amount(self, channel_id: int) -> int:
+        """Bytes queued and not sent yet."""
+
+    def close(self, channel_id: int) -> None:
+        """Close the channel when what is queued is out."""
+
+
+class DataChannel:
+    """One data channel: whole messages, text as `str` and binary as `bytes`.
+
+    What the peer sent and nobody received yet counts against the session's receive window, so a reader that stops
+    stops its session's sender in the end, and no memory grows without bound.  Services that share a session use
+    credit on top (`edgeice.services.credit`).
+    """
+
+    def __init__(self, channel_id: int, label: str, protocol: str, port: ChannelPort) -> None:
+        self.channel_id = channel_id
+        self.label = label
+        self.protocol = protocol
+        self._port = port
+        self._inbox: deque[bytes | str] = deque()
+        self._wake = trio.Event()
+        self._drained = trio.Event()
+        self._ended: type[Exception] | None = None
+        self._closing = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._ended is not None or self._closing
+
+    async def send(self, data: bytes | str) -> None:
+        """Queue one message; waits while much is buffered.
+
+        Raises:
+            trio.ClosedResourceError: This side closed the channel.
+            trio.BrokenResourceError: The channel or its session is gone.
+        """
+        await trio.lowlevel.checkpoint()
+        self._check()
+        while self._port.buffered_amount(self.channel_id) > HIGH_WATER:
+            self._drained = trio.Event()
+            await self._drained.wait()
+            self._check()
+        self._port.send(self.channel_id, data)
+
+    def send_nowait(self, data: bytes | str) -> None:
+        """Queue one message without waiting; raises as `send` does."""
+        self._check()
+        self._port.send(self.channel_id, data)
+
+    async def receive(self) -> bytes | str:
+        """The next message.
+
+        Raises:
+            trio.EndOfChannel: The peer closed the channel, and everything before that was received.
+            trio.ClosedResourceError: This side closed the channel.
+            trio.BrokenResourceError: The session broke.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self._inbox:
+            if self._closing:
+                raise trio.ClosedResourceError
+            if self._ended is not None:
+                raise self._ended
+            self._wake = trio.Event()
+            await self._wake.wait()
+        return self._inbox.popleft()
+
+    def __aiter__(self) -> DataChannel:
+        return self
+
+    async def __anext__(self) -> bytes | str:
+        try:
+            return await self.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+    async def aclose(self) -> None:
+        """Close the channel; what was sent before still goes out.  Does nothing on a closed one."""
+        self.abort()
+        await trio.lowlevel.checkpoint()
+
+    def abort(self) -> None:
+        """Close without a checkpoint, as `aclose` does."""
+        if not self.closed:
+            self._closing = True
+            self._port.close(self.channel_id)
+            self._wake.set()
+            self._drained.set()
+
+    # From the connection
+
+    def deliver(self, data: bytes | str) -> None:
+        """A message came."""
+        self._inbox.append(data)
+        self._wake.set()
+
+    def drained(self) -> None:
+        """Little is buffered now."""
+        self._drained.set()
+
+    def ended(self, *, abrupt: bool) -> None:
+        """The channel is gone."""
+        if self._ended is None:
+            self._ended = trio.BrokenResourceError if abrupt else trio.EndOfChannel
+        self._wake.set()
+        self._drained.set()
+
+    # Inside
+
+    def _check(self) -> None:
+        if self._closing:
+            raise trio.ClosedResourceError
+        if self._ended is not None:
+            raise trio.BrokenResourceError

@@ -1,0 +1,135 @@
+"""ICE alone with Trio's manners: datagrams over the best candidate pair, secured by whoever uses it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import trio
+
+from edgeice.ice import IceCredentials, RemoteParameters
+from edgeice.net import Driver
+from edgeice.peer import (
+    CandidateGathered,
+    CandidatesEnded,
+    ConnectionEnded,
+    ConnectionState,
+    DatagramReceived,
+    Endpoint,
+    IceConnection,
+    PathChanged,
+)
+from edgeice.sansio import Event
+from edgeice.transport.peer import ConnectionFailedError
+
+__all__ = ["IceTransport"]
+
+#: Datagrams kept for a reader that is slow; newer ones are dropped, as on a network.
+RECEIVE_LIMIT = 1024
+
+
+class IceTransport:
+    """A session of plain datagrams.  Made by `Node.ice_transport`.
+
+    Give the peer `ufrag`, `pwd` and what `candidates` yields (an empty string is the last), by a signaling of your
+    own; call `set_remote` and `add_candidate` with the peer's; then `wait_connected`, `send`, `receive`.
+    """
+
+    def __init__(self, connection: IceConnection, endpoint: Endpoint, driver: Driver) -> None:
+        self._connection = connection
+        self._endpoint = endpoint
+        self._driver = driver
+        self._remote_ufrag = ""
+        self._candidates_send, self.candidates = trio.open_memory_channel[str](math.inf)
+        self._received_send, self._received = trio.open_memory_channel[bytes](RECEIVE_LIMIT)
+        self._connected = trio.Event()
+        self._ended: ConnectionEnded | None = None
+        driver.attach(connection, self._on_event)
+        lines, ended = connection.local_candidates(now=trio.current_time())
+        for line in lines:
+            self._candidates_send.send_nowait(line)
+        if ended:
+            self._candidates_send.send_nowait("")
+
+    @property
+    def ufrag(self) -> str:
+        """This side's username fragment."""
+        return self._connection.credentials.ufrag
+
+    @property
+    def pwd(self) -> str:
+        """This side's password."""
+        return self._connection.credentials.pwd
+
+    @property
+    def path(self) -> PathChanged:
+        """The candidate pair that carries data."""
+        return self._connection.pathways.current
+
+    def set_remote(self, ufrag: str, pwd: str, *, lite: bool = False) -> None:
+        """Take the peer's credentials; raises DecodeError if they are none."""
+        self._remote_ufrag = ufrag
+        parameters = RemoteParameters(credentials=IceCredentials(ufrag, pwd), lite=lite)
+        self._connection.set_remote(parameters, now=trio.current_time())
+        self._touch()
+
+    def add_candidate(self, line: str) -> None:
+        """Take a candidate line of the peer; an empty one is the last.  What cannot be used is ignored."""
+        if line:
+            self._connection.add_remote_candidate(line, self._remote_ufrag, now=trio.current_time())
+        else:
+            self._connection.end_of_candidates(self._remote_ufrag, now=trio.current_time())
+        self._touch()
+
+    async def wait_connected(self) -> None:
+        """Wait for a path; raises ConnectionFailedError if there is none."""
+        await self._connected.wait()
+        if self._ended is not None:
+            raise ConnectionFailedError(self._ended)
+
+    async def send(self, data: bytes) -> None:
+        """Send one datagram, which may be lost.
+
+        Raises trio.ClosedResourceError after the end and LocalProtocolError while no path carries data.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._ended is not None:
+            raise trio.ClosedResourceError
+        self._connection.send(data)
+        self._touch()
+
+    async def receive(self) -> bytes:
+        """The next datagram; raises trio.EndOfChannel after the end."""
+        return await self._received.receive()
+
+    def close(self) -> None:
+        """End the session."""
+        self._connection.close(now=trio.current_time())
+        self._touch()
+
+    def _touch(self) -> None:
+        self._driver.touch(self._connection)
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case DatagramReceived():
+                # At the bound the newest is lost, as a full socket buffer would lose it.
+                with contextlib.suppress(trio.WouldBlock):
+                    self._received_send.send_nowait(event.data)
+            case CandidateGathered():
+                self._candidates_send.send_nowait(event.candidate)
+            case CandidatesEnded():
+                self._candidates_send.send_nowait("")
+            case ConnectionEnded():
+                self._end(event)
+            case _:
+                if self._connection.state is ConnectionState.CONNECTED:
+                    self._connected.set()
+
+    def _end(self, event: ConnectionEnded) -> None:
+        self._ended = event
+        self._candidates_send.close()
+        self._received_send.close()
+        self._endpoint.release(self._connection)
+        self._driver.detach(self._connection)
+        self._connected.set()

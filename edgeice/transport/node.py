@@ -1,0 +1,160 @@
+"""The host's side of all sessions: sockets opened and closed as its interfaces come and go."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from edgeice.addresses import Base
+from edgeice.dtls import Certificate
+from edgeice.ice import IceConfig, Role
+from edgeice.net import Driver, InterfaceMonitor, InterfacePolicy, Snapshot, delta, usable_addresses
+from edgeice.peer import Endpoint, EndpointConfig
+from edgeice.sansio import Entropy, Event
+from edgeice.settings import IceSection
+from edgeice.trace import Record, Tracer, ignore
+from edgeice.transport.ice import IceTransport
+from edgeice.transport.peer import PeerConnection, Progress
+
+__all__ = ["Node", "NodeConfig", "open_node"]
+
+
+def _unwatched(_progress: Progress) -> None:
+    """What a connection without a watcher tells."""
+
+
+@attrs.frozen(kw_only=True)
+class NodeConfig:
+    """Which addresses a node uses, and the servers that it asks."""
+
+    #: Loopback addresses to use, for demonstrations and tests.
+    loopback: tuple[str, ...] = ()
+    #: Use the addresses of the host's interfaces.
+    interfaces: bool = True
+    policy: InterfacePolicy = attrs.field(factory=InterfacePolicy)
+    #: STUN servers, `stun:HOST[:PORT]`.
+    stun: tuple[str, ...] = ()
+    ice: IceConfig = attrs.field(factory=IceConfig)
+
+    @classmethod
+    def from_section(cls, section: IceSection) -> NodeConfig:
+        """From the `[ice]` section of a configuration file."""
+        return cls(
+            loopback=section.loopback,
+            interfaces=section.interfaces,
+            policy=InterfacePolicy(exclude=section.exclude, include=section.include),
+            stun=section.stun,
+            ice=IceConfig(allow_loopback=bool(section.loopback)),
+        )
+
+
+class Node:
+    """The bases of one process, and the sessions on them.  Made by `open_node`."""
+
+    def __init__(self, config: NodeConfig, entropy: Entropy, tracer: Tracer) -> None:
+        self._config = config
+        self._tracer = tracer
+        self._endpoint = Endpoint(EndpointConfig(ice=config.ice, stun=config.stun), entropy=entropy, tracer=tracer)
+        self._driver = Driver(self._endpoint, on_router_event=self._hear, tracer=tracer)
+        self._snapshot = Snapshot()
+
+    @property
+    def bases(self) -> list[Base]:
+        """The open bases."""
+        return self._driver.bases
+
+    def connection(
+        self,
+        certificate: Certificate | None = None,
+        watch: Callable[[Progress], None] = _unwatched,
+        *,
+        offerer: bool = False,
+    ) -> PeerConnection:
+        """Begin a session with data channels.
+
+        Args:
+            certificate: The DTLS certificate; a fresh one by default.
+            watch: Hears candidates, states and paths.
+            offerer: This side makes the offer, and so controls ICE (RFC 8445 §6.1.1).
+        """
+        role = Role.CONTROLLING if offerer else Role.CONTROLLED
+        connection = self._endpoint.connect(certificate or Certificate.generate(), role, now=trio.current_time())
+        self._driver.touch(self._endpoint)
+        return PeerConnection(connection, self._endpoint, self._driver, watch)
+
+    def ice_transport(self, *, controlling: bool) -> IceTransport:
+        """Begin a session of plain datagrams."""
+        role = Role.CONTROLLING if controlling else Role.CONTROLLED
+        connection = self._endpoint.connect_raw(role, now=trio.current_time())
+        self._driver.touch(self._endpoint)
+        return IceTransport(connection, self._endpoint, self._driver)
+
+    def reconfigure(self, config: NodeConfig) -> None:
+        """Use other addresses from now on; sockets of those that are gone are closed first."""
+        self._config = config
+        self._settle()
+
+    def drops(self) -> dict[str, int]:
+        """Input that was dropped outside of sessions, by layer and reason."""
+        counters = {"net": self._driver.counters, "endpoint": self._endpoint.drops}
+        return {
+            f"{layer}.{reason}": count
+            for layer, counter in counters.items()
+            for reason, count in counter.snapshot().items()
+        }
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep bases in step with interfaces until canceled."""
+        with InterfaceMonitor() as monitor:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._driver.run)
+                self._snapshot = await monitor.read()
+                self._settle()
+                task_status.started()
+                while True:
+                    snapshot = await monitor.changed()
+                    for reason in delta(self._snapshot, snapshot):
+                        self._tracer(Record(trio.current_time(), "net", "interfaces", {"reason": reason}))
+                    self._snapshot = snapshot
+                    self._settle()
+
+    # Inside
+
+    def _settle(self) -> None:
+        wanted = [(ip, "") for ip in self._config.loopback]
+        if self._config.interfaces:
+            wanted += usable_addresses(self._snapshot, self._config.policy)
+        open_now = {(base.address.ip, base.interface): base for base in self._driver.bases}
+        for key, base in open_now.items():
+            if key not in wanted:
+                self._driver.close_base(base.address)
+        for ip, interface in wanted:
+            if (ip, interface) not in open_now:
+                try:
+                    self._driver.open_base(ip, interface)
+                except OSError as error:
+                    # Gone again since the kernel told of it; what replaces it is told next.
+                    self._tracer(
+                        Record(trio.current_time(), "net", "base_failed", {"address": ip, "reason": str(error)})
+                    )
+
+    def _hear(self, event: Event) -> None:
+        self._tracer(Record(trio.current_time(), "endpoint", type(event).__name__, attrs.asdict(event)))  # type: ignore[arg-type]  # events are attrs classes
+
+
+@asynccontextmanager
+async def open_node(config: NodeConfig, entropy: Entropy | None = None, tracer: Tracer = ignore) -> AsyncIterator[Node]:
+    """A node with its sockets open; on exit all of them are closed, and so are its sessions.
+
+    Raises OSError where the kernel refuses netlink or sockets.
+    """
+    node = Node(config, entropy or Entropy(), tracer)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.run)
+        try:
+            yield node
+        finally:
+            nursery.cancel_scope.cancel()
