@@ -35,6 +35,8 @@ _MIN_FRAGMENT = 512
 #: As many (stream, SSN) pairs as one FORWARD-TSN names.
 _MAX_SKIPPED = 256
 _MISSING_REPORTS = 3  # RFC 9260 §7.2.4
+#: A window below this may be too small for the next chunk: the peer may have to drop what probes it.
+_CLOSED_WINDOW = 1500
 _EVER = math.inf
 
 
@@ -142,6 +144,8 @@ class Sender:
             The chunks, and whether new data is among them.
         """
         chunks: list[bytes] = []
+        if not self._lost and not (fresh and self.queue.queued):
+            return chunks, False
         if self._lost:
             room = self._fill_lost(chunks, room, now)
         sent_new = False
@@ -406,7 +410,7 @@ class Sender:
 
         It does not while the peer keeps answering probes of its closed window (RFC 9260 §6.1 rule A).
         """
-        counts = not (self._heard and not self.peer_rwnd)
+        counts = not (self._heard and self.peer_rwnd < _CLOSED_WINDOW)
         self._heard = False
         self.congestion.on_timeout(now=now)
         self.rtt.back_off()

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from edgeice.sansio import Entropy, Event
 from edgeice.sctp import DataChannels, MessageReceived, SctpConfig
+from edgeice.sctp.chunks import COMMON_HEADER, DATA_HEADER, encode_packet, split_chunks
+from edgeice.sctp.crc32c import crc32c
 
 E = TypeVar("E", bound=Event)
 
@@ -19,7 +21,7 @@ class Link:
     A run that takes too many steps fails: two machines that keep each other busy are a bug.
     """
 
-    def __init__(  # noqa: PLR0917 - a test names what it needs
+    def __init__(
         self,
         config: SctpConfig | None = None,
         *,
@@ -114,3 +116,28 @@ class Link:
         """Data that one end received."""
         received = self.of(side, MessageReceived)
         return [event.data for event in received if channel_id is None or event.channel_id == channel_id]
+
+
+def forge(target: DataChannels, *chunks: bytes, tag: int | None = None, good: bool = True) -> bytes:
+    """A packet for `target` with its tag or another, and a right or wrong checksum."""
+    association = target._association
+    own = association._handshake.local_tag if tag is None else tag
+    header = COMMON_HEADER.pack(5000, 5000, own)
+    packet = encode_packet(header, b"".join(chunks), crc32c(header + bytes(4)))
+    return packet if good else packet[:8] + bytes(4) + packet[12:]
+
+
+def data_chunk(tsn: int, payload: bytes, *, stream_id: int = 0, ssn: int = 0, ppid: int = 53, flags: int = 3) -> bytes:
+    """A DATA chunk with its padding."""
+    head = DATA_HEADER.pack(0, flags, 16 + len(payload), tsn & 0xFFFFFFFF, stream_id, ssn, ppid)
+    return head + payload + bytes(-len(payload) % 4)
+
+
+def kinds(packet: bytes) -> list[int]:
+    """Types of the chunks in a packet."""
+    return [span[0] for span in split_chunks(packet)]
+
+
+def values(packet: bytes, kind: int) -> list[bytes]:
+    """Values of the chunks of one type in a packet."""
+    return [packet[start:end] for each, _flags, start, end in split_chunks(packet) if each == kind]
