@@ -13,9 +13,9 @@ from edgeice.sctp.chunks import DATA_HEADER, ForwardTsn, Sack
 from edgeice.sctp.congestion import CongestionControl
 from edgeice.sctp.rto import RttEstimator
 from edgeice.sctp.serial import MASK32, unwrap32
-from edgeice.sctp.streams import OutMessage, SendQueue
+from edgeice.sctp.streams import OutChunk, OutMessage, SendQueue
 
-__all__ = ["OutChunk", "Sender"]
+__all__ = ["Sender"]
 
 _DATA = 0
 _END = 0x01
@@ -24,6 +24,7 @@ _UNORDERED = 0x04
 #: Please acknowledge at once (RFC 9260 §3.3.1): the window is used up.
 _IMMEDIATE = 0x08
 
+# What became of a chunk (`OutChunk.state`).
 _IN_FLIGHT = 0
 _ACKED = 1
 _LOST = 2
@@ -38,26 +39,6 @@ _MISSING_REPORTS = 3  # RFC 9260 §7.2.4
 #: A window below this may be too small for the next chunk: the peer may have to drop what probes it.
 _CLOSED_WINDOW = 1500
 _EVER = math.inf
-
-
-class OutChunk:
-    """A DATA chunk that was sent and is not cumulatively acknowledged."""
-
-    __slots__ = ("fast", "message", "misses", "sent_at", "size", "state", "transmits", "tsn", "wire")
-
-    def __init__(self, tsn: int, size: int, wire: bytes, message: OutMessage, sent_at: float) -> None:
-        self.tsn = tsn
-        #: User data, which windows count.
-        self.size = size
-        #: The chunk with header and padding.
-        self.wire = wire
-        self.message = message
-        self.sent_at = sent_at
-        self.transmits = 1
-        self.misses = 0
-        #: Fast retransmission is granted once (RFC 9260 §7.2.4).
-        self.fast = False
-        self.state = _IN_FLIGHT
 
 
 class Sender:

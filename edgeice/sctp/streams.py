@@ -11,7 +11,7 @@ from collections import deque
 
 from edgeice.sctp.serial import MASK16
 
-__all__ = ["OutMessage", "OutStream", "SendQueue"]
+__all__ = ["OutChunk", "OutMessage", "OutStream", "SendQueue"]
 
 
 class OutMessage:
@@ -60,6 +60,27 @@ class OutMessage:
         #: TSNs of its fragments that were sent.
         self.first_tsn = 0
         self.last_tsn = -1
+
+
+class OutChunk:
+    """A DATA chunk that was sent and is not cumulatively acknowledged."""
+
+    __slots__ = ("fast", "message", "misses", "sent_at", "size", "state", "transmits", "tsn", "wire")
+
+    def __init__(self, tsn: int, size: int, wire: bytes, message: OutMessage, sent_at: float) -> None:
+        self.tsn = tsn
+        #: User data, which windows count.
+        self.size = size
+        #: The chunk with header and padding.
+        self.wire = wire
+        self.message = message
+        self.sent_at = sent_at
+        self.transmits = 1
+        self.misses = 0
+        #: Fast retransmission is granted once (RFC 9260 §7.2.4).
+        self.fast = False
+        #: In flight at first; the sender's.
+        self.state = 0
 
 
 class OutStream:
