@@ -166,7 +166,7 @@ class Checklist:
         return next((pair for pair in self if pair.is_valid and pair.consent is not None), None)
 
     def keep(self, wanted: Callable[[CandidatePair], bool]) -> list[CandidatePair]:
-        """Empty the queue and drop all pairs but the wanted ones, which is what nomination does; gives what was dropped."""
+        """Empty the queue and drop all pairs but the wanted ones, as nomination does; gives what was dropped."""
         self._triggered.clear()
         dropped = [pair for pair in self._pairs.values() if not wanted(pair)]
         for pair in dropped:

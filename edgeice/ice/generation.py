@@ -8,25 +8,25 @@ from typing import Final
 import attrs
 
 from edgeice.addresses import Base, Path, TransportAddress
-from edgeice.ice.candidate import Candidate, CandidateType, local_foundation
+from edgeice.ice.candidate import Candidate, CandidateType
 from edgeice.ice.checklist import Checklist
 from edgeice.ice.checks import Check, Retransmission, encode_check
 from edgeice.ice.config import DEFAULT_PACING, RemoteParameters, Role
 from edgeice.ice.consent import Consent
 from edgeice.ice.credentials import IceCredentials
-from edgeice.ice.destinations import refused_destination, usable_local
+from edgeice.ice.destinations import refused_destination
 from edgeice.ice.events import (
     ConsentExpired,
     FailureVerdict,
-    LocalCandidateGathered,
     LocalCandidatesEnded,
     PairNominated,
-    PairReport,
 )
+from edgeice.ice.locals import LocalCandidates
 from edgeice.ice.nomination import Nomination
 from edgeice.ice.pair import CandidatePair, PairInput, PairState
 from edgeice.ice.priority import LocalPreferences, candidate_priority
 from edgeice.ice.shared import Shared
+from edgeice.ice.verdict import explain_failure
 from edgeice.stun import Attribute, AuthenticatedMessage, ErrorCode
 
 __all__ = ["Generation"]
@@ -51,6 +51,7 @@ class Generation:
     It acts on its own deadlines in `work`; what may be sent when is the session's to pace.
 
     Attributes:
+        locals: This side's candidates.
         selected: The nominated pair; None before, and after its base or consent is lost.
         completed: A pair was nominated once: no other will be (RFC 8445 §8.1.1).
         heard: Paths on which an authenticated message of the peer arrived.
@@ -65,11 +66,7 @@ class Generation:
         self.heard: dict[Path, None] = {}
         self.checklist = Checklist(role=shared.role, limit=shared.config.max_pairs, drops=shared.drops)
         self._shared = shared
-        self._preferences = preferences
-        #: Host candidates by base; only these are paired (RFC 8445 §6.1.2.4).
-        self._hosts: dict[TransportAddress, Candidate] = {}
-        #: All local candidates by (address, base).
-        self._locals: dict[tuple[TransportAddress, TransportAddress], Candidate] = {}
+        self.locals = LocalCandidates(shared, local.ufrag, preferences)
         self._remotes: dict[TransportAddress, Candidate] = {}
         self._local_ended = False
         self._remote_ended = False
@@ -82,59 +79,23 @@ class Generation:
 
     # Candidates
 
-    def base_added(self, base: Base, *, now: float) -> None:
+    def base_added(self, base: Base) -> None:
         """Make a host candidate, unless this side said that it has no more."""
-        address = base.address
-        if self._local_ended or self.completed or address in self._hosts:
+        if self._local_ended or self.completed:
             return
-        if not usable_local(address, allow_loopback=self._shared.config.allow_loopback):
-            return
-        preference = self._preferences.allocate(base)
-        if preference is None:
-            self._shared.drops.count("local_candidates_full")
-            return
-        candidate = self._make_local(CandidateType.HOST, address, address, None, preference)
+        candidate = self.locals.add_host(base)
         if candidate is not None:
-            self._hosts[address] = candidate
-            for remote in list(self._remotes.values()):
+            for remote in self._remotes.values():
                 self.checklist.add(candidate, remote)
 
     def add_server_reflexive(self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress) -> None:
         """Make a server-reflexive candidate; it is conveyed and never paired (RFC 8445 §6.1.2.4)."""
-        host = self._hosts.get(base)
-        # RFC 8445 §5.1.3: the same address with the same base is redundant.
-        if host is None or self._local_ended or self.completed or (mapped, base) in self._locals:
-            return
-        self._make_local(CandidateType.SERVER_REFLEXIVE, mapped, base, server, host.priority >> 8 & 0xFFFF)
-
-    def _make_local(
-        self,
-        kind: CandidateType,
-        address: TransportAddress,
-        base: TransportAddress,
-        server: TransportAddress | None,
-        preference: int,
-    ) -> Candidate | None:
-        shared = self._shared
-        if len(self._locals) >= shared.config.max_local_candidates:
-            shared.drops.count("local_candidates_full")
-            return None
-        candidate = Candidate(
-            local_foundation(shared.salt, kind, base, server),
-            candidate_priority(kind, preference),
-            address,
-            kind,
-            related=None if kind is CandidateType.HOST else base,
-            base=base,
-        )
-        self._locals[address, base] = candidate
-        shared.emit(LocalCandidateGathered(candidate, self.local.ufrag))
-        return candidate
+        if not self._local_ended and not self.completed:
+            self.locals.add_server_reflexive(base, mapped, server)
 
     def base_removed(self, address: TransportAddress) -> None:
         """Drop everything that the base carried."""
-        self._hosts.pop(address, None)
-        self._locals = {key: candidate for key, candidate in self._locals.items() if key[1] != address}
+        self.locals.remove(address)
         for pair in [pair for pair in self.checklist if pair.path.local == address]:
             self.checklist.remove(pair)
             self._forget_checks(pair)
@@ -149,11 +110,6 @@ class Generation:
         if not self._local_ended:
             self._local_ended = True
             self._shared.emit(LocalCandidatesEnded(self.local.ufrag))
-
-    @property
-    def has_bases(self) -> bool:
-        """Whether there is any host candidate."""
-        return bool(self._hosts)
 
     def set_remote(self, remote: RemoteParameters, *, now: float) -> None:
         """Take the peer's parameters; checks begin, and early ones are acted on."""
@@ -187,7 +143,7 @@ class Generation:
         if not self._has_room():
             return
         self._remotes[candidate.address] = candidate
-        for host in self._hosts.values():
+        for host in self.locals:
             self.checklist.add(host, candidate)
 
     def _has_room(self) -> bool:
@@ -230,7 +186,7 @@ class Generation:
         """RFC 8445 §7.3.1.3-7.3.1.5: learn a candidate, trigger a check, note a nomination."""
         pair = self.checklist.get(path.local, path.remote)
         if pair is None:
-            if self.completed or (host := self._hosts.get(path.local)) is None:
+            if self.completed or (host := self.locals.host(path.local)) is None:
                 return
             remote = self._remotes.get(path.remote) or self._learn_remote(path.remote, priority)
             pair = self.checklist.add(host, remote) if remote is not None else None
@@ -348,7 +304,7 @@ class Generation:
     def _succeed(self, pair: CandidatePair, mapped: TransportAddress, check: Check, now: float) -> None:
         """RFC 8445 §7.2.5.3: the pair is valid."""
         shared = self._shared
-        pair.valid_local = self._find_mapped(pair, mapped, check.priority)
+        pair.valid_local = self.locals.mapped(pair.local, mapped, check.priority)
         pair.apply(PairInput.SUCCESS)
         self.checklist.untrigger(pair)
         self.checklist.unfreeze(pair.foundation)
@@ -364,20 +320,6 @@ class Generation:
             pair.nominated_by_peer and shared.role is Role.CONTROLLED
         ):
             self._select(pair)
-
-    def _find_mapped(self, pair: CandidatePair, mapped: TransportAddress, priority: int) -> Candidate:
-        """The local candidate that the peer saw, perhaps a new peer-reflexive one (RFC 8445 §7.2.5.3.1)."""
-        base = pair.path.local
-        if mapped == base:
-            return pair.local
-        found = self._locals.get((mapped, base))
-        if found is not None:
-            return found
-        foundation = local_foundation(self._shared.salt, CandidateType.PEER_REFLEXIVE, base, None)
-        candidate = Candidate(foundation, priority, mapped, CandidateType.PEER_REFLEXIVE, related=base, base=base)
-        if len(self._locals) < self._shared.config.max_local_candidates:
-            self._locals[mapped, base] = candidate
-        return candidate
 
     def receive_error(self, message: AuthenticatedMessage, path: Path, *, now: float) -> Role | None:
         """Act on an authenticated error response; gives the role that this side must take after a conflict."""
@@ -549,38 +491,9 @@ class Generation:
 
     def verdict(self, *, now: float) -> FailureVerdict:
         """Why there is no path."""
-        reports = tuple(
-            PairReport(
-                pair.local.type,
-                pair.local.address,
-                pair.remote.type,
-                pair.remote.address,
-                pair.state,
-                pair.result,
-                pair.requests_sent,
-                pair.requests_received,
-                pair.responses_received,
-                pair.rtt,
-            )
-            for pair in self.checklist
-        )
-        return FailureVerdict(
-            self._reason(reports),
+        return explain_failure(
+            self.locals.counts(),
+            Counter(each.type for each in self._remotes.values()),
+            self.checklist,
             now - self._started_at,
-            Counter(candidate.type for candidate in self._locals.values()),
-            Counter(candidate.type for candidate in self._remotes.values()),
-            reports,
         )
-
-    def _reason(self, reports: tuple[PairReport, ...]) -> str:
-        if not self._hosts:
-            return "no_local_candidates"
-        if not self._remotes:
-            return "no_remote_candidates"
-        if not reports:
-            return "no_pairs"
-        if not any(report.requests_received or report.responses_received for report in reports):
-            return "silence"
-        if not any(report.responses_received for report in reports):
-            return "one_way"
-        return "checks_failed"

@@ -142,7 +142,7 @@ class IceSession:
         """A base can be used: it becomes a host candidate of the generations that still gather."""
         self._bases[base.address] = base
         for generation in self._active():
-            generation.base_added(base, now=now)
+            generation.base_added(base)
         self._settle(now)
 
     def base_removed(self, address: TransportAddress, *, now: float) -> None:
@@ -173,7 +173,7 @@ class IceSession:
         """No more local candidates come of their own.  Without any base this is not the end: one may come back."""
         self._gathered = True
         for generation in self._active():
-            if generation.has_bases:
+            if generation.locals:
                 generation.end_of_local_candidates()
         self._settle(now)
 
@@ -226,10 +226,10 @@ class IceSession:
         number = self._newest.number + 1
         self._pending = Generation(self._shared, number, generate_credentials(self._shared.entropy), self._preferences)
         for base in self._bases.values():
-            self._pending.base_added(base, now=now)
+            self._pending.base_added(base)
         for (base_address, mapped), server in self._reflexive.items():
             self._pending.add_server_reflexive(base_address, mapped, server)
-        if self._gathered and self._pending.has_bases:
+        if self._gathered and self._pending.locals:
             self._pending.end_of_local_candidates()
         self._settle(now)
         return self._pending.local

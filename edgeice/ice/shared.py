@@ -28,7 +28,10 @@ def _events() -> BoundedQueue[Event]:
 
 @attrs.define(eq=False, kw_only=True)
 class Shared:
-    """Configuration, role, and where output goes.  A full queue drops the newest item; an owner that drains cannot see it."""
+    """Configuration, role, and where output goes.
+
+    A full queue drops the newest item; an owner that drains never sees one.
+    """
 
     config: IceConfig
     entropy: Entropy

@@ -66,6 +66,14 @@ class IceTransport:
         """The candidate pair that carries data."""
         return self._connection.pathways.current
 
+    def candidates_so_far(self) -> list[str]:
+        """Candidate lines that nobody took from `candidates` yet, without waiting for more."""
+        lines: list[str] = []
+        with contextlib.suppress(trio.WouldBlock):
+            while True:
+                lines.append(self.candidates.receive_nowait())
+        return lines
+
     def set_remote(self, ufrag: str, pwd: str, *, lite: bool = False) -> None:
         """Take the peer's credentials; raises DecodeError if they are none."""
         self._remote_ufrag = ufrag

@@ -40,6 +40,11 @@ class NodeConfig:
     ice: IceConfig = attrs.field(factory=IceConfig)
 
     @classmethod
+    def loopback_only(cls) -> NodeConfig:
+        """127.0.0.1 and nothing else: for demonstrations and tests."""
+        return cls(loopback=("127.0.0.1",), interfaces=False, ice=IceConfig(allow_loopback=True))
+
+    @classmethod
     def from_section(cls, section: IceSection) -> NodeConfig:
         """From the `[ice]` section of a configuration file."""
         return cls(

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from edgeice import sctp
-from edgeice.errors import EdgeIceError, LocalProtocolError
+from edgeice.errors import EdgeIceError
 from edgeice.net import Driver
 from edgeice.peer import (
     CandidateGathered,

@@ -189,9 +189,7 @@ class MqttClient:
         if item.error is not None:
             raise item.error
 
-    def post(
-        self, topic: str, payload: bytes, *, retain: bool = False, expiry: int | None = None
-    ) -> None:
+    def post(self, topic: str, payload: bytes, *, retain: bool = False, expiry: int | None = None) -> None:
         """Publish with QoS 1 in the order of calling, without waiting; for what its sender repeats or can do without.
 
         A message that is never acknowledged, refused, expired or too many is counted in `drops`.

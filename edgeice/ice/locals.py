@@ -1,0 +1,108 @@
+"""The local candidates of one generation (RFC 8445 §5.1.1, §5.1.3)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from edgeice.addresses import Base, TransportAddress
+from edgeice.ice.candidate import Candidate, CandidateType, local_foundation
+from edgeice.ice.destinations import usable_local
+from edgeice.ice.events import LocalCandidateGathered
+from edgeice.ice.priority import LocalPreferences, candidate_priority
+from edgeice.ice.shared import Shared
+
+__all__ = ["LocalCandidates"]
+
+
+class LocalCandidates:
+    """Makes candidates of bases, and knows which one an address belongs to.
+
+    At the limit no further ones are made, which is counted.
+    """
+
+    def __init__(self, shared: Shared, ufrag: str, preferences: LocalPreferences) -> None:
+        self._shared = shared
+        self._ufrag = ufrag
+        self._preferences = preferences
+        #: Host candidates by base; only these are paired (RFC 8445 §6.1.2.4).
+        self._hosts: dict[TransportAddress, Candidate] = {}
+        #: All by (address, base).
+        self._all: dict[tuple[TransportAddress, TransportAddress], Candidate] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._hosts)
+
+    def __iter__(self) -> Iterator[Candidate]:
+        """The host candidates."""
+        return iter(list(self._hosts.values()))
+
+    def host(self, base: TransportAddress) -> Candidate | None:
+        """The host candidate of a base."""
+        return self._hosts.get(base)
+
+    def counts(self) -> Counter[CandidateType]:
+        """How many there are of each type."""
+        return Counter(candidate.type for candidate in self._all.values())
+
+    def add_host(self, base: Base) -> Candidate | None:
+        """The host candidate of a new base; None if there is none to be made."""
+        address = base.address
+        if address in self._hosts or not usable_local(address, allow_loopback=self._shared.config.allow_loopback):
+            return None
+        preference = self._preferences.allocate(base)
+        if preference is None:
+            self._shared.drops.count("local_candidates_full")
+            return None
+        candidate = self._make(
+            CandidateType.HOST, address, address, None, candidate_priority(CandidateType.HOST, preference)
+        )
+        if candidate is not None:
+            self._hosts[address] = candidate
+            self._shared.emit(LocalCandidateGathered(candidate, self._ufrag))
+        return candidate
+
+    def add_server_reflexive(self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress) -> None:
+        """A server-reflexive candidate, unless it is redundant: same address, same base (RFC 8445 §5.1.3)."""
+        host = self._hosts.get(base)
+        if host is None or (mapped, base) in self._all:
+            return
+        kind = CandidateType.SERVER_REFLEXIVE
+        priority = candidate_priority(kind, host.priority >> 8 & 0xFFFF)
+        candidate = self._make(kind, mapped, base, server, priority)
+        if candidate is not None:
+            self._shared.emit(LocalCandidateGathered(candidate, self._ufrag))
+
+    def mapped(self, host: Candidate, mapped: TransportAddress, priority: int) -> Candidate:
+        """The candidate that the peer saw, perhaps a new peer-reflexive one (RFC 8445 §7.2.5.3.1)."""
+        base = host.address
+        if mapped == base:
+            return host
+        found = self._all.get((mapped, base))
+        if found is not None:
+            return found
+        # At the limit this one check goes without a record of its own.
+        return self._make(CandidateType.PEER_REFLEXIVE, mapped, base, None, priority) or host
+
+    def remove(self, base: TransportAddress) -> None:
+        """Drop all candidates of a base."""
+        self._hosts.pop(base, None)
+        self._all = {key: candidate for key, candidate in self._all.items() if key[1] != base}
+
+    def _make(
+        self,
+        kind: CandidateType,
+        address: TransportAddress,
+        base: TransportAddress,
+        server: TransportAddress | None,
+        priority: int,
+    ) -> Candidate | None:
+        shared = self._shared
+        if len(self._all) >= shared.config.max_local_candidates:
+            shared.drops.count("local_candidates_full")
+            return None
+        foundation = local_foundation(shared.salt, kind, base, server)
+        related = None if kind is CandidateType.HOST else base
+        candidate = Candidate(foundation, priority, address, kind, related=related, base=base)
+        self._all[address, base] = candidate
+        return candidate
