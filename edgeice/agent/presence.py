@@ -194,7 +194,7 @@ class Presence:
     async def _announce(self, scope: trio.CancelScope) -> None:
         """Subscribe, look at the own retained `info`, publish `info`, then `status` (§1)."""
         with scope:
-            self._retained, self._retained_came = None, trio.Event()
+            self._forget_retained()
             try:
                 result = await self.client.subscribe(
                     self._topics.rx_filter(self._party), self._status_topic, self._info_topic
@@ -222,6 +222,9 @@ class Presence:
             await self._publish_status()
             self._announced = True
             self._log.info("announced", epoch=self._epoch, state=self._state)
+
+    def _forget_retained(self) -> None:
+        self._retained, self._retained_came = None, trio.Event()
 
     async def _publish_status(self) -> None:
         payload = self._status.publish(Status(self._state, self._epoch), now=trio.current_time())

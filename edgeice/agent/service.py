@@ -39,7 +39,6 @@ from edgeice.signaling import (
     PrivateKey,
     PublishInfo,
     SignalAction,
-    State,
     TopicKind,
     Topics,
     sign_audit,

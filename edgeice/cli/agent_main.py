@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgeice import __version__
+from edgeice.cli.groups import first_of
 from edgeice.errors import ConfigError
 
 __all__ = ["main"]
@@ -133,11 +134,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     try:
         trio.run(serve)
-    except* ConfigError as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+    except BaseExceptionGroup as group:
+        raise first_of(group, ConfigError) or group from None
     return 0
 
 

@@ -15,6 +15,7 @@ import attrs
 import click
 import trio
 
+from edgeice.cli.groups import first_of
 from edgeice.errors import ConfigError, EdgeIceError
 from edgeice.files import read_secret, replace_file
 from edgeice.operator.config import OperatorConfig, config_folder, load_config
@@ -48,6 +49,7 @@ class Options:
 
 
 def load_options(path: str | None) -> OperatorConfig:
+    """The configuration in `path`, or in the operator's folder; raises ConfigError."""
     return load_config(Path(path) if path else config_folder(os.environ) / "operator.toml")
 
 
@@ -85,14 +87,12 @@ def reporting(*, as_json: bool) -> Iterator[None]:
     """Turn what is raised into one message and the right exit code."""
     try:
         yield
-    except* (EdgeIceError, KeyboardInterrupt) as group:
-        fail(_first(group), as_json=as_json)
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    except (EdgeIceError, KeyboardInterrupt) as error:
+        fail(error, as_json=as_json)
+    except BaseExceptionGroup as group:
+        if (first := first_of(group, EdgeIceError, KeyboardInterrupt)) is None:
+            raise
+        fail(first, as_json=as_json)
 
 
 def fail(error: BaseException, *, as_json: bool) -> NoReturn:
@@ -198,12 +198,17 @@ async def device_session(
             watch=on_step,
             timeout=options.timeout,
         ) as session:
-            yield session
+            try:
+                yield session
+            except* (trio.BrokenResourceError, trio.ClosedResourceError):
+                # A service lost its channel, and the session knows why.
+                raise session.ended_error() from None
     finally:
         line.clear()
 
 
 def load_known(path: Path) -> KnownDevices:
+    """Read the accepted device keys; a file that does not exist holds none.  Raises ConfigError."""
     try:
         return KnownDevices(path.read_text(encoding="utf-8"), source=str(path))
     except FileNotFoundError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
@@ -27,7 +26,7 @@ Examples:
 @click.option("--config", metavar="FILE", help="operator.toml to use instead of the one in ~/.config/edgeice.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds for the broker.")
-def command(config: str | None, as_json: bool, timeout: float) -> None:  # noqa: FBT001  # click passes flags so
+def command(config: str | None, as_json: bool, timeout: float) -> None:
     """List the devices of the fleet, with what each says of itself and whether its key is known."""
     with reporting(as_json=as_json):
         settings = load_options(config)

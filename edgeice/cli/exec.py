@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import click
 import trio
@@ -10,7 +11,7 @@ import trio
 from edgeice.cli.common import Options, device_session, run, session_options
 from edgeice.cli.stdio import read_input, write_output
 from edgeice.operator.session import Session
-from edgeice.services import EXEC_PROTOCOL, STDERR, ExecClient, ExitStatus, open_exec
+from edgeice.services import EXEC_PROTOCOL, STDERR, ExecClient, ExitStatus, ServiceError, open_exec
 
 __all__ = ["command"]
 
@@ -59,6 +60,8 @@ async def _run(session: Session, argv: tuple[str, ...], *, collect: bool) -> tup
 
 
 async def _feed(process: ExecClient) -> None:
-    while data := await read_input(_CHUNK):
-        await process.write(data)
-    await process.send_eof()
+    # A process that ended needs no more input; whoever reads its output is told why.
+    with suppress(trio.BrokenResourceError, ServiceError):
+        while data := await read_input(_CHUNK):
+            await process.write(data)
+        await process.send_eof()

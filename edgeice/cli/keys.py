@@ -72,7 +72,7 @@ def init(fleet: str, operator: str, broker: str, key: str | None) -> None:
 @command.command()
 @click.option("--config", metavar="FILE", help="operator.toml to use.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def show(config: str | None, as_json: bool) -> None:  # noqa: FBT001  # click passes flags so
+def show(config: str | None, as_json: bool) -> None:
     """Show your public key and its fingerprint."""
     with reporting(as_json=as_json):
         settings = load_options(config)

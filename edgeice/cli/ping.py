@@ -68,7 +68,11 @@ async def _ping(session: Session, options: Options, paths: list[str], how: tuple
                     _tell(options, {"seq": sent, "lost": True}, f"seq={sent} no answer yet")
                 else:
                     times.append(milliseconds)
-                    facts = {"seq": sent, "ms": round(milliseconds, 3), "path": paths[-1] if paths else None}
+                    facts: dict[str, object] = {
+                        "seq": sent,
+                        "ms": round(milliseconds, 3),
+                        "path": paths[-1] if paths else None,
+                    }
                     _tell(
                         options,
                         facts,

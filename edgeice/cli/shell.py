@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 
 import click
 import trio
@@ -12,7 +13,7 @@ import trio
 from edgeice.cli.common import Options, device_session, run, session_options
 from edgeice.cli.stdio import raw_terminal, read_input, terminal_size, write_output
 from edgeice.operator.session import Session
-from edgeice.services import SHELL_PROTOCOL, ShellClient, open_shell
+from edgeice.services import SHELL_PROTOCOL, ExitStatus, ServiceError, ShellClient, open_shell
 
 __all__ = ["EscapeFilter", "command"]
 
@@ -80,6 +81,7 @@ def command(options: Options, device: str) -> None:
 async def _run(session: Session) -> int:
     columns, rows = terminal_size()
     channel = await session.open(SHELL_PROTOCOL)
+    status: ExitStatus | None = None
     async with open_shell(channel, os.environ.get("TERM", "dumb"), columns, rows) as shell:
         with raw_terminal():
             async with trio.open_nursery() as nursery:
@@ -89,28 +91,30 @@ async def _run(session: Session) -> int:
                     write_output(data)
                 status = await shell.wait()
                 nursery.cancel_scope.cancel()
-                return status.as_code()
-        # Only the escape gets here.
-        print(f"\r\nedgeice: disconnected from {session.device.name}", file=sys.stderr)
+    if status is None:  # the person left by the escape
+        print(f"\nedgeice: disconnected from {session.device.name}", file=sys.stderr)
         return 0
+    return status.as_code()
 
 
 async def _type(shell: ShellClient, scope: trio.CancelScope) -> None:
     escapes = EscapeFilter(on=sys.stdin.isatty())
-    while data := await read_input(_CHUNK):
-        keys, wish = escapes.feed(data)
-        if keys:
-            await shell.write(keys)
-        if wish == "disconnect":
-            scope.cancel()
-            return
-        if wish == "help":
-            write_output(b"\r\n~.  disconnect\r\n~~  send a tilde\r\n~?  this list\r\n")
-    if not sys.stdin.isatty():
-        await shell.write(b"\x04")  # end of input is Ctrl-D to a terminal
+    # A shell that ended takes no more keys; whoever reads its output is told why.
+    with suppress(trio.BrokenResourceError, ServiceError):
+        while data := await read_input(_CHUNK):
+            keys, wish = escapes.feed(data)
+            if keys:
+                await shell.write(keys)
+            if wish == "disconnect":
+                scope.cancel()
+                return
+            if wish == "help":
+                write_output(b"\r\n~.  disconnect\r\n~~  send a tilde\r\n~?  this list\r\n")
+        if not sys.stdin.isatty():
+            await shell.write(b"\x04")  # end of input is Ctrl-D to a terminal
 
 
 async def _follow_size(shell: ShellClient) -> None:
-    with trio.open_signal_receiver(signal.SIGWINCH) as changes:
+    with trio.open_signal_receiver(signal.SIGWINCH) as changes, suppress(trio.BrokenResourceError, ServiceError):
         async for _ in changes:
             await shell.resize(*terminal_size())

@@ -37,10 +37,10 @@ def device_filters(root: str, fleet: str) -> tuple[str, ...]:
     return f"{root}/{fleet}/d/+/{TopicKind.STATUS}", f"{root}/{fleet}/d/+/{TopicKind.INFO}"
 
 
-async def list_devices(link: BrokerLink, timeout: float) -> list[DeviceEntry]:
+async def list_devices(link: BrokerLink, patience: float) -> list[DeviceEntry]:
     """All devices that ever announced themselves, by name; documents that do not verify are left out."""
     entries: dict[Party, DeviceEntry] = {}
-    with trio.move_on_after(timeout):
+    with trio.move_on_after(patience):
         while True:
             with trio.move_on_after(_QUIET) as quiet:
                 _take(entries, link, await link.messages.receive())

@@ -89,9 +89,9 @@ class BrokerLink:
 
 @asynccontextmanager
 async def open_broker(
-    config: OperatorConfig, entropy: Entropy, filters: tuple[str, ...], timeout: float
+    config: OperatorConfig, entropy: Entropy, filters: tuple[str, ...], patience: float
 ) -> AsyncIterator[BrokerLink]:
-    """Connect and subscribe; raises UnreachableError or RefusedError with one line for people."""
+    """Connect and subscribe within `patience` seconds; raises UnreachableError or RefusedError with one line for people."""
     party = Party.operator(config.fleet, config.operator)
     broker = broker_config(config.broker, party, client_suffix=entropy.token_bytes(6).hex())
     client = MqttClient(broker, will=lambda: None, entropy=entropy)
@@ -100,11 +100,11 @@ async def open_broker(
         nursery.start_soon(client.run)
         nursery.start_soon(link.run)
         try:
-            with trio.move_on_after(timeout) as scope:
+            with trio.move_on_after(patience) as scope:
                 await link.wait_ready()
             if scope.cancelled_caught:
                 raise UnreachableError(
-                    "broker", f"the broker {broker.host}:{broker.port} did not answer in {timeout:g} s"
+                    "broker", f"the broker {broker.host}:{broker.port} did not answer in {patience:g} s"
                 )
             yield link
         finally:

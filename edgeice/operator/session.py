@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -73,6 +74,7 @@ class Session:
         link: BrokerLink,
         connector: Connector,
         node: Node,
+        *,
         device: Party,
         confirm: ConfirmKey,
         watch: Watcher,
@@ -94,6 +96,8 @@ class Session:
         self._step = "device"
         self._bye = ""
         self._had_path = False
+        self._patience = math.inf
+        self._attempt = trio.CancelScope()
 
     @property
     def peer(self) -> PeerConnection:
@@ -115,20 +119,21 @@ class Session:
         """Why the session is over, for a service that lost its channel."""
         return self._ended_error()
 
-    async def connect(self, nursery: trio.Nursery, timeout: float) -> None:
-        """Reach the device; raises OperatorError that names the step that failed and what was tried."""
+    async def connect(self, nursery: trio.Nursery, patience: float) -> None:
+        """Reach the device within `patience` seconds, those of a person's decision aside; raises OperatorError that names the step that failed and what was tried."""
         self._nursery = nursery
         nursery.start_soon(self._pump.run)
         nursery.start_soon(self._read)
         self._say("device", f"looking for {self.device}")
         self._connector.start(now=trio.current_time())
         self._pump.touch()
-        with trio.move_on_after(timeout) as scope:
+        self._patience = patience
+        with trio.move_on_after(patience) as self._attempt:
             await self._established.wait()
         if self._failure is not None:
             raise self._failure
-        if scope.cancelled_caught:
-            raise self._timeout_error(timeout)
+        if self._attempt.cancelled_caught:
+            raise self._timeout_error(patience)
         nursery.start_soon(self._run_signal_channel)
 
     def close(self) -> None:
@@ -211,7 +216,10 @@ class Session:
         self._connector.offer(self._signaled.describe_first(), now=trio.current_time(), wall=_wall())
 
     async def _ask(self, event: DeviceKeyPresented) -> None:
-        if await self._confirm(event.device, event.key):
+        self._attempt.deadline = math.inf  # people may take their time
+        accepted = await self._confirm(event.device, event.key)
+        self._attempt.deadline = trio.current_time() + self._patience
+        if accepted:
             self._connector.accept_key(event.key)
         else:
             self._connector.close(ByeCode.DONE, wall=_wall())
@@ -301,7 +309,7 @@ class Session:
             detail,
         )
 
-    def _timeout_error(self, timeout: float) -> OperatorError:
+    def _timeout_error(self, patience: float) -> OperatorError:
         said = {
             "device": f"{self.device.name} did not show itself",
             "offer": f"{self.device.name} did not answer: it may be away, or may not know your key"
@@ -310,7 +318,7 @@ class Session:
             "securing": "a path was found, but DTLS or SCTP did not come up on it",
         }
         message = said.get(self._step, self._step)
-        return UnreachableError(self._step, f"{message} (waited {timeout:g} s)", self._tried())
+        return UnreachableError(self._step, f"{message} (waited {patience:g} s)", self._tried())
 
     def _tried(self) -> dict[str, object]:
         if self._signaled is None:
@@ -338,7 +346,7 @@ async def open_session(
     want: tuple[str, ...],
     confirm: ConfirmKey,
     watch: Watcher,
-    timeout: float = 10.0,
+    timeout: float = 10.0,  # noqa: ASYNC109  # bounds the way to the session, not the scope
     entropy: Entropy | None = None,
 ) -> AsyncIterator[Session]:
     """A session with a device, for as long as the scope lasts.
@@ -371,7 +379,15 @@ async def open_session(
         open_node(NodeConfig.from_section(config.ice), entropy) as node,
         trio.open_nursery() as nursery,
     ):
-        session = Session(link, connector, node, party, confirm, watch, key.public.fingerprint)
+        session = Session(
+            link,
+            connector,
+            node,
+            device=party,
+            confirm=confirm,
+            watch=watch,
+            fingerprint=key.public.fingerprint,
+        )
         try:
             await session.connect(nursery, timeout)
             yield session

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import attrs
 import trio
@@ -198,7 +198,7 @@ class AgentProcess:
         self._log = device.folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> AgentProcess:
+    def __enter__(self) -> Self:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.device.command("run"), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment()

@@ -80,5 +80,7 @@ async def test_check_says_what_the_agent_would_do(fleet: Fleet) -> None:
     assert facts["device"] == "home/d/pi"
     assert facts["key"] == fleet.device.key.fingerprint
     assert facts["services"] == ["shell", "exec", "ping"]
-    assert facts["operators"] == [{"operator": "alice", "key": fleet.operator.key.fingerprint, "can": ["shell", "exec"]}]
+    assert facts["operators"] == [
+        {"operator": "alice", "key": fleet.operator.key.fingerprint, "can": ["shell", "exec"]}
+    ]
     assert facts["warnings"] == []
