@@ -9,6 +9,7 @@ import difflib
 import tomllib
 import types
 import typing
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -17,7 +18,9 @@ import attrs
 
 from edgeice.errors import ConfigError
 
-__all__ = ["NAME", "BrokerSection", "IceSection", "load_toml", "structure"]
+__all__ = ["NAME", "BrokerSection", "IceSection", "broker_address", "load_toml", "structure"]
+
+_SCHEMES = {"mqtt": 1883, "mqtts": 8883}
 
 
 C = TypeVar("C")
@@ -28,12 +31,30 @@ NAME = attrs.validators.matches_re(r"[A-Za-z0-9._-]{1,64}")
 _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 
+def broker_address(url: str) -> tuple[str, int, bool]:
+    """Host, port and whether TLS is spoken; raises ValueError that says what is expected."""
+    parts = urllib.parse.urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in _SCHEMES or not parts.hostname or port == -1 or parts.path not in ("", "/"):
+        raise ValueError(f"url: {url!r} should be mqtts://HOST[:PORT] or, on loopback, mqtt://HOST[:PORT]")
+    if parts.username or parts.password:
+        raise ValueError("url: user name and password belong in broker.username and broker.password_file")
+    return parts.hostname, port or _SCHEMES[parts.scheme], parts.scheme == "mqtts"
+
+
+def _check_broker_url(_instance: object, _attribute: attrs.Attribute[str], value: str) -> None:
+    broker_address(value)
+
+
 @attrs.frozen(kw_only=True)
 class BrokerSection:
     """[broker]: where the device is reached."""
 
     #: `mqtts://HOST[:8883]` or, on loopback or a trusted network only, `mqtt://HOST[:1883]`.
-    url: str
+    url: str = attrs.field(validator=_check_broker_url)
     #: User name at the broker; empty for `FLEET/d/DEVICE`.
     username: str = ""
     #: File with the password; read at start, mode 0600.
@@ -64,12 +85,12 @@ class IceSection:
     include: tuple[str, ...] = ()
 
 
-def load_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; raises ConfigError that names file and line."""
+def load_toml(path: Path, *, made_by: str) -> dict[str, Any]:
+    """Read a TOML file; raises ConfigError that names file and line, or the command that makes the file."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; `edgeice-agent init` writes one") from None
+        raise ConfigError(f"{path}: no such file; `{made_by}` writes one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     try:

@@ -74,6 +74,6 @@ class AgentConfig:
 
 def load_config(path: Path) -> AgentConfig:
     """Read and check a configuration file; raises ConfigError.  Defaults that are paths start at its folder too."""
-    config = structure(AgentConfig, load_toml(path), file=path)
+    config = structure(AgentConfig, load_toml(path, made_by="edgeice-agent init"), file=path)
     defaults = {name: path.parent / getattr(config, name) for name in ("key", "trust", "state", "socket")}
     return attrs.evolve(config, **defaults)

@@ -11,7 +11,7 @@ import trio
 from edgeice.agent.log import Log
 from edgeice.agent.state import EpochFile
 from edgeice.errors import DecodeError
-from edgeice.sansio import Entropy
+from edgeice.sansio import DropCounter, Entropy
 from edgeice.signaling import (
     EpochKeeper,
     Info,
@@ -23,6 +23,7 @@ from edgeice.signaling import (
     Topic,
     TopicKind,
     Topics,
+    open_info,
     own_retained_epoch,
     sign_info,
 )
@@ -41,6 +42,9 @@ __all__ = ["InfoFields", "Presence"]
 
 #: How long the own retained `info` is waited for after SUBACK, seconds (§1).
 _RETAINED_WAIT: Final = 0.5
+
+#: Least time between repairs of the own `info`, seconds.
+_REPAIR_INTERVAL: Final = 5.0
 
 #: Makes the changing part of the birth document: given epoch, the whole Info.
 InfoFields = Callable[[int], Info]
@@ -93,6 +97,12 @@ class Presence:
         self._retained_came = trio.Event()
         self._scope = trio.CancelScope()
         self._wake = trio.Event()
+        #: What was published last as `info`, and what stands there as far as was heard.
+        self._own_info = b""
+        self._seen_info = b""
+        self._info_spoiled = trio.Event()
+        #: Messages on the own topics that are not what the device published, by reason.
+        self.drops = DropCounter()
         self.client = MqttClient(broker, will=self._make_will, entropy=entropy)
         self._status_topic = topics.of(TopicKind.STATUS, party)
         self._info_topic = topics.of(TopicKind.INFO, party)
@@ -111,6 +121,7 @@ class Presence:
         """Stay connected until canceled or `leave`."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._repair_status)
+            nursery.start_soon(self._repair_info)
             nursery.start_soon(self._hear, nursery)
             await self.client.run()
             nursery.cancel_scope.cancel()
@@ -141,7 +152,8 @@ class Presence:
 
     def _signed_info(self) -> bytes:
         # iat is for the operator's eyes; a wrong clock cannot hide the device (§5).
-        return sign_info(self._party, self._make_info(self._epoch), self._key, iat=int(time.time()))
+        self._own_info = sign_info(self._party, self._make_info(self._epoch), self._key, iat=int(time.time()))
+        return self._own_info
 
     def _make_will(self) -> Will:
         self._epoch = self._keeper.next()
@@ -177,10 +189,12 @@ class Presence:
         if topic.kind is TopicKind.RX and topic.sender is not None:
             self._on_message(topic.sender, message.payload)
         elif topic.kind is TopicKind.INFO:
-            if self._retained is None:
-                self._retained = message.payload
-                self._retained_came.set()
+            self._take_info(message.payload)
         elif topic.kind is TopicKind.STATUS:
+            try:
+                Status.decode(message.payload)
+            except DecodeError as error:
+                self.drops.count(error.reason)
             self._status.receive(message.payload, now=trio.current_time())
             self._wake.set()
 
@@ -188,8 +202,21 @@ class Presence:
         try:
             return self._topics.parse(text)
         except DecodeError as error:
-            self.client.drops.count(error.reason)
+            self.drops.count(error.reason)
             return None
+
+    def _take_info(self, payload: bytes) -> None:
+        """Hear what stands on the own `info` topic: the own document, or what somebody put over it."""
+        self._seen_info = payload
+        if self._retained is None:
+            self._retained = payload
+            self._retained_came.set()
+        try:
+            if open_info(payload).info.key != self._key.public:
+                raise DecodeError("foreign-info")  # noqa: TRY301  # counted like every other reason
+        except DecodeError as error:
+            self.drops.count(error.reason)
+            self._info_spoiled.set()
 
     async def _announce(self, scope: trio.CancelScope) -> None:
         """Subscribe, look at the own retained `info`, publish `info`, then `status` (§1)."""
@@ -248,3 +275,13 @@ class Presence:
             if payload is not None:
                 self._log.info("status-repaired", state=self._state)
                 await self._publish(self._status_topic, payload, "status")
+
+    async def _repair_info(self) -> None:
+        while True:
+            await self._info_spoiled.wait()
+            # Time for the rest of a burst, and for the echo of what was published meanwhile.
+            await trio.sleep(_REPAIR_INTERVAL)
+            self._info_spoiled = trio.Event()
+            if self._announced and self._seen_info != self._own_info:
+                self._log.warning("info-repaired")
+                await self.publish_info()

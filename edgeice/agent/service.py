@@ -69,7 +69,14 @@ class Agent:
     """One device.  Everything that can be wrong with files is said by `load`, as ConfigError, before anything runs."""
 
     def __init__(
-        self, config: AgentConfig, path: Path, key: PrivateKey, trust: AuthorizedOperators, log: Log, entropy: Entropy
+        self,
+        config: AgentConfig,
+        path: Path,
+        *,
+        key: PrivateKey,
+        trust: AuthorizedOperators,
+        log: Log,
+        entropy: Entropy,
     ) -> None:
         self._config = config
         self._path = path
@@ -113,7 +120,7 @@ class Agent:
         trust = load_trust(config.trust)
         for refused in trust.refused:
             log.error("trust-line-refused", reason=refused)
-        return cls(config, path, load_key(config.key), trust, log, entropy or Entropy())
+        return cls(config, path, key=load_key(config.key), trust=trust, log=log, entropy=entropy or Entropy())
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until SIGTERM or SIGINT, or until canceled; sessions get `bye`, presence `off`."""
@@ -143,6 +150,7 @@ class Agent:
         """What the agent knows of itself."""
         drops = {f"signaling.{reason}": count for reason, count in self._signaling.drops.snapshot().items()}
         drops |= {f"mqtt.{reason}": count for reason, count in self._presence.client.drops.snapshot().items()}
+        drops |= {f"presence.{reason}": count for reason, count in self._presence.drops.snapshot().items()}
         drops |= self._node.drops() | self._sessions.drops.snapshot()
         return {
             "version": __version__,
@@ -185,8 +193,7 @@ class Agent:
         self._signaling.set_draining(draining=True)
         self._sessions.end_all(ByeCode.SHUTDOWN, "the agent stops")
         with trio.move_on_after(3):
-            while self._sessions.active:
-                await trio.sleep(0.01)
+            await self._sessions.wait_idle()
         await self._presence.leave()
 
     def _make_sessions(self) -> Sessions:

@@ -107,6 +107,7 @@ class Sessions:
         self._sessions: dict[SessionId, _Session] = {}
         self._nursery: trio.Nursery | None = None
         self._pump: SignalPump | None = None
+        self._idle = trio.lowlevel.ParkingLot()
         #: Input dropped by sessions that are over, by layer and reason.
         self.drops = DropCounter()
 
@@ -155,6 +156,11 @@ class Sessions:
         self._flush()
         for session in list(self._sessions.values()):
             session.signaled.peer.abort()
+
+    async def wait_idle(self) -> None:
+        """Wait until no session is left."""
+        while self._sessions:
+            await self._idle.park()
 
     @property
     def active(self) -> int:
@@ -267,6 +273,8 @@ class Sessions:
         seconds = round(trio.current_time() - session.opened_at, 1)
         self._log.info("ended", operator=session.id.peer.name, sid=session.id.sid, why=why, seconds=seconds)
         self._tell("ended", session.id, why=why)
+        if not self._sessions:
+            self._idle.unpark_all()
 
 
 def describe_path(path: PathChanged) -> str | None:

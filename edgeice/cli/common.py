@@ -26,6 +26,7 @@ from edgeice.signaling import KnownDevices, Party, PrivateKey, PublicKey
 
 __all__ = [
     "Options",
+    "SessionCommand",
     "device_session",
     "fail",
     "load_known",
@@ -53,6 +54,16 @@ def load_options(path: str | None) -> OperatorConfig:
     return load_config(Path(path) if path else config_folder(os.environ) / "operator.toml")
 
 
+class SessionCommand(click.Command):
+    """A command with `session_options`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take a bare `--accept-key` for what it is: click would take the next word, the device, for its value."""
+        end = args.index("--") if "--" in args else len(args)
+        own = ["--accept-key=" if word == "--accept-key" else word for word in args[:end]]
+        return super().parse_args(ctx, own + args[end:])
+
+
 def session_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that reach a device; the command gets one `Options`."""
 
@@ -69,8 +80,6 @@ def session_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds to reach the device."),
         click.option(
             "--accept-key",
-            is_flag=False,
-            flag_value="",
             metavar="[SHA256:…]",
             help="At first contact accept the key that is shown, or only the one given (write --accept-key=SHA256:…).",
         ),

@@ -8,7 +8,7 @@ from contextlib import suppress
 import click
 import trio
 
-from edgeice.cli.common import Options, device_session, run, session_options
+from edgeice.cli.common import Options, SessionCommand, device_session, run, session_options
 from edgeice.cli.stdio import read_input, write_output
 from edgeice.operator.session import Session
 from edgeice.services import EXEC_PROTOCOL, STDERR, ExecClient, ExitStatus, ServiceError, open_exec
@@ -20,6 +20,7 @@ _CHUNK = 16 * 1024 - 1
 
 @click.command(
     "exec",
+    cls=SessionCommand,
     context_settings={"ignore_unknown_options": True},
     epilog="""\b
 Examples:

@@ -8,7 +8,7 @@ import statistics
 import click
 import trio
 
-from edgeice.cli.common import Options, device_session, run, session_options
+from edgeice.cli.common import Options, SessionCommand, device_session, run, session_options
 from edgeice.operator.session import Session, Step
 from edgeice.services import PING_PROTOCOL, PingClient
 
@@ -17,6 +17,7 @@ __all__ = ["command"]
 
 @click.command(
     "ping",
+    cls=SessionCommand,
     epilog="""\b
 Examples:
   edgeice ping pi17

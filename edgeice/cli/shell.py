@@ -10,10 +10,10 @@ from contextlib import suppress
 import click
 import trio
 
-from edgeice.cli.common import Options, device_session, run, session_options
+from edgeice.cli.common import Options, SessionCommand, device_session, run, session_options
 from edgeice.cli.stdio import raw_terminal, read_input, terminal_size, write_output
 from edgeice.operator.session import Session
-from edgeice.services import SHELL_PROTOCOL, ExitStatus, ServiceError, ShellClient, open_shell
+from edgeice.services import SHELL_PROTOCOL, ServiceError, ShellClient, open_shell
 
 __all__ = ["EscapeFilter", "command"]
 
@@ -57,6 +57,7 @@ class EscapeFilter:
 
 @click.command(
     "shell",
+    cls=SessionCommand,
     epilog="""\b
 Examples:
   edgeice shell pi17
@@ -81,23 +82,22 @@ def command(options: Options, device: str) -> None:
 async def _run(session: Session) -> int:
     columns, rows = terminal_size()
     channel = await session.open(SHELL_PROTOCOL)
-    status: ExitStatus | None = None
+    left = trio.Event()
     async with open_shell(channel, os.environ.get("TERM", "dumb"), columns, rows) as shell:
         with raw_terminal():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_type, shell, nursery.cancel_scope)
+                nursery.start_soon(_type, shell, left, nursery.cancel_scope)
                 nursery.start_soon(_follow_size, shell)
                 while data := await shell.read():
                     write_output(data)
-                status = await shell.wait()
                 nursery.cancel_scope.cancel()
-    if status is None:  # the person left by the escape
-        print(f"\nedgeice: disconnected from {session.device.name}", file=sys.stderr)
-        return 0
-    return status.as_code()
+        if not left.is_set():
+            return (await shell.wait()).as_code()
+    print(f"\nedgeice: disconnected from {session.device.name}", file=sys.stderr)
+    return 0
 
 
-async def _type(shell: ShellClient, scope: trio.CancelScope) -> None:
+async def _type(shell: ShellClient, left: trio.Event, scope: trio.CancelScope) -> None:
     escapes = EscapeFilter(on=sys.stdin.isatty())
     # A shell that ended takes no more keys; whoever reads its output is told why.
     with suppress(trio.BrokenResourceError, ServiceError):
@@ -106,6 +106,7 @@ async def _type(shell: ShellClient, scope: trio.CancelScope) -> None:
             if keys:
                 await shell.write(keys)
             if wish == "disconnect":
+                left.set()
                 scope.cancel()
                 return
             if wish == "help":

@@ -36,7 +36,7 @@ def config_folder(environment: Mapping[str, str]) -> Path:
 
 def load_config(path: Path) -> OperatorConfig:
     """Read and check a configuration file; raises ConfigError.  Paths start at its folder, `~` is the home folder."""
-    config = structure(OperatorConfig, load_toml(path), file=path)
+    config = structure(OperatorConfig, load_toml(path, made_by="edgeice keys init"), file=path)
     return attrs.evolve(
         config,
         key=_placed(path, config.key),

@@ -91,7 +91,7 @@ class BrokerLink:
 async def open_broker(
     config: OperatorConfig, entropy: Entropy, filters: tuple[str, ...], patience: float
 ) -> AsyncIterator[BrokerLink]:
-    """Connect and subscribe within `patience` seconds; raises UnreachableError or RefusedError with one line for people."""
+    """Connect and subscribe within `patience` seconds; raises UnreachableError or RefusedError."""
     party = Party.operator(config.fleet, config.operator)
     broker = broker_config(config.broker, party, client_suffix=entropy.token_bytes(6).hex())
     client = MqttClient(broker, will=lambda: None, entropy=entropy)

@@ -120,7 +120,12 @@ class Session:
         return self._ended_error()
 
     async def connect(self, nursery: trio.Nursery, patience: float) -> None:
-        """Reach the device within `patience` seconds, those of a person's decision aside; raises OperatorError that names the step that failed and what was tried."""
+        """Reach the device; raises OperatorError that names the step that failed and what was tried.
+
+        Args:
+            nursery: Where the session's tasks run.
+            patience: Seconds, those aside in which a person decides about the key.
+        """
         self._nursery = nursery
         nursery.start_soon(self._pump.run)
         nursery.start_soon(self._read)

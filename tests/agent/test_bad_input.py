@@ -74,9 +74,7 @@ async def test_a_changed_device_key_is_refused(fleet: Fleet, newcomer: Operator,
     done = await edgeice(*exec_true(newcomer, *accept))
     assert done.code == 4
     line = one_line(done)
-    assert line.startswith(
-        f"edgeice: the key of home/d/pi has changed: it now shows {fleet.device.key.fingerprint}."
-    )
+    assert line.startswith(f"edgeice: the key of home/d/pi has changed: it now shows {fleet.device.key.fingerprint}.")
     assert "known_devices" in line
 
 
@@ -262,7 +260,9 @@ def edited(device: Device, old: str, new: str) -> None:
     [
         pytest.param("[ice]", "[ice]\nstunn = []", "unknown key ice.stunn; did you mean ice.stun?", id="unknown"),
         pytest.param("device =", "devise =", "unknown key devise; did you mean device?", id="mistyped"),
-        pytest.param("interfaces = false", "interfaces = 0", "ice.interfaces: expected true or false, not 0", id="type"),
+        pytest.param(
+            "interfaces = false", "interfaces = 0", "ice.interfaces: expected true or false, not 0", id="type"
+        ),
         pytest.param("[ice]", "[ice", "not valid TOML", id="toml"),
         pytest.param("mqtt://", "http://", "should be mqtts://HOST[:PORT]", id="url"),
     ],
@@ -360,7 +360,9 @@ async def test_garbage_on_every_topic_is_counted_and_nobody_dies(tmp_path: Path)
             await publish(broker, [(rx, each, False) for each in garbage])
             await publish(broker, [(device.topic("info"), each, True) for each in garbage[1:]])
             await publish(broker, [(device.topic("status"), each, True) for each in garbage[1:]])
-            await publish(broker, [(device.topic(f"rx/{'x' * 65}"), b"long", False), (device.topic("rx/ü"), b"", False)])
+            await publish(
+                broker, [(device.topic(f"rx/{'x' * 65}"), b"long", False), (device.topic("rx/ü"), b"", False)]
+            )
             with trio.fail_after(10):
                 while True:
                     drops = (await agent.status())["drops"]
