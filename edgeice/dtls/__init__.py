@@ -1,7 +1,7 @@
 """DTLS 1.2 between two peers that know each other by certificate fingerprint (RFC 6347, RFC 8122, RFC 8842).
 
 Not supported: DTLS 1.3, DTLS 1.0, renegotiation, session resumption, a server's cookie exchange (its peers have
-passed an ICE check, RFC 6347 §4.2.1), and DTLS-SRTP.
+passed an ICE check, RFC 6347 §4.2.1), and DTLS-SRTP (a profile is agreed on for peers that insist, no media is keyed).
 """
 
 from edgeice.dtls.certificate import Certificate

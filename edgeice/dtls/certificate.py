@@ -79,6 +79,8 @@ def _make_context(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate
     context.set_cipher_list(_CIPHERS)
     context.set_options(_OPTIONS)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    # RFC 5764 §4.1.1.  No media is keyed here, but aiortc gives up data channels too where no profile is agreed on.
+    context.set_tlsext_use_srtp(b"SRTP_AES128_CM_SHA1_80")
     # RFC 8122 §6.2: both sides present a certificate.
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
     try:
