@@ -11,10 +11,10 @@ import trio
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import edgeice  # noqa: E402  # only now is it on the path
-from edgeice import sdp  # noqa: E402
-from edgeice.peer import CandidateGathered, CandidatesEnded, PathChanged, StateChanged  # noqa: E402
-from edgeice.transport import DataChannel, Node, NodeConfig, Progress, open_node  # noqa: E402
+import edgeice  # only now is it on the path
+from edgeice import sdp
+from edgeice.peer import CandidateGathered, CandidatesEnded, PathChanged, StateChanged
+from edgeice.transport import DataChannel, Node, NodeConfig, Progress, open_node
 
 
 def out(**message: Any) -> None:
