@@ -133,6 +133,7 @@ async def test_ten_messages_are_echoed(offerer: str, answerer: str) -> None:
             await a.say(type="message", data=text)
         with trio.fail_after(PATIENCE):
             await a.done.wait()
+            await b.done.wait()  # its pipe may be read later than the echoes
         assert (a.received, b.received) == (MESSAGES, MESSAGES)
         assert (a.errors, b.errors) == ([], [])
         assert [len(peer.states["version"]) for peer in (a, b)] == [1, 1]
