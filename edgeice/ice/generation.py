@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Final
 
 import attrs
@@ -14,7 +13,6 @@ from edgeice.ice.checks import Check, Retransmission, encode_check
 from edgeice.ice.config import DEFAULT_PACING, RemoteParameters, Role
 from edgeice.ice.consent import Consent
 from edgeice.ice.credentials import IceCredentials
-from edgeice.ice.destinations import refused_destination
 from edgeice.ice.events import (
     ConsentExpired,
     FailureVerdict,
@@ -25,6 +23,7 @@ from edgeice.ice.locals import LocalCandidates
 from edgeice.ice.nomination import Nomination
 from edgeice.ice.pair import CandidatePair, PairInput, PairState
 from edgeice.ice.priority import LocalPreferences, candidate_priority
+from edgeice.ice.remotes import RemoteCandidates
 from edgeice.ice.shared import Shared
 from edgeice.ice.verdict import explain_failure
 from edgeice.stun import Attribute, AuthenticatedMessage, ErrorCode
@@ -67,7 +66,7 @@ class Generation:
         self.checklist = Checklist(role=shared.role, limit=shared.config.max_pairs, drops=shared.drops)
         self._shared = shared
         self.locals = LocalCandidates(shared, local.ufrag, preferences)
-        self._remotes: dict[TransportAddress, Candidate] = {}
+        self._remotes = RemoteCandidates(shared)
         self._local_ended = False
         self._remote_ended = False
         self._early: list[_EarlyCheck] = []
@@ -75,7 +74,9 @@ class Generation:
         self._nomination = Nomination(shared.config)
         self._nominating: CandidatePair | None = None
         self._started_at = 0.0
+        #: When patience ends; None before it begins and after.
         self._patience_at: float | None = None
+        self._patience_over = False
 
     # Candidates
 
@@ -85,7 +86,7 @@ class Generation:
             return
         candidate = self.locals.add_host(base)
         if candidate is not None:
-            for remote in self._remotes.values():
+            for remote in self._remotes:
                 self.checklist.add(candidate, remote)
 
     def add_server_reflexive(self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress) -> None:
@@ -123,34 +124,16 @@ class Generation:
 
     def add_remote(self, candidate: Candidate) -> None:
         """Take a signaled candidate and pair it."""
-        shared = self._shared
         if self._remote_ended or self.completed:
-            shared.drops.count("candidate_late")  # RFC 8838 §14
-            return
-        refused = refused_destination(candidate.address, allow_loopback=shared.config.allow_loopback)
-        if refused is not None:
-            shared.drops.count(refused)
-            return
-        if candidate.component != 1:
-            shared.drops.count("candidate_component")
+            self._shared.drops.count("candidate_late")  # RFC 8838 §14
             return
         known = self._remotes.get(candidate.address)
+        if not self._remotes.add(candidate):
+            return
         if known is not None:
-            if known.type is CandidateType.PEER_REFLEXIVE and candidate.type is not CandidateType.PEER_REFLEXIVE:
-                self._remotes[candidate.address] = candidate
-                self.checklist.replace_remote(known, candidate)
-            return
-        if not self._has_room():
-            return
-        self._remotes[candidate.address] = candidate
+            self.checklist.replace_remote(known, candidate)
         for host in self.locals:
             self.checklist.add(host, candidate)
-
-    def _has_room(self) -> bool:
-        if len(self._remotes) >= self._shared.config.max_remote_candidates:
-            self._shared.drops.count("remote_candidates_full")
-            return False
-        return True
 
     def end_of_remote(self) -> None:
         """The peer has no more candidates."""
@@ -188,7 +171,7 @@ class Generation:
         if pair is None:
             if self.completed or (host := self.locals.host(path.local)) is None:
                 return
-            remote = self._remotes.get(path.remote) or self._learn_remote(path.remote, priority)
+            remote = self._remotes.get(path.remote) or self._remotes.learn(path.remote, priority)
             pair = self.checklist.add(host, remote) if remote is not None else None
             if pair is None:
                 return
@@ -207,15 +190,6 @@ class Generation:
             pair.check.silence()
         pair.apply(PairInput.TRIGGER)
         self.checklist.trigger(pair)
-
-    def _learn_remote(self, address: TransportAddress, priority: int) -> Candidate | None:
-        """A peer-reflexive candidate of the peer (RFC 8445 §7.3.1.3)."""
-        if refused_destination(address, allow_loopback=self._shared.config.allow_loopback) or not self._has_room():
-            return None
-        # Its foundation is like no other's.
-        candidate = Candidate(f"prflx{len(self._remotes)}", priority, address, CandidateType.PEER_REFLEXIVE)
-        self._remotes[address] = candidate
-        return candidate
 
     # Own checks
 
@@ -306,7 +280,8 @@ class Generation:
         shared = self._shared
         pair.valid_local = self.locals.mapped(pair.local, mapped, check.priority)
         pair.apply(PairInput.SUCCESS)
-        self.checklist.untrigger(pair)
+        if not pair.nominate_next:
+            self.checklist.untrigger(pair)
         self.checklist.unfreeze(pair.foundation)
         config = shared.config
         if pair.consent is None:
@@ -373,6 +348,8 @@ class Generation:
 
     def work(self, *, now: float) -> None:
         """Act on deadlines: retransmit, give up, keep consent, nominate."""
+        if self._patience_at is not None and self._patience_at <= now:
+            self._patience_at, self._patience_over = None, True
         for check in [check for check in self._checks.values() if check.deadline <= now]:
             self._check_due(check, now)
         for pair in list(self.checklist):
@@ -390,7 +367,7 @@ class Generation:
                     times.append(pair.consent.due_at)
         if self._nomination.deadline is not None and not self.completed and self._nominating is None:
             times.append(self._nomination.deadline)
-        if self._patience_at is not None and self.best_pair is None and not self.completed:
+        if self._patience_at is not None:
             times.append(self._patience_at)
         return min(times, default=None)
 
@@ -401,7 +378,12 @@ class Generation:
         del self._checks[check.transaction_id]
         was_current = check.pair.check is check
         self._drop_check(check)
-        if was_current and not check.silenced:
+        if not was_current or check.silenced:
+            return
+        if check.use_candidate and check.pair.consent is not None and not self.completed:
+            # The path answers other checks, so nominating it was unlucky, not wrong.
+            self.checklist.trigger(check.pair, first=True)
+        else:
             self._fail(check.pair, "timeout", now)
 
     def _drop_check(self, check: Check) -> None:
@@ -443,7 +425,8 @@ class Generation:
             transaction_id = self._shared.entropy.token_bytes(12)
             priority = candidate_priority(CandidateType.PEER_REFLEXIVE, pair.local.priority >> 8 & 0xFFFF)
             consent.sent(transaction_id, self._shared.role, now)
-            self._transmit(pair, self._encode(transaction_id, priority, use_candidate=False))
+            # While a nomination is under way, each request that goes anyhow repeats it.
+            self._transmit(pair, self._encode(transaction_id, priority, use_candidate=pair.nominate_next))
 
     def _renew_consent(self, transaction_id: bytes, path: Path, now: float) -> None:
         for pair in self.checklist:
@@ -476,11 +459,12 @@ class Generation:
         """The pair that data goes by: the selected one, before that the best valid one (RFC 8445 §12.1)."""
         return self.selected if self.completed else self.checklist.best_valid()
 
-    def has_failed(self, *, now: float) -> bool:
+    @property
+    def has_failed(self) -> bool:
         """Whether no path can come any more (RFC 8445 §6.1.2.1, RFC 8838 §8, RFC 8863 §4)."""
-        if self.remote is None or self._patience_at is None or self.best_pair is not None or self.completed:
+        if not self._patience_over or self.completed or self.best_pair is not None:
             return False
-        return now >= self._patience_at and not any(pair.is_open for pair in self.checklist)
+        return not any(pair.is_open for pair in self.checklist)
 
     def set_role(self, role: Role) -> None:
         """The session's role changed."""
@@ -493,7 +477,7 @@ class Generation:
         """Why there is no path."""
         return explain_failure(
             self.locals.counts(),
-            Counter(each.type for each in self._remotes.values()),
+            self._remotes.counts(),
             self.checklist,
             now - self._started_at,
         )

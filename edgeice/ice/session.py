@@ -28,7 +28,7 @@ from edgeice.ice.events import (
     SendPathChanged,
 )
 from edgeice.ice.generation import Generation
-from edgeice.ice.pacer import Pacer, TokenBucket
+from edgeice.ice.pacer import Pacer, TokenBucket, Turn
 from edgeice.ice.pair import CandidatePair
 from edgeice.ice.priority import LocalPreferences
 from edgeice.ice.shared import Shared
@@ -80,7 +80,6 @@ class IceSession:
             salt=entropy.token_bytes(16),
         )
         self.drops: DropCounter = self._shared.drops
-        self._pacer = pacer
         self._preferences = LocalPreferences(config.interface_ranks)
         self._bases: dict[TransportAddress, Base] = {}
         self._reflexive: dict[tuple[TransportAddress, TransportAddress], TransportAddress] = {}
@@ -90,10 +89,9 @@ class IceSession:
         self._retiring: list[_Retiring] = []
         self._errors = TokenBucket(config.error_replies_per_second, now)
         self._replies = TokenBucket(config.replies_per_second, now)
-        self._last_check_at = float("-inf")
-        #: When the next check may go: own Ta, then the host's slot.
+        self._turn = Turn(pacer, config.pacing)
+        #: When the next check may go, None while there is none.
         self._check_at: float | None = None
-        self._slot_at: float | None = None
         self._send_path: Path | None = None
         self._sent_pair: tuple[CandidatePair, bool] | None = None
         self._had_path = False
@@ -401,7 +399,7 @@ class IceSession:
             del self._retiring[:-_RETIRING_LIMIT]
             self._current, self._pending = pending, None
             self._shared.emit(RestartSucceeded(pending.number))
-        elif pending.has_failed(now=now):
+        elif pending.has_failed:
             self._pending = None
             self._shared.emit(RestartFailed(pending.number, pending.verdict(now=now)))
 
@@ -412,17 +410,10 @@ class IceSession:
             if generation is None:
                 self._check_at = None
                 return
-            due = self._last_check_at + generation.pacing
-            if due > now:
-                self._check_at = due
+            self._turn.ta = generation.pacing
+            if not self._turn.take(now):
+                self._check_at = self._turn.opens_at
                 return
-            if self._slot_at is None:
-                self._slot_at = self._pacer.reserve(now)
-            if self._slot_at > now:
-                self._check_at = self._slot_at
-                return
-            self._slot_at = None
-            self._last_check_at = now
             generation.send_check(now=now)
 
     def _tell_path(self) -> None:
@@ -448,7 +439,7 @@ class IceSession:
             self._set_state(IceState.COMPLETED if completed else IceState.CONNECTED)
         elif self._had_path:
             self._set_state(IceState.DISCONNECTED)
-        elif self.state is IceState.CHECKING and self._current.has_failed(now=now):
+        elif self.state is IceState.CHECKING and self._current.has_failed:
             self._set_state(IceState.FAILED)
             self._shared.emit(IceFailed(self._current.verdict(now=now)))
 

@@ -1,0 +1,69 @@
+"""The peer's candidates in one generation (RFC 8838 §11, RFC 8445 §7.3.1.3)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from edgeice.addresses import TransportAddress
+from edgeice.ice.candidate import Candidate, CandidateType
+from edgeice.ice.destinations import refused_destination
+from edgeice.ice.shared import Shared
+
+__all__ = ["RemoteCandidates"]
+
+
+class RemoteCandidates:
+    """Signaled and peer-reflexive candidates by address.  What is refused or too many is dropped and counted."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._all: dict[TransportAddress, Candidate] = {}
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return iter(list(self._all.values()))
+
+    def get(self, address: TransportAddress) -> Candidate | None:
+        """The candidate with this address."""
+        return self._all.get(address)
+
+    def counts(self) -> Counter[CandidateType]:
+        """How many there are of each type."""
+        return Counter(candidate.type for candidate in self._all.values())
+
+    def add(self, candidate: Candidate) -> bool:
+        """Take a signaled candidate; True if it is new, or says more of one that was only learned from a check."""
+        if not self._is_allowed(candidate.address):
+            return False
+        if candidate.component != 1:
+            self._shared.drops.count("candidate_component")
+            return False
+        known = self._all.get(candidate.address)
+        if known is None:
+            if not self._has_room():
+                return False
+        elif known.type is not CandidateType.PEER_REFLEXIVE or candidate.type is CandidateType.PEER_REFLEXIVE:
+            return False
+        self._all[candidate.address] = candidate
+        return True
+
+    def learn(self, address: TransportAddress, priority: int) -> Candidate | None:
+        """Make a peer-reflexive candidate of the source of an authenticated check."""
+        if not self._is_allowed(address) or not self._has_room():
+            return None
+        # RFC 8445 §7.3.1.3: its foundation is like no other's.
+        candidate = Candidate(f"prflx{len(self._all)}", priority, address, CandidateType.PEER_REFLEXIVE)
+        self._all[address] = candidate
+        return candidate
+
+    def _is_allowed(self, address: TransportAddress) -> bool:
+        refused = refused_destination(address, allow_loopback=self._shared.config.allow_loopback)
+        if refused is not None:
+            self._shared.drops.count(refused)
+        return refused is None
+
+    def _has_room(self) -> bool:
+        if len(self._all) >= self._shared.config.max_remote_candidates:
+            self._shared.drops.count("remote_candidates_full")
+            return False
+        return True

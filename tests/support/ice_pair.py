@@ -1,0 +1,173 @@
+"""Two ICE sessions on a simulated link, in virtual time."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable
+
+from edgeice.addresses import Base, Path, TransportAddress
+from edgeice.ice import (
+    Candidate,
+    IceConfig,
+    IceSession,
+    LocalCandidateGathered,
+    LocalCandidatesEnded,
+    Pacer,
+    RemoteParameters,
+    Role,
+)
+from edgeice.sansio import Entropy, Event, Transmit, drain
+
+__all__ = ["Agent", "World", "address"]
+
+
+def address(host: int, port: int = 4000) -> TransportAddress:
+    """An address of agent `host`."""
+    return TransportAddress(f"192.0.2.{host}", port)
+
+
+class Agent:
+    """One session with what it said and sent."""
+
+    def __init__(self, world: World, role: Role, seed: int, config: IceConfig) -> None:
+        self.world = world
+        self.ice = IceSession(config, role=role, pacer=Pacer(), entropy=Entropy.seeded(seed), now=world.now)
+        self.events: list[Event] = []
+        self.sent: list[Transmit] = []
+        self.candidates: list[tuple[Candidate, str]] = []
+        self.peer: Agent
+        #: Candidates go to the peer as soon as they are gathered.
+        self.trickles = False
+
+    def drain(self) -> None:
+        drain(self.ice, self._act, self._hear)  # type: ignore[arg-type]  # STUN only
+
+    def _act(self, action: object) -> None:
+        assert isinstance(action, Transmit)
+        self.sent.append(action)
+        self.world.carry(self, action)
+
+    def _hear(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, LocalCandidateGathered):
+            self.candidates.append((event.candidate, event.ufrag))
+            if self.trickles:
+                self.peer.ice.add_remote_candidate(event.candidate, ufrag=event.ufrag, now=self.world.now)
+                self.world.touch(self.peer)
+        elif isinstance(event, LocalCandidatesEnded) and self.trickles:
+            self.peer.ice.end_of_remote_candidates(ufrag=event.ufrag, now=self.world.now)
+            self.world.touch(self.peer)
+
+    def add_base(self, base: TransportAddress) -> None:
+        self.world.hosts[base] = self
+        self.ice.base_added(Base(base, "eth0"), now=self.world.now)
+        self.drain()
+
+    def remove_base(self, base: TransportAddress) -> None:
+        del self.world.hosts[base]
+        self.ice.base_removed(base, now=self.world.now)
+        self.drain()
+
+    def end(self) -> None:
+        self.ice.end_of_local_candidates(now=self.world.now)
+        self.drain()
+
+    def describe_to(self, other: Agent) -> None:
+        """What an offer or answer carries: credentials, candidates so far; further ones trickle."""
+        credentials = self.ice.local_credentials
+        other.ice.set_remote_description(RemoteParameters(credentials=credentials, pacing=0.02), now=self.world.now)
+        for candidate, ufrag in self.candidates:
+            if ufrag == credentials.ufrag:
+                other.ice.add_remote_candidate(candidate, ufrag=ufrag, now=self.world.now)
+        if any(isinstance(event, LocalCandidatesEnded) and event.ufrag == credentials.ufrag for event in self.events):
+            other.ice.end_of_remote_candidates(ufrag=credentials.ufrag, now=self.world.now)
+        self.trickles = True
+        other.drain()
+
+    @property
+    def sends_to(self) -> TransportAddress | None:
+        path = self.ice.send_path
+        return None if path is None else path.remote
+
+    @property
+    def state(self) -> str:
+        return self.ice.state.value
+
+    def of(self, kind: type) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+class World:
+    """A clock, two agents A (controlling) and B, and a link with a delay.
+
+    Attributes:
+        filter: Sees each datagram with its sender before it travels; False loses it.
+        translate: Gives the source address that the receiver sees.
+    """
+
+    def __init__(self, *, delay: float = 0.010, config: IceConfig | None = None, roles: str = "AB") -> None:
+        self.now = 100.0
+        self.delay = delay
+        self.hosts: dict[TransportAddress, Agent] = {}
+        self.filter: Callable[[Agent, Transmit], bool] = lambda _agent, _sent: True
+        self.translate: Callable[[TransportAddress], TransportAddress] = lambda source: source
+        self._queue: list[tuple[float, int, Agent, bytes, Path]] = []
+        self._order = itertools.count()
+        self._touched: list[Agent] = []
+        config = config or IceConfig()
+        role = {"A": Role.CONTROLLING, "B": Role.CONTROLLED}
+        self.a = Agent(self, role[roles[0]], 1, config)
+        self.b = Agent(self, role[roles[1]], 2, config)
+        self.a.peer, self.b.peer = self.b, self.a
+
+    def carry(self, sender: Agent, sent: Transmit) -> None:
+        if not self.filter(sender, sent):
+            return
+        receiver = self.hosts.get(sent.path.remote)
+        if receiver is not None:
+            path = Path(sent.path.remote, self.translate(sent.path.local))
+            heapq.heappush(self._queue, (self.now + self.delay, next(self._order), receiver, sent.data, path))
+
+    @property
+    def states(self) -> tuple[str, str]:
+        return self.a.state, self.b.state
+
+    def touch(self, agent: Agent) -> None:
+        self._touched.append(agent)
+
+    def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        """Let time pass; ends early once `until` holds."""
+        end = self.now + seconds
+        for _ in range(100_000):
+            while self._touched:
+                self._touched.pop().drain()
+            if until():
+                return
+            times = [agent.ice.next_timeout() for agent in (self.a, self.b)]
+            times.append(self._queue[0][0] if self._queue else None)
+            at = min((time for time in times if time is not None), default=math.inf)
+            if at > end:
+                break
+            self.now = max(self.now, at)
+            if self._queue and self._queue[0][0] <= self.now:
+                _at, _order, receiver, data, path = heapq.heappop(self._queue)
+                receiver.ice.receive_stun(data, path, now=self.now)
+                receiver.drain()
+                continue
+            for agent in (self.a, self.b):
+                agent.ice.handle_timeout(now=self.now)
+                agent.drain()
+        else:
+            raise AssertionError("time does not pass: an agent asks for the same deadline again and again")
+        self.now = end
+
+    def connect(self) -> None:
+        """One host candidate each, offer and answer without delay."""
+        for number, agent in ((1, self.a), (2, self.b)):
+            agent.add_base(address(number))
+            agent.end()
+        self.a.describe_to(self.b)
+        self.b.describe_to(self.a)
+        self.run(1.0, lambda: self.states == ("completed", "completed"))
