@@ -1,0 +1,350 @@
+"""`edgeice demo`: broker, device and operator on this machine, and a session that survives a change of address."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+import click
+import trio
+
+from edgeice.cli.common import load_operator_key
+from edgeice.cli.demo_echo import EchoStream
+from edgeice.cli.demo_fleet import (
+    DEVICE,
+    FIRST_ADDRESS,
+    SECOND_ADDRESS,
+    Child,
+    DemoError,
+    Fleet,
+    start_broker,
+    start_device,
+)
+from edgeice.cli.groups import first_of
+from edgeice.errors import EdgeIceError
+from edgeice.operator.session import Session, Step, open_session
+from edgeice.services import EXEC_PROTOCOL, PING_PROTOCOL, STDOUT, ServiceError, open_exec
+from edgeice.signaling import Party, PublicKey
+
+__all__ = ["command"]
+
+#: How long everything up to the end of the tour may take, seconds; ending the processes comes on top.
+_TOUR_TIME: Final = 26.0
+#: Echoes before and after the switch, one every 10 ms.
+_ECHOES: Final = 60
+_COMMAND: Final = ("uname", "-a")
+
+#: Failures that are told in one line; all others are defects.
+_EXPECTED: Final = (DemoError, EdgeIceError, ServiceError, trio.BrokenResourceError, trio.EndOfChannel, OSError)
+
+
+@attrs.define
+class _Result:
+    """What the demo measured."""
+
+    connect_ms: float | None = None
+    pair: str | None = None
+    new_pair: str | None = None
+    restart_gap_ms: float | None = None
+    messages_sent: int = 0
+    messages_lost: int | None = None
+
+
+@click.command(
+    "demo",
+    epilog="""\b
+Examples:
+  edgeice demo                   until Ctrl-C; a second terminal can use the device meanwhile
+  edgeice demo --once            end after the tour
+  edgeice demo --once --json     the same for programs
+
+\b
+The JSON object: ok, connect_ms (offer sent to usable channels), pair (of the first path), new_pair (after
+the switch), restart_gap_ms (longest silence of the echo around the switch), messages_sent, messages_lost;
+where it failed also step, error and the end of the device's log.""",
+)
+@click.option("--once", is_flag=True, help="End by itself when everything was shown.")
+@click.option("--json", "as_json", is_flag=True, help="Print nothing but one JSON object at the end.")
+def command(*, once: bool, as_json: bool) -> None:
+    """Start a broker, a device and an operator on this machine, connect them, and move the device to another address.
+
+    The device is the agent as it is installed on a Raspberry Pi, in a process of its own.  Nothing leaves this
+    machine, no root is needed, and everything is gone afterwards.
+    """
+    demo = _Demo(once=once, as_json=as_json)
+    trio.run(demo.run)
+    demo.finish()
+
+
+class _Demo:
+    def __init__(self, *, once: bool, as_json: bool) -> None:
+        self._once = once
+        self._as_json = as_json
+        self._step = "broker"
+        self._result = _Result()
+        self._error: DemoError | None = None
+        self._interrupted = False
+        self._toured = False
+        self._device: Child | None = None
+        self._up = trio.Event()
+        self._offered_at = 0.0
+        self._paths: list[str] = []
+        self._moved = trio.Event()
+
+    async def run(self) -> None:
+        """The whole demo; what failed is kept for `finish`."""
+        try:
+            with tempfile.TemporaryDirectory(prefix="edgeice-demo-") as folder:
+                # Before there is anything to clean up, so that no signal leaves something behind.
+                with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._obey, signals, nursery.cancel_scope)
+                        await self._bounded_tour(nursery, Path(folder))
+                        nursery.cancel_scope.cancel()
+        except _EXPECTED as error:
+            self._keep(error)
+        except BaseExceptionGroup as group:
+            error = first_of(group, *_EXPECTED)
+            if error is None:
+                raise
+            self._keep(error)
+
+    def finish(self) -> None:
+        """Say how it went, and exit."""
+        ok = self._error is None and self._toured and self._result.messages_lost == 0
+        if self._as_json:
+            print(json.dumps({"ok": ok, **attrs.asdict(self._result), **self._trouble()}), flush=True)
+        elif self._error is not None:
+            print(f"edgeice: the demo failed at the step {self._step}: {self._error}", file=sys.stderr)
+            for line in self._log_tail():
+                print(f"  device: {line}", file=sys.stderr)
+        if self._interrupted and not self._toured:
+            sys.exit(130)
+        sys.exit(0 if ok else 1)
+
+    # Steps
+
+    async def _bounded_tour(self, nursery: trio.Nursery, folder: Path) -> None:
+        """Run the tour within its time, and then, without `--once`, echo for ever."""
+        with trio.move_on_after(_TOUR_TIME) as tour:
+            port = await self._start_broker(nursery, folder)
+            fleet = await self._start_device(nursery, folder, port)
+            async with self._session(fleet) as session:
+                await self._run_command(session)
+                async with self._echo(session) as echo:
+                    await self._switch(echo, fleet)
+                    if self._once:
+                        await self._settle(echo)
+                    self._advise(fleet)
+                    self._toured = True
+                    tour.deadline = trio.current_time() + _TOUR_TIME  # for the way out
+                    if not self._once:
+                        tour.deadline = float("inf")
+                        await self._keep_echoing(echo)
+        if tour.cancelled_caught and not self._toured:
+            raise DemoError(self._step, f"not done within the {_TOUR_TIME:g} s of the whole demo")
+
+    async def _start_broker(self, nursery: trio.Nursery, folder: Path) -> int:
+        self._begin("broker")
+        port = await start_broker(nursery, folder)
+        self._say("broker", f"amqtt listens on 127.0.0.1:{port}, a process of its own")
+        return port
+
+    async def _start_device(self, nursery: trio.Nursery, folder: Path, port: int) -> Fleet:
+        self._begin("device")
+        fleet = Fleet.create(folder, port)
+        self._device = await start_device(nursery, fleet, self._hear)
+        nursery.start_soon(self._watch_device, self._device)
+        await self._up.wait()
+        self._say("device", f"edgeice-agent runs as {DEVICE}, key {fleet.device_key.fingerprint}")
+        return fleet
+
+    @asynccontextmanager
+    async def _session(self, fleet: Fleet) -> AsyncIterator[Session]:
+        self._begin("session")
+        config = fleet.operator_config()
+        async with open_session(
+            config,
+            load_operator_key(config),
+            DEVICE,
+            pinned=fleet.device_key,
+            want=("exec",),
+            confirm=_refuse,
+            watch=self._watch,
+        ) as session:
+            self._say("operator", f"connected in {self._result.connect_ms:g} ms, both ends authenticated")
+            yield session
+
+    async def _run_command(self, session: Session) -> None:
+        self._begin("command")
+        output = bytearray()
+        async with open_exec(await session.open(EXEC_PROTOCOL), _COMMAND) as process:
+            await process.send_eof()
+            while (item := await process.read()) is not None:
+                stream, data = item
+                if stream == STDOUT:
+                    output += data
+            status = await process.wait()
+        if status.as_code() != 0:
+            raise DemoError("command", f"`{' '.join(_COMMAND)}` ended with {status.as_code()}")
+        self._say("command", f"$ {' '.join(_COMMAND)}")
+        self._say("command", output.decode("utf-8", "replace").rstrip())
+
+    @asynccontextmanager
+    async def _echo(self, session: Session) -> AsyncIterator[EchoStream]:
+        self._begin("echo")
+        echo = EchoStream(await session.open(PING_PROTOCOL))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(echo.receive)
+            nursery.start_soon(echo.send)
+            yield echo
+            self._count(echo)
+            nursery.cancel_scope.cancel()
+
+    async def _switch(self, echo: EchoStream, fleet: Fleet) -> None:
+        await echo.wait_returned(_ECHOES)
+        self._say("echo", f"{echo.returned} numbered messages came back, round trip {echo.round_trip * 1000:.2f} ms")
+        self._begin("switch")
+        assert self._device is not None
+        self._say("switch", f"the device's address {FIRST_ADDRESS} goes away, {SECOND_ADDRESS} comes")
+        await trio.to_thread.run_sync(fleet.move_device, SECOND_ADDRESS)
+        echo.watch_silence()
+        self._device.hang_up()
+        await self._moved.wait()
+        # What was sent by now has crossed the gap once it is back; then some more of a steady stream.
+        await echo.wait_returned(echo.sent + _ECHOES)
+        self._result.restart_gap_ms = round(echo.longest_silence * 1000, 1)
+        self._result.new_pair = self._paths[-1]
+        self._count(echo)
+        self._say("switch", f"silence of {self._result.restart_gap_ms:g} ms, then the echo went on by the new pair")
+
+    async def _settle(self, echo: EchoStream) -> None:
+        """Wait for the last echoes, and count."""
+        self._begin("echo")
+        echo.stop_sending()
+        with trio.move_on_after(3):
+            await echo.wait_returned(echo.sent)
+        self._count(echo)
+        if echo.lost:
+            raise DemoError("echo", f"{echo.lost} of {echo.sent} messages never came back")
+        self._say("echo", f"{echo.sent} messages sent, {echo.lost} lost")
+
+    async def _keep_echoing(self, echo: EchoStream) -> None:
+        live = sys.stdout.isatty() and not self._as_json
+        try:
+            while True:
+                await trio.sleep(0.25)
+                if live:
+                    facts = f"{echo.returned} back, round trip {echo.round_trip * 1000:.2f} ms, {self._paths[-1]}"
+                    print(f"\r\x1b[Kecho       {facts} ", end="", flush=True)
+        finally:
+            # What is under way right now is not lost; give it a moment.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                echo.stop_sending()
+                await echo.wait_returned(echo.sent)
+            self._count(echo)
+            if live:
+                print("\r\x1b[K", end="")
+            self._say("echo", f"{echo.sent} messages sent, {echo.lost} lost")
+
+    # What is heard
+
+    def _hear(self, record: Mapping[str, object]) -> None:
+        """An event of the device's log."""
+        match record:
+            case {"event": "started"}:
+                self._up.set()
+            case {"event": "net.base_opened", "address": address}:
+                self._say("device", f"candidate: host {address}")
+            case {"event": "net.base_closed", "address": address}:
+                self._say("device", f"socket {address} closed")
+            case {"event": "restart"}:
+                self._say("device", "no path left: offers an ICE restart through the broker")
+            case {"event": "ice.check_sent", "path": path} if not self._toured:
+                self._say("device", f"check sent: {path}")
+            case {"event": "ice.check_succeeded", "path": path, "rtt": float(rtt)} if not self._toured:
+                self._say("device", f"check succeeded: {path}, {rtt * 1000:.2f} ms")
+            case {"level": "error" | "warning", "event": event, **facts}:
+                self._say("device", f"{event}: {facts.get('reason', '')}")
+            case _:
+                pass
+
+    def _watch(self, step: Step) -> None:
+        """A step of the operator's session."""
+        if step.name == "path":
+            if step.text in self._paths[-1:]:
+                return
+            self._paths.append(step.text)
+            self._result.pair = self._result.pair or step.text
+            if f"{SECOND_ADDRESS}:" in step.text:
+                self._moved.set()
+            self._say("operator", f"selected pair: {step.text}" if "->" in step.text else step.text)
+            return
+        if step.name == "offer":
+            self._offered_at = trio.current_time()
+        elif step.name == "connected":
+            self._result.connect_ms = round((trio.current_time() - self._offered_at) * 1000, 1)
+            return
+        self._say("operator", step.text)
+
+    async def _watch_device(self, device: Child) -> None:
+        await device.process.wait()
+        raise DemoError("device", f"the agent ended with {device.process.returncode}")
+
+    async def _obey(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        async for _ in signals:
+            self._interrupted = True
+            scope.cancel()
+
+    # What is said
+
+    def _begin(self, step: str) -> None:
+        self._step = step
+
+    def _say(self, who: str, text: str) -> None:
+        if not self._as_json:
+            click.echo(f"{click.style(f'{who:10}', fg='cyan')} {text}")
+
+    def _count(self, echo: EchoStream) -> None:
+        self._result.messages_sent, self._result.messages_lost = echo.sent, echo.lost
+
+    def _advise(self, fleet: Fleet) -> None:
+        if self._as_json:
+            return
+        click.echo("\nWhat to try next:")
+        if not self._once:
+            home = f"EDGEICE_HOME={fleet.home}"
+            click.echo("  in a second terminal, while this runs (Ctrl-C ends it):")
+            for line in (f"shell {DEVICE}", f"exec {DEVICE} -- ls -l /", f"ping {DEVICE}", "devices"):
+                click.echo(f"    {home} edgeice {line}")
+        click.echo("  with a broker and a device of your own:")
+        click.echo("    edgeice-agent init --help    on the device: its key and its configuration")
+        click.echo("    edgeice keys init --help     here: your key\n")
+
+    def _keep(self, error: BaseException) -> None:
+        if self._interrupted:
+            return  # a process that was told to end, or a channel that ended with it
+        if isinstance(error, DemoError):
+            self._step, self._error = error.step, error
+        else:
+            self._error = DemoError(self._step, str(error) or type(error).__name__)
+
+    def _trouble(self) -> dict[str, object]:
+        if self._error is None:
+            return {"step": self._step, "error": "interrupted"} if self._interrupted and not self._toured else {}
+        return {"step": self._step, "error": str(self._error), "agent_log": self._log_tail()}
+
+    def _log_tail(self) -> list[str]:
+        return list(self._device.tail) if self._device is not None else []
+
+
+async def _refuse(_device: Party, _key: PublicKey) -> bool:
+    """The device's key is pinned, so nobody is ever asked."""
+    return False
