@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -101,11 +102,15 @@ class Adapter:
         else:
             self.channel = await self.peer.incoming.receive()
         tell("channel", "open")
-        async for data in self.channel:
+        with contextlib.suppress(trio.BrokenResourceError):  # the peer ended its session, and the channel with it
+            await self.receive(self.channel)
+        tell("channel", "closed")
+
+    async def receive(self, channel: DataChannel) -> None:
+        async for data in channel:
             out(type="message", data=data if isinstance(data, str) else data.decode("latin1"))
             if self.echo:
-                await self.channel.send(data)
-        tell("channel", "closed")
+                await channel.send(data)
 
     async def take_input(self) -> None:
         buffer = b""
