@@ -42,7 +42,7 @@ class Agent:
         self.trickles = False
 
     def drain(self) -> None:
-        drain(self.ice, self._act, self._hear)  # type: ignore[arg-type]  # STUN only
+        drain(self.ice, self._act, self._hear)
 
     def _act(self, action: object) -> None:
         assert isinstance(action, Transmit)
@@ -86,7 +86,6 @@ class Agent:
         self.trickles = True
         other.drain()
 
-    @property
     def sends_to(self) -> TransportAddress | None:
         path = self.ice.send_path
         return None if path is None else path.remote

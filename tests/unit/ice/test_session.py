@@ -173,9 +173,9 @@ def test_con_02_03_consent_is_asked_every_five_seconds_and_ends_after_thirty() -
     assert 10 <= asked <= 15  # 60 s at 4 to 6 s
     world.filter = lambda _agent, _sent: False
     world.run(23.9)
-    assert world.a.sends_to == address(2)
+    assert world.a.sends_to() == address(2)
     world.run(6.2)
-    assert world.a.sends_to is None
+    assert world.a.sends_to() is None
     assert world.a.state == "disconnected"
     assert len(world.a.of(ConsentExpired)) == 1
 
@@ -259,7 +259,7 @@ def test_a_base_that_goes_takes_its_path_with_it_and_a_restart_brings_another() 
     world = World()
     world.connect()
     world.a.remove_base(address(1))
-    assert world.a.sends_to is None
+    assert world.a.sends_to() is None
     assert len(world.a.of(SelectedPathLost)) == 1
     world.a.ice.restart(now=world.now)
     world.a.drain()
