@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -39,6 +42,13 @@ __all__ = ["command"]
 _TOUR_TIME: Final = 26.0
 #: Echoes before and after the switch, one every 10 ms.
 _ECHOES: Final = 60
+#: How long the last echoes may take, seconds.
+_SETTLE_TIME: Final = 3.0
+#: How long the last echoes and the session's end may take, seconds.
+_END_TIME: Final = 5.0
+#: Seconds between updates of the live line.
+_REFRESH: Final = 0.25
+_CLEAR: Final = "\r\x1b[K"
 _COMMAND: Final = ("uname", "-a")
 
 #: Failures that are told in one line; all others are defects.
@@ -91,7 +101,12 @@ class _Demo:
         self._result = _Result()
         self._error: DemoError | None = None
         self._interrupted = False
-        self._toured = False
+        #: The tour is over, and it echoes until a signal comes.
+        self._endless = False
+        #: A line on the terminal is written over and over.
+        self._live = False
+        self._stop = trio.Event()
+        self._done = False
         self._device: Child | None = None
         self._up = trio.Event()
         self._offered_at = 0.0
@@ -101,38 +116,42 @@ class _Demo:
     async def run(self) -> None:
         """The whole demo; what failed is kept for `finish`."""
         try:
-            with tempfile.TemporaryDirectory(prefix="edgeice-demo-") as folder:
-                # Before there is anything to clean up, so that no signal leaves something behind.
-                with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._obey, signals, nursery.cancel_scope)
-                        await self._bounded_tour(nursery, Path(folder))
-                        nursery.cancel_scope.cancel()
+            # The receiver is outermost, so that no signal leaves something behind.
+            with (
+                trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals,
+                tempfile.TemporaryDirectory(prefix="edgeice-demo-") as folder,
+            ):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._obey, signals, nursery.cancel_scope)
+                    await self._bounded_tour(nursery, Path(folder))
+                    nursery.cancel_scope.cancel()
         except _EXPECTED as error:
             self._keep(error)
         except BaseExceptionGroup as group:
-            error = first_of(group, *_EXPECTED)
-            if error is None:
+            first = first_of(group, *_EXPECTED)
+            if first is None:
                 raise
-            self._keep(error)
+            self._keep(first)
 
     def finish(self) -> None:
         """Say how it went, and exit."""
-        ok = self._error is None and self._toured and self._result.messages_lost == 0
+        ok = self._error is None and self._done and self._result.messages_lost == 0
         if self._as_json:
             print(json.dumps({"ok": ok, **attrs.asdict(self._result), **self._trouble()}), flush=True)
         elif self._error is not None:
             print(f"edgeice: the demo failed at the step {self._step}: {self._error}", file=sys.stderr)
             for line in self._log_tail():
                 print(f"  device: {line}", file=sys.stderr)
-        if self._interrupted and not self._toured:
+        elif self._once and ok:
+            self._advise(None)
+        if self._interrupted and not self._done:
             sys.exit(130)
         sys.exit(0 if ok else 1)
 
     # Steps
 
     async def _bounded_tour(self, nursery: trio.Nursery, folder: Path) -> None:
-        """Run the tour within its time, and then, without `--once`, echo for ever."""
+        """Run the tour within its time, and without `--once` echo until a signal comes."""
         with trio.move_on_after(_TOUR_TIME) as tour:
             port = await self._start_broker(nursery, folder)
             fleet = await self._start_device(nursery, folder, port)
@@ -140,20 +159,21 @@ class _Demo:
                 await self._run_command(session)
                 async with self._echo(session) as echo:
                     await self._switch(echo, fleet)
-                    if self._once:
-                        await self._settle(echo)
-                    self._advise(fleet)
-                    self._toured = True
-                    tour.deadline = trio.current_time() + _TOUR_TIME  # for the way out
                     if not self._once:
-                        tour.deadline = float("inf")
+                        self._advise(fleet)
+                        self._endless = True
+                        tour.deadline = math.inf
                         await self._keep_echoing(echo)
-        if tour.cancelled_caught and not self._toured:
+                        tour.deadline = trio.current_time() + _END_TIME
+                    await self._settle(echo)
+                    self._done = True
+        if tour.cancelled_caught and not self._done:
             raise DemoError(self._step, f"not done within the {_TOUR_TIME:g} s of the whole demo")
 
     async def _start_broker(self, nursery: trio.Nursery, folder: Path) -> int:
         self._begin("broker")
-        port = await start_broker(nursery, folder)
+        broker, port = await start_broker(nursery, folder)
+        nursery.start_soon(_watch_process, broker, "broker", "the broker")
         self._say("broker", f"amqtt listens on 127.0.0.1:{port}, a process of its own")
         return port
 
@@ -161,7 +181,7 @@ class _Demo:
         self._begin("device")
         fleet = Fleet.create(folder, port)
         self._device = await start_device(nursery, fleet, self._hear)
-        nursery.start_soon(self._watch_device, self._device)
+        nursery.start_soon(_watch_process, self._device, "device", "the agent")
         await self._up.wait()
         self._say("device", f"edgeice-agent runs as {DEVICE}, key {fleet.device_key.fingerprint}")
         return fleet
@@ -229,7 +249,7 @@ class _Demo:
         """Wait for the last echoes, and count."""
         self._begin("echo")
         echo.stop_sending()
-        with trio.move_on_after(3):
+        with trio.move_on_after(_SETTLE_TIME):
             await echo.wait_returned(echo.sent)
         self._count(echo)
         if echo.lost:
@@ -237,22 +257,17 @@ class _Demo:
         self._say("echo", f"{echo.sent} messages sent, {echo.lost} lost")
 
     async def _keep_echoing(self, echo: EchoStream) -> None:
-        live = sys.stdout.isatty() and not self._as_json
-        try:
-            while True:
-                await trio.sleep(0.25)
-                if live:
-                    facts = f"{echo.returned} back, round trip {echo.round_trip * 1000:.2f} ms, {self._paths[-1]}"
-                    print(f"\r\x1b[Kecho       {facts} ", end="", flush=True)
-        finally:
-            # What is under way right now is not lost; give it a moment.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                echo.stop_sending()
-                await echo.wait_returned(echo.sent)
-            self._count(echo)
-            if live:
-                print("\r\x1b[K", end="")
-            self._say("echo", f"{echo.sent} messages sent, {echo.lost} lost")
+        """Show the running echo until a signal comes."""
+        self._live = sys.stdout.isatty() and not self._as_json
+        while not self._stop.is_set():
+            if self._live:
+                facts = f"{echo.returned} back, round trip {echo.round_trip * 1000:.2f} ms, {self._paths[-1]}"
+                print(f"{_CLEAR}{'echo':10} {facts} ", end="", flush=True)
+            with trio.move_on_after(_REFRESH):
+                await self._stop.wait()
+        if self._live:
+            print(_CLEAR, end="", flush=True)
+        self._live = False
 
     # What is heard
 
@@ -267,10 +282,12 @@ class _Demo:
                 self._say("device", f"socket {address} closed")
             case {"event": "restart"}:
                 self._say("device", "no path left: offers an ICE restart through the broker")
-            case {"event": "ice.check_sent", "path": path} if not self._toured:
+            case {"event": "ice.check_sent", "path": path}:
                 self._say("device", f"check sent: {path}")
-            case {"event": "ice.check_succeeded", "path": path, "rtt": float(rtt)} if not self._toured:
+            case {"event": "ice.check_succeeded", "path": path, "rtt": float(rtt)}:
                 self._say("device", f"check succeeded: {path}, {rtt * 1000:.2f} ms")
+            case {"event": "broker-unreachable", "kind": "unanswered"}:
+                self._say("device", "the broker does not know MQTT 5: goes on with 3.1.1")
             case {"level": "error" | "warning", "event": event, **facts}:
                 self._say("device", f"{event}: {facts.get('reason', '')}")
             case _:
@@ -294,14 +311,13 @@ class _Demo:
             return
         self._say("operator", step.text)
 
-    async def _watch_device(self, device: Child) -> None:
-        await device.process.wait()
-        raise DemoError("device", f"the agent ended with {device.process.returncode}")
-
     async def _obey(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for _ in signals:
-            self._interrupted = True
-            scope.cancel()
+            if self._endless and not self._stop.is_set():
+                self._stop.set()  # the ordinary end: the last echoes are waited for
+            else:
+                self._interrupted = True
+                scope.cancel()
 
     # What is said
 
@@ -310,23 +326,26 @@ class _Demo:
 
     def _say(self, who: str, text: str) -> None:
         if not self._as_json:
+            if self._live:
+                print(_CLEAR, end="")
             click.echo(f"{click.style(f'{who:10}', fg='cyan')} {text}")
 
     def _count(self, echo: EchoStream) -> None:
         self._result.messages_sent, self._result.messages_lost = echo.sent, echo.lost
 
-    def _advise(self, fleet: Fleet) -> None:
+    def _advise(self, fleet: Fleet | None) -> None:
+        """Say what to try next; with the demo's fleet while it is there."""
         if self._as_json:
             return
+        operator, agent = _programs()
         click.echo("\nWhat to try next:")
-        if not self._once:
-            home = f"EDGEICE_HOME={fleet.home}"
+        if fleet is not None:
             click.echo("  in a second terminal, while this runs (Ctrl-C ends it):")
             for line in (f"shell {DEVICE}", f"exec {DEVICE} -- ls -l /", f"ping {DEVICE}", "devices"):
-                click.echo(f"    {home} edgeice {line}")
+                click.echo(f"    EDGEICE_HOME={fleet.home} {operator} {line}")
         click.echo("  with a broker and a device of your own:")
-        click.echo("    edgeice-agent init --help    on the device: its key and its configuration")
-        click.echo("    edgeice keys init --help     here: your key\n")
+        click.echo(f"    {agent} init --help    on the device: its key and its configuration")
+        click.echo(f"    {operator} keys init --help     here: your key and your configuration\n")
 
     def _keep(self, error: BaseException) -> None:
         if self._interrupted:
@@ -338,13 +357,31 @@ class _Demo:
 
     def _trouble(self) -> dict[str, object]:
         if self._error is None:
-            return {"step": self._step, "error": "interrupted"} if self._interrupted and not self._toured else {}
+            return {"step": self._step, "error": "interrupted"} if self._interrupted and not self._done else {}
         return {"step": self._step, "error": str(self._error), "agent_log": self._log_tail()}
 
     def _log_tail(self) -> list[str]:
         return list(self._device.tail) if self._device is not None else []
 
 
+async def _watch_process(child: Child, step: str, name: str) -> None:
+    await child.process.wait()
+    last = f": {child.tail[-1]}" if child.tail else ""
+    raise DemoError(step, f"{name} ended with {child.process.returncode}{last}")
+
+
 async def _refuse(_device: Party, _key: PublicKey) -> bool:
     """The device's key is pinned, so nobody is ever asked."""
     return False
+
+
+def _programs() -> tuple[str, str]:
+    """How to call `edgeice` and `edgeice-agent` the way this was called: a virtual environment may not be on PATH."""
+    here = Path(sys.argv[0])
+    if here.name != "edgeice":
+        python = shlex.quote(sys.executable)
+        return f"{python} -m edgeice.cli.main", f"{python} -m edgeice.cli.agent_main"
+    if shutil.which("edgeice"):
+        return "edgeice", "edgeice-agent"
+    here = here.absolute()
+    return shlex.quote(str(here)), shlex.quote(str(here.with_name("edgeice-agent")))

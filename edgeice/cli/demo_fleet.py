@@ -125,8 +125,8 @@ def _ice(address: str) -> str:
     return f'[ice]\nloopback = ["{address}"]\ninterfaces = false\n'
 
 
-async def start_broker(nursery: trio.Nursery, folder: Path) -> int:
-    """Start amqtt on a free port of loopback, and wait until it listens; returns the port.
+async def start_broker(nursery: trio.Nursery, folder: Path) -> tuple[Child, int]:
+    """Start amqtt on a free port of loopback, and wait until it listens; returns it and the port.
 
     Raises:
         DemoError: It is not installed, or does not start.
@@ -144,7 +144,7 @@ async def start_broker(nursery: trio.Nursery, folder: Path) -> int:
         broker = await _start(nursery, arguments, lambda _line: None)
         while not broker.over:
             if await _listens(port):
-                return port
+                return broker, port
             await trio.sleep(_POLL)
     last = broker.tail[-1] if broker is not None and broker.tail else "it said nothing"
     raise DemoError("broker", f"the broker does not start: {last}")
