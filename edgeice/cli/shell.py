@@ -18,6 +18,8 @@ from edgeice.services import SHELL_PROTOCOL, ServiceError, ShellClient, open_she
 __all__ = ["EscapeFilter", "command"]
 
 _CHUNK = 4096
+#: How often the end of input is repeated, seconds.
+_EOF_INTERVAL = 0.5
 
 
 class EscapeFilter:
@@ -36,13 +38,15 @@ class EscapeFilter:
         if not self._on:
             return data, ""
         out = bytearray()
+        wish = ""
         for byte in data:
             if self._tilde:
                 self._tilde = False
                 if byte == ord("."):
                     return bytes(out), "disconnect"
                 if byte == ord("?"):
-                    return bytes(out), "help"
+                    wish = "help"
+                    continue
                 if byte != ord("~"):
                     out.append(ord("~"))
                 out.append(byte)
@@ -52,7 +56,7 @@ class EscapeFilter:
             else:
                 out.append(byte)
             self._line_start = byte in b"\r\n"
-        return bytes(out), ""
+        return bytes(out), wish
 
 
 @click.command(
@@ -101,7 +105,9 @@ async def _type(shell: ShellClient, left: trio.Event, scope: trio.CancelScope) -
     escapes = EscapeFilter(on=sys.stdin.isatty())
     # A shell that ended takes no more keys; whoever reads its output is told why.
     with suppress(trio.BrokenResourceError, ServiceError):
+        last = b"\n"
         while data := await read_input(_CHUNK):
+            last = data[-1:]
             keys, wish = escapes.feed(data)
             if keys:
                 await shell.write(keys)
@@ -111,8 +117,20 @@ async def _type(shell: ShellClient, left: trio.Event, scope: trio.CancelScope) -
                 return
             if wish == "help":
                 write_output(b"\r\n~.  disconnect\r\n~~  send a tilde\r\n~?  this list\r\n")
-        if not sys.stdin.isatty():
-            await shell.write(b"\x04")  # end of input is Ctrl-D to a terminal
+        await _end_input(shell, last)
+
+
+async def _end_input(shell: ShellClient, last: bytes) -> None:
+    """Tell the terminal that no more keys come: Ctrl-D ends its input, on a fresh line.
+
+    Repeated until the shell ends, because a Ctrl-D gets lost while a program changes the terminal's mode, as
+    shells do at their start, and because each reader of the terminal needs one.
+    """
+    if last not in (b"\n", b"\r"):
+        await shell.write(b"\n")
+    while True:
+        await shell.write(b"\x04")
+        await trio.sleep(_EOF_INTERVAL)
 
 
 async def _follow_size(shell: ShellClient) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -31,15 +32,15 @@ def newcomer(fleet: Fleet, tmp_path: Path) -> Operator:
     return Operator(tmp_path / "alice", fleet.url)
 
 
-def exec_true(operator: Operator, *options: str) -> tuple[Operator, *tuple[str, ...]]:
-    return (operator, "exec", *options, "pi", "--", "true")
+async def exec_true(operator: Operator, *options: str) -> Finished:
+    return await edgeice(operator, "exec", *options, "pi", "--", "true")
 
 
 # The device's key
 
 
 async def test_first_contact_without_a_terminal_shows_the_key_and_refuses(fleet: Fleet, newcomer: Operator) -> None:
-    done = await edgeice(*exec_true(newcomer))
+    done = await exec_true(newcomer)
     assert done.code == 4
     line = one_line(done)
     assert line.startswith(f"edgeice: first contact with home/d/pi: its key is {fleet.device.key.fingerprint}.")
@@ -48,21 +49,21 @@ async def test_first_contact_without_a_terminal_shows_the_key_and_refuses(fleet:
 
 
 async def test_accept_key_pins_what_is_shown(fleet: Fleet, newcomer: Operator) -> None:
-    done = await edgeice(*exec_true(newcomer, "--accept-key"))
+    done = await exec_true(newcomer, "--accept-key")
     assert (done.code, done.stderr) == (0, "")
     assert (newcomer.folder / "known_devices").read_text() == f"home/d/pi {fleet.device.key.openssh}\n"
-    again = await edgeice(*exec_true(newcomer))
+    again = await exec_true(newcomer)
     assert (again.code, again.stderr) == (0, "")
 
 
 async def test_accept_key_with_the_right_fingerprint(fleet: Fleet, newcomer: Operator) -> None:
-    done = await edgeice(*exec_true(newcomer, f"--accept-key={fleet.device.key.fingerprint}"))
+    done = await exec_true(newcomer, f"--accept-key={fleet.device.key.fingerprint}")
     assert (done.code, done.stderr) == (0, "")
 
 
 async def test_accept_key_with_another_fingerprint(fleet: Fleet, newcomer: Operator) -> None:
     wrong = Key("somebody else").fingerprint
-    done = await edgeice(*exec_true(newcomer, f"--accept-key={wrong}"))
+    done = await exec_true(newcomer, f"--accept-key={wrong}")
     assert done.code == 4
     assert one_line(done) == f"edgeice: home/d/pi shows the key {fleet.device.key.fingerprint}, not {wrong}"
     assert not (newcomer.folder / "known_devices").exists()
@@ -71,7 +72,7 @@ async def test_accept_key_with_another_fingerprint(fleet: Fleet, newcomer: Opera
 @pytest.mark.parametrize("accept", [(), ("--accept-key",)], ids=["plain", "accept-key"])
 async def test_a_changed_device_key_is_refused(fleet: Fleet, newcomer: Operator, accept: tuple[str, ...]) -> None:
     newcomer.pin(fleet.device, Key("the device before"))
-    done = await edgeice(*exec_true(newcomer, *accept))
+    done = await exec_true(newcomer, *accept)
     assert done.code == 4
     line = one_line(done)
     assert line.startswith(f"edgeice: the key of home/d/pi has changed: it now shows {fleet.device.key.fingerprint}.")
@@ -84,7 +85,7 @@ async def test_a_changed_device_key_is_refused(fleet: Fleet, newcomer: Operator,
 async def test_a_key_that_the_device_does_not_know(fleet: Fleet, tmp_path: Path) -> None:
     stranger = Operator(tmp_path / "mallory", fleet.url, "mallory")
     stranger.pin(fleet.device)
-    done = await edgeice(*exec_true(stranger, "--timeout", "6"))
+    done = await exec_true(stranger, "--timeout", "6")
     assert done.code == 3
     notice, failure = done.stderr.splitlines()
     assert notice.startswith("edgeice: nothing heard for 5 s: pi may be away, or may not know your key")
@@ -97,7 +98,7 @@ async def test_a_key_that_the_device_does_not_know(fleet: Fleet, tmp_path: Path)
 async def test_a_key_of_another_name_is_not_known_either(fleet: Fleet, tmp_path: Path) -> None:
     impostor = Operator(tmp_path / "alice", fleet.url, key=Key("not alice's"))
     impostor.pin(fleet.device)
-    done = await edgeice(*exec_true(impostor, "--timeout", "1", "--json"))
+    done = await exec_true(impostor, "--timeout", "1", "--json")
     assert (done.code, done.stderr) == (3, "")
     assert done.json()["step"] == "offer"
     assert impostor.key.fingerprint in done.json()["error"]
@@ -159,7 +160,7 @@ async def test_a_device_that_was_off_is_reached_when_it_comes(fleet: Fleet, tmp_
     operator.pin(device)
     with AgentProcess(device) as agent:
         await agent.wait_log("^announced ")
-        agent.send(9)
+        agent.send(signal.SIGKILL)
         await agent.wait_exit()
     results: list[Finished] = []
     async with trio.open_nursery() as nursery:
@@ -190,10 +191,8 @@ async def refused_by_broker(tmp_path: Path, url: str, **access: object) -> tuple
     operator.pin(device)
     with AgentProcess(device) as agent:
         first = await agent.wait_log("^broker-unreachable .*$")
-        done = await edgeice(*exec_true(operator))
+        done = await exec_true(operator)
         second = await agent.wait_log("^broker-unreachable .*$", start=first.end())
-        assert agent.code is None
-    assert agent.code == 0
     return done, second[0]
 
 
@@ -226,7 +225,7 @@ async def test_right_password_and_certificate(tmp_path: Path) -> None:
         operator.pin(device)
         with AgentProcess(device) as agent:
             await agent.wait_log("^announced ")
-            done = await edgeice(*exec_true(operator))
+            done = await exec_true(operator)
     assert (done.code, done.stderr) == (0, "")
 
 
@@ -296,7 +295,7 @@ async def test_a_key_that_others_may_read(tmp_path: Path) -> None:
 async def test_an_operators_wrong_configuration(tmp_path: Path) -> None:
     operator = Operator(tmp_path / "alice", "mqtt://127.0.0.1:1")
     operator.config.write_text(operator.config.read_text().replace("operator =", "operater ="))
-    done = await edgeice(*exec_true(operator))
+    done = await exec_true(operator)
     assert done.code == 2
     assert one_line(done) == f"edgeice: {operator.config}: unknown key operater; did you mean operator?"
 
@@ -305,7 +304,7 @@ async def test_an_operators_key_that_others_may_read(tmp_path: Path) -> None:
     operator = Operator(tmp_path / "alice", "mqtt://127.0.0.1:1")
     path = operator.folder / "operator.key"
     path.chmod(0o640)
-    done = await edgeice(*exec_true(operator))
+    done = await exec_true(operator)
     assert done.code == 2
     assert one_line(done) == f"edgeice: {path}: others may read your key (mode 0640); run: chmod 600 {path}"
 
@@ -313,7 +312,7 @@ async def test_an_operators_key_that_others_may_read(tmp_path: Path) -> None:
 async def test_an_operator_without_configuration(tmp_path: Path) -> None:
     operator = Operator(tmp_path / "alice", "mqtt://127.0.0.1:1")
     operator.config.unlink()
-    done = await edgeice(*exec_true(operator))
+    done = await exec_true(operator)
     assert done.code == 2
     assert one_line(done) == f"edgeice: {operator.config}: no such file; `edgeice keys init` writes one"
 
@@ -363,16 +362,22 @@ async def test_garbage_on_every_topic_is_counted_and_nobody_dies(tmp_path: Path)
             await publish(
                 broker, [(device.topic(f"rx/{'x' * 65}"), b"long", False), (device.topic("rx/ü"), b"", False)]
             )
+            expected = {
+                "signaling.jws-form": 6,
+                "signaling.unknown-key": 2,
+                "presence.jws-form": 5,
+                "presence.jwk": 1,
+                "presence.claims": 1,
+                "presence.status": 7,
+                "presence.topic": 2,
+            }
             with trio.fail_after(10):
-                while True:
-                    drops = (await agent.status())["drops"]
-                    counted = sum(count for name, count in drops.items() if name.startswith(("signaling.", "mqtt.")))
-                    if counted >= len(garbage) + 2:
-                        break
-            assert all(count > 0 for count in drops.values())
+                while (await agent.status())["drops"] != expected:
+                    pass  # each question takes a process, so this does not spin
             # What stands in the device's name is put right, and the device can be reached.
             await agent.wait_log("^status-repaired ", patience=15)
-            done = await edgeice(*exec_true(operator))
+            await agent.wait_log("^info-repaired", patience=15)
+            done = await exec_true(operator)
             assert (done.code, done.stderr) == (0, "")
             rows = (await edgeice(operator, "devices", "--json")).json()
             assert [row["state"] for row in rows] == ["ready"]
@@ -390,7 +395,7 @@ async def test_garbage_as_the_operator_sees_it(tmp_path: Path) -> None:
                 await publish(broker, [(device.topic(kind), each, True)])
         devices = await edgeice(operator, "devices", "--json")
         assert (devices.code, devices.stderr, devices.json()) == (0, "", [])
-        done = await edgeice(*exec_true(operator))
+        done = await exec_true(operator)
         assert done.code == 3
         assert one_line(done).startswith("edgeice: nothing is known of home/d/pi")
 

@@ -1,0 +1,257 @@
+"""`edgeice shell` end to end, on a terminal and without one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import sys
+import termios
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from edgeice.cli.shell import EscapeFilter
+from tests.agent.conftest import Fleet
+from tests.agent.kit import PATIENCE, Operator, edgeice, environment
+
+
+class TerminalSession:
+    """A command on a terminal, and what it has shown there."""
+
+    def __init__(self, process: trio.Process, master: int) -> None:
+        self.process = process
+        self.screen = b""
+        self._master = master
+        self._stream = trio.lowlevel.FdStream(os.dup(master))
+
+    async def type(self, text: str) -> None:
+        """Press keys."""
+        await self._stream.send_all(text.encode())
+
+    async def expect(self, pattern: str) -> re.Match[bytes]:
+        """Read until a pattern is shown; what was shown up to its end is forgotten."""
+        wanted = re.compile(pattern.encode())
+        with trio.move_on_after(8):
+            while True:
+                if found := wanted.search(self.screen):
+                    self.screen = self.screen[found.end() :]
+                    return found
+                self.screen += await self._stream.receive_some()
+        raise AssertionError(f"no {pattern!r} on the screen: {self.screen!r}")
+
+    async def end(self) -> int:
+        """Read until the command ends; its status."""
+        with trio.fail_after(PATIENCE):
+            try:
+                while data := await self._stream.receive_some():
+                    self.screen += data
+            except (trio.BrokenResourceError, OSError):
+                pass  # that is how a terminal ends on Linux
+            return await self.process.wait()
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Change the window's size, as a terminal program does."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def mode(self) -> list[object]:
+        """The terminal's settings."""
+        return list(termios.tcgetattr(self._master))
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@asynccontextmanager
+async def on_terminal(operator: Operator, *arguments: str, columns: int = 80) -> AsyncIterator[TerminalSession]:
+    """`edgeice` on a terminal of its own."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = await trio.lowlevel.open_process(
+        # The terminal has to be the controlling one for SIGWINCH to come.
+        [sys.executable, "-m", "tests.agent.controlling", *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=environment(operator.folder),
+        start_new_session=True,
+    )
+    os.close(slave)
+    session = TerminalSession(process, master)
+    try:
+        yield session
+    finally:
+        with trio.CancelScope(shield=True):
+            await session.aclose()
+            os.close(master)
+            with trio.move_on_after(5):
+                await process.wait()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+@pytest.mark.slow
+async def test_a_terminal_on_the_device(fleet: Fleet) -> None:
+    async with on_terminal(fleet.operator, "shell", "pi", columns=91) as terminal:
+        before = terminal.mode()
+        await terminal.type("PS1=; stty size; tty; echo $TERM\n")
+        await terminal.expect("24 91\r")
+        await terminal.expect("/dev/pts/")
+        await terminal.expect("xterm\r")
+        assert terminal.mode() != before  # raw: the device's terminal echoes
+        await terminal.type("exit 9\n")
+        assert await terminal.end() == 9
+
+
+@pytest.mark.slow
+async def test_the_terminal_is_put_back(fleet: Fleet) -> None:
+    async with on_terminal(fleet.operator, "shell", "pi") as terminal:
+        before = terminal.mode()
+        await terminal.type("exit\n")
+        assert await terminal.end() == 0
+        assert terminal.mode() == before
+
+
+@pytest.mark.slow
+async def test_resize_reaches_the_device(fleet: Fleet) -> None:
+    async with on_terminal(fleet.operator, "shell", "pi") as terminal:
+        await terminal.type("PS1=; trap 'stty size' WINCH; echo rea''dy\n")
+        await terminal.expect("ready\r")
+        terminal.resize(133, 37)
+        await terminal.type("while :; do sleep 0.05; done\n")
+        await terminal.expect("37 133\r")
+        await terminal.type("\x03")
+        await terminal.type("exit 0\n")
+        assert await terminal.end() == 0
+
+
+@pytest.mark.slow
+async def test_interrupt_goes_to_the_foreground_there(fleet: Fleet) -> None:
+    async with on_terminal(fleet.operator, "shell", "pi") as terminal:
+        await terminal.type("PS1=; sleep 60; echo status=$?\n")
+        await terminal.expect("status=")  # the echo of what was typed
+        await terminal.type("\x03")
+        await terminal.type("echo alive=$((1+1))\n")
+        await terminal.expect("alive=2")
+        await terminal.type("exit 3\n")
+        assert await terminal.end() == 3
+
+
+@pytest.mark.slow
+async def test_a_shell_that_dies_of_a_signal(fleet: Fleet) -> None:
+    async with on_terminal(fleet.operator, "shell", "pi") as terminal:
+        await terminal.type("kill -KILL $$\n")
+        assert await terminal.end() == 128 + signal.SIGKILL
+
+
+@pytest.mark.slow
+async def test_the_escape_disconnects(fleet: Fleet) -> None:
+    async with on_terminal(fleet.operator, "shell", "pi") as terminal:
+        before = terminal.mode()
+        await terminal.type("PS1=; echo rea''dy\n")
+        await terminal.expect("ready\r")
+        await terminal.type("\r~?")
+        await terminal.expect("~.  disconnect")
+        await terminal.type("\r~.")
+        assert await terminal.end() == 0
+        assert b"disconnected from pi" in terminal.screen
+        assert terminal.mode() == before
+
+
+@pytest.mark.slow
+async def test_first_contact_asks_the_person(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> None:
+    operator = Operator(tmp_path_factory.mktemp("first") / "alice", fleet.url)
+    async with on_terminal(operator, "exec", "--timeout", "2", "pi", "--", "echo", "hello") as terminal:
+        await terminal.expect("First contact with home/d/pi.")
+        await terminal.expect(re.escape(fleet.device.key.fingerprint))
+        await terminal.expect(r"\[y/N\]")
+        await trio.sleep(2.5)  # longer than the timeout: a person may take the time to compare
+        await terminal.type("y\n")
+        await terminal.expect("hello")
+        assert await terminal.end() == 0
+    assert fleet.device.key.openssh in (operator.folder / "known_devices").read_text()
+
+
+@pytest.mark.slow
+async def test_first_contact_that_the_person_declines(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> None:
+    operator = Operator(tmp_path_factory.mktemp("first") / "alice", fleet.url)
+    async with on_terminal(operator, "exec", "pi", "--", "echo", "hello") as terminal:
+        await terminal.expect(r"\[y/N\]")
+        await terminal.type("\n")
+        assert await terminal.end() == 4
+        assert b"the key of home/d/pi was not accepted" in terminal.screen
+    assert not (operator.folder / "known_devices").exists()
+
+
+@pytest.mark.slow
+async def test_connecting_shows_its_steps_on_one_line(fleet: Fleet) -> None:
+    async with on_terminal(fleet.operator, "exec", "pi", "--", "true") as terminal:
+        assert await terminal.end() == 0
+    lines = [part.decode() for part in terminal.screen.split(b"\r\x1b[K")]
+    shown = [line.removesuffix(" …") for line in lines if line.strip()]
+    wanted = ["connecting to", "looking for home/d/pi", "offering a session", "checking paths", "securing the path"]
+    steps = iter(shown)
+    assert all(any(line.startswith(want) for line in steps) for want in wanted), shown
+    assert b"\n" not in terminal.screen
+
+
+@pytest.mark.slow
+async def test_without_a_terminal_the_input_is_the_script(fleet: Fleet) -> None:
+    done = await edgeice(fleet.operator, "shell", "pi", stdin=b"echo $((40+2)); exit 6\n")
+    assert done.code == 6
+    assert b"42\r\n" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [(b"false\n", 1), (b"false", 1), (b"cat\nfalse\n", 0)],
+    ids=["line", "no-newline", "a-command-reads-the-rest"],
+)
+async def test_the_end_of_input_ends_the_shell(fleet: Fleet, script: bytes, status: int) -> None:
+    done = await edgeice(fleet.operator, "shell", "pi", stdin=script)
+    assert done.code == status
+
+
+@pytest.mark.parametrize(
+    ("keys", "sent", "wish"),
+    [
+        (b"ls\r", b"ls\r", ""),
+        (b"~.", b"", "disconnect"),
+        (b"~?", b"", "help"),
+        (b"~~", b"~", ""),
+        (b"~x", b"~x", ""),
+        (b"~", b"", ""),
+        (b"a~.", b"a~.", ""),
+        (b"\r~.", b"\r", "disconnect"),
+        (b"\n~.more", b"\n", "disconnect"),
+        (b"~~.", b"~.", ""),
+        (b"~\r~.", b"~\r", "disconnect"),
+        ("~ü".encode(), "~ü".encode(), ""),
+    ],
+)
+def test_escapes_at_the_start_of_a_line(keys: bytes, sent: bytes, wish: str) -> None:
+    assert EscapeFilter(on=True).feed(keys) == (sent, wish)
+    one_by_one = EscapeFilter(on=True)
+    results = []
+    for index in range(len(keys)):
+        results.append(one_by_one.feed(keys[index : index + 1]))
+        if results[-1][1]:
+            break
+    assert (b"".join(data for data, _wish in results), results[-1][1]) == (sent, wish)
+
+
+def test_help_does_not_swallow_what_follows() -> None:
+    escapes = EscapeFilter(on=True)
+    assert escapes.feed(b"~?ls\r") == (b"ls\r", "help")
+    assert escapes.feed(b"~.") == (b"", "disconnect")
+
+
+def test_escapes_are_off_without_a_terminal() -> None:
+    assert EscapeFilter(on=False).feed(b"~.~?\n~.") == (b"~.~?\n~.", "")
