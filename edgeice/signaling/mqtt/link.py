@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import math
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -238,6 +239,10 @@ class Link:
         self._guarded(self._client.loop_read)
         self._last_in = trio.current_time()
         sock = self._client.socket()
+        if isinstance(sock, socket.socket):
+            # mosquitto leaves Nagle's algorithm on: after a packet that we do not answer, its next one would wait for
+            # the acknowledgment that Linux delays by 40 ms.  The option does not last (tcp(7)), so after each read.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         # TLS decrypts whole records: the rest of one makes the socket readable for nobody.
         self._more_buffered = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         if self.accepted and self._open:
