@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import edgeice  # only now is it on the path
 from edgeice import sdp
 from edgeice.peer import CandidateGathered, CandidatesEnded, PathChanged, StateChanged
-from edgeice.transport import DataChannel, Node, NodeConfig, Progress, open_node
+from edgeice.transport import ConnectionFailedError, DataChannel, Node, NodeConfig, Progress, open_node
 
 
 def out(**message: Any) -> None:
@@ -96,7 +96,11 @@ class Adapter:
                 await self.channel.send(message["data"])
 
     async def use_channel(self) -> None:
-        await self.peer.wait_connected()
+        try:
+            await self.peer.wait_connected()
+        except ConnectionFailedError as error:
+            out(type="error", value=str(error))
+            return
         if self.offers:
             self.channel = await self.peer.open_channel(label="echo")
         else:
