@@ -22,6 +22,7 @@ __all__ = [
 #: Interface name pattern -> why an address on it is no way to a peer.
 DEFAULT_EXCLUDED: Final[Mapping[str, str]] = {
     "br-*": "container bridge: reaches only containers of this host",
+    "cali*": "container network",
     "cni*": "container network",
     "docker*": "container bridge: reaches only containers of this host",
     "flannel*": "container network",
@@ -42,11 +43,23 @@ DEFAULT_EXCLUDED: Final[Mapping[str, str]] = {
 # <linux/if.h>, <linux/if_addr.h>
 _IFF_UP: Final = 0x1
 _IFF_LOOPBACK: Final = 0x8
+_IFF_RUNNING: Final = 0x40
 _IFF_LOWER_UP: Final = 0x10000
 _IFA_TEMPORARY: Final = 0x01
 _IFA_DADFAILED: Final = 0x08
 _IFA_DEPRECATED: Final = 0x20
 _IFA_TENTATIVE: Final = 0x40
+#: What IPv4-compatible (::/96) and IPv4-mapped (::ffff:0:0/96) addresses begin with.
+_EMBEDDED_IPV4: Final = (bytes(12), bytes(10) + b"\xff\xff")
+_CARRIER: Final = _IFF_LOWER_UP | _IFF_RUNNING
+
+
+def _interface_flags(flags: int) -> int:
+    return flags & (_IFF_UP | _IFF_LOOPBACK | _IFF_RUNNING | _IFF_LOWER_UP)
+
+
+def _address_flags(flags: int) -> int:
+    return flags & (_IFA_TEMPORARY | _IFA_DADFAILED | _IFA_DEPRECATED | _IFA_TENTATIVE)
 
 
 @attrs.frozen
@@ -54,8 +67,10 @@ class InterfaceAddress:
     """One address of an interface, with the kernel's flags."""
 
     ip: str
+    #: Length of the network's prefix in bits.
     prefix: int
-    flags: int = 0
+    #: Those of IFA_F_* that tell whether the address can be used; others are masked, and so are no change.
+    flags: int = attrs.field(default=0, converter=_address_flags)
 
     @property
     def is_temporary(self) -> bool:
@@ -74,7 +89,8 @@ class Interface:
 
     index: int
     name: str
-    flags: int
+    #: Those of IFF_* that tell whether the interface can be used; others are masked, and so are no change.
+    flags: int = attrs.field(converter=_interface_flags)
     mtu: int = 0
     addresses: frozenset[InterfaceAddress] = frozenset()
 
@@ -90,8 +106,11 @@ class Interface:
 
     @property
     def has_carrier(self) -> bool:
-        """The layer below is up: a cable, an association."""
-        return bool(self.flags & _IFF_LOWER_UP)
+        """There is a cable or an association, and what it needs (802.1X, WPA keys) is done.
+
+        The first is IFF_LOWER_UP, the second IFF_RUNNING: operstate UP or UNKNOWN (RFC 2863, as Linux has it).
+        """
+        return self.flags & _CARRIER == _CARRIER
 
 
 @attrs.frozen
@@ -123,8 +142,8 @@ def usable_addresses(snapshot: Snapshot, policy: InterfacePolicy) -> list[tuple[
     """(ip, interface name) of every address that a session may use, ordered by interface and family.
 
     Left out are loopback, link-local addresses, interfaces without carrier or by the policy, and addresses that the
-    kernel does not consider ready.  Where an interface has a privacy address, its stable siblings with the same
-    prefix are left out (RFC 8445 §5.1.1.1).
+    kernel does not consider ready; of IPv6 also IPv4-compatible, IPv4-mapped and site-local addresses, and the stable
+    siblings, with the same prefix, of an interface's privacy address (RFC 8445 §5.1.1.1).
     """
     found: list[tuple[str, str]] = []
     for interface in sorted(snapshot.interfaces.values(), key=lambda each: each.index):
@@ -144,6 +163,8 @@ def _ready(interface: Interface) -> list[InterfaceAddress]:
 
 def _is_routable(ip: str) -> bool:
     address = ipaddress.ip_address(ip)
+    if address.version == 6 and (address.packed.startswith(_EMBEDDED_IPV4) or address.is_site_local):
+        return False  # RFC 8445 §5.1.1.1
     return not (address.is_link_local or address.is_loopback or address.is_multicast or address.is_unspecified)
 
 
@@ -164,7 +185,7 @@ def delta(old: Snapshot, new: Snapshot) -> list[str]:
             gained.append(f"{after.name} added")
         else:
             lost += _losses(before, after)
-            gained += _losses_reversed(before, after)
+            gained += _gains(before, after)
     return sorted(lost) + sorted(gained)
 
 
@@ -173,20 +194,26 @@ def _losses(before: Interface, after: Interface) -> Iterator[str]:
         yield f"{after.name} set down"
     elif before.has_carrier and not after.has_carrier:
         yield f"carrier lost on {after.name}"
-    usable = {address.ip for address in after.addresses if address.is_usable}
+    remaining = {address.ip: address for address in after.addresses}
     for address in before.addresses:
-        if address.is_usable and address.ip not in usable:
+        now = remaining.get(address.ip)
+        if now is None:
             yield f"address {address.ip} removed from {after.name}"
+        elif address.is_usable and not now.is_usable:
+            yield f"address {address.ip} no longer preferred on {after.name}"
 
 
-def _losses_reversed(before: Interface, after: Interface) -> Iterator[str]:
+def _gains(before: Interface, after: Interface) -> Iterator[str]:
     if before.name != after.name:
         yield f"{before.name} renamed to {after.name}"
+    if before.mtu != after.mtu:
+        yield f"MTU of {after.name} is {after.mtu} now"
     if after.is_up and not before.is_up:
         yield f"{after.name} set up"
     elif after.has_carrier and not before.has_carrier:
         yield f"carrier found on {after.name}"
-    usable = {address.ip for address in before.addresses if address.is_usable}
+    earlier = {address.ip: address for address in before.addresses}
     for address in after.addresses:
-        if address.is_usable and address.ip not in usable:
+        then = earlier.get(address.ip)
+        if address.is_usable and (then is None or not then.is_usable):
             yield f"address {address.ip} added to {after.name}"
