@@ -215,10 +215,11 @@ class Session:
             self._signaled.peer.abort()  # a stale nonce: what was made for the first offer is void
         machine = self._connector.session
         assert machine is not None  # that is what the event says
-        self._signaled = SignaledConnection(machine, _wall, self._pump.touch)
-        self._signaled.attach(self._node.connection(watch=self._progress, offerer=True))
+        signaled = SignaledConnection(machine, _wall, self._pump.touch)
+        signaled.attach(self._node.connection(watch=self._progress, offerer=True))
+        self._signaled = signaled
         self._say("offer", "offering a session")
-        self._connector.offer(self._signaled.describe_first(), now=trio.current_time(), wall=_wall())
+        self._connector.offer(signaled.describe_first(), now=trio.current_time(), wall=_wall())
 
     async def _ask(self, event: DeviceKeyPresented) -> None:
         self._attempt.deadline = math.inf  # people may take their time

@@ -109,7 +109,7 @@ class Negotiation:
 
     def _take(self, description: sdp.SessionDescription, now: float) -> None:
         self.remote = description
-        credentials = IceCredentials(description.ufrag, description.pwd)
+        credentials = IceCredentials.parse(description.ufrag, description.pwd)
         pacing = None if description.pacing is None else description.pacing / 1000
         self._link.ice.set_remote_description(
             RemoteParameters(

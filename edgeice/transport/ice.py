@@ -74,10 +74,17 @@ class IceTransport:
                 lines.append(self.candidates.receive_nowait())
         return lines
 
-    def set_remote(self, ufrag: str, pwd: str, *, lite: bool = False) -> None:
-        """Take the peer's credentials; raises DecodeError if they are none."""
+    def set_remote(self, ufrag: str, pwd: str, *, lite: bool = False, pacing: float | None = None) -> None:
+        """Take the peer's credentials and what it announces; raises DecodeError for credentials that are none.
+
+        Args:
+            ufrag: The peer's username fragment.
+            pwd: Its password.
+            lite: It only answers checks (RFC 8445 §2.5).
+            pacing: Its Ta in seconds, if it announces one; without, checks go 50 ms apart (RFC 8445 §14.2).
+        """
         self._remote_ufrag = ufrag
-        parameters = RemoteParameters(credentials=IceCredentials(ufrag, pwd), lite=lite)
+        parameters = RemoteParameters(credentials=IceCredentials.parse(ufrag, pwd), lite=lite, pacing=pacing)
         self._connection.set_remote(parameters, now=trio.current_time())
         self._touch()
 
