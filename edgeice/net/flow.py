@@ -6,6 +6,7 @@ whole, so that a full buffer loses messages but never their framing.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections import deque
@@ -213,6 +214,8 @@ def _why(error: Exception) -> str:
     cause = error.__cause__ or error  # trio wraps what TLS says
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"certificate refused: {cause.verify_message}"
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS failed: {cause.reason or cause.strerror}"
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno)  # not its text, in which trio repeats the address
     return "connection lost"
