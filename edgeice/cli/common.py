@@ -96,10 +96,10 @@ def reporting(*, as_json: bool) -> Iterator[None]:
     """Turn what is raised into one message and the right exit code."""
     try:
         yield
-    except (EdgeIceError, KeyboardInterrupt) as error:
+    except (EdgeIceError, KeyboardInterrupt, BrokenPipeError) as error:
         fail(error, as_json=as_json)
     except BaseExceptionGroup as group:
-        if (first := first_of(group, EdgeIceError, KeyboardInterrupt)) is None:
+        if (first := first_of(group, EdgeIceError, KeyboardInterrupt, BrokenPipeError)) is None:
             raise
         fail(first, as_json=as_json)
 
@@ -108,6 +108,10 @@ def fail(error: BaseException, *, as_json: bool) -> NoReturn:
     """Say what went wrong and exit with its code."""
     if isinstance(error, KeyboardInterrupt):
         sys.exit(130)
+    if isinstance(error, BrokenPipeError):
+        # Nobody reads the output any more, as in `… | head -1`: nothing to say, nor anything left to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
     code = 1
     facts: dict[str, object] = {"error": str(error)}
     if isinstance(error, OperatorError):

@@ -54,7 +54,7 @@ async def _run(session: Session, argv: tuple[str, ...], *, collect: bool) -> tup
             if collect:
                 collected["stderr" if stream == STDERR else "stdout"] += data
             else:
-                write_output(data, error=stream == STDERR)
+                await write_output(data, error=stream == STDERR)
         status = await process.wait()
         nursery.cancel_scope.cancel()
     return status, {name: data.decode("utf-8", "replace") for name, data in collected.items()}

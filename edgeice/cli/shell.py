@@ -93,7 +93,7 @@ async def _run(session: Session) -> int:
                 nursery.start_soon(_type, shell, left, nursery.cancel_scope)
                 nursery.start_soon(_follow_size, shell)
                 while data := await shell.read():
-                    write_output(data)
+                    await write_output(data)
                 nursery.cancel_scope.cancel()
         if not left.is_set():
             return (await shell.wait()).as_code()
@@ -116,7 +116,7 @@ async def _type(shell: ShellClient, left: trio.Event, scope: trio.CancelScope) -
                 scope.cancel()
                 return
             if wish == "help":
-                write_output(b"\r\n~.  disconnect\r\n~~  send a tilde\r\n~?  this list\r\n")
+                print("\r\n~.  disconnect\r\n~~  send a tilde\r\n~?  this list\r", file=sys.stderr)
         await _end_input(shell, last)
 
 

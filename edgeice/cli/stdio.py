@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import termios
 import tty
@@ -24,11 +25,21 @@ async def read_input(size: int) -> bytes:
     return os.read(0, size)
 
 
-def write_output(data: bytes, *, error: bool = False) -> None:
-    """Write to standard output or error and flush."""
-    target = sys.stderr.buffer if error else sys.stdout.buffer
-    target.write(data)
-    target.flush()
+async def write_output(data: bytes, *, error: bool = False) -> None:
+    """Write to standard output or error; raises BrokenPipeError where nobody reads any more.
+
+    A pager that shows its first page, or a terminal that is stopped, keeps this task waiting and not the session.
+    """
+    descriptor = 2 if error else 1
+    rest = memoryview(data)
+    while rest:
+        try:
+            await trio.lowlevel.wait_writable(descriptor)
+        except OSError:
+            # A regular file or /dev/null, which epoll refuses: writing never waits.
+            await trio.lowlevel.checkpoint()
+        # What is writable takes this much at once, although the descriptor would block.
+        rest = rest[os.write(descriptor, rest[: select.PIPE_BUF]) :]
 
 
 @contextmanager

@@ -20,7 +20,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from edgeice.signaling import PublicKey
 
-__all__ = ["FLEET", "ROOT", "AgentProcess", "Device", "Finished", "Key", "Operator", "edgeice", "edgeice_agent"]
+__all__ = [
+    "FLEET",
+    "PATIENCE",
+    "ROOT",
+    "AgentProcess",
+    "Device",
+    "Finished",
+    "Key",
+    "Operator",
+    "edgeice",
+    "edgeice_agent",
+]
 
 FLEET = "home"
 ROOT = "edgeice/1"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
 import pytest
+import trio
 
 from edgeice import __version__
 from tests.agent.conftest import Fleet
-from tests.agent.kit import Operator, edgeice, edgeice_agent
+from tests.agent.kit import PATIENCE, Operator, edgeice, edgeice_agent, environment
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +34,24 @@ async def test_ping_for_people(fleet: Fleet) -> None:
     assert first.startswith("path: host 127.0.0.1:")
     assert " -> host 127.0.0.1:" in first
     assert summary.startswith("pi: 2 sent, 2 received, min/median/max ")
+
+
+async def test_ping_until_interrupted(fleet: Fleet) -> None:
+    command = [sys.executable, "-m", "edgeice.cli.main", "ping", "-i", "0.02", "pi"]
+    with trio.fail_after(PATIENCE):
+        process = await trio.lowlevel.open_process(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment(fleet.operator.folder)
+        )
+        assert process.stdout is not None
+        async with process.stdout:
+            output = b""
+            while b"seq=2 " not in output:
+                output += await process.stdout.receive_some()
+            process.send_signal(signal.SIGINT)
+            async for data in process.stdout:
+                output += data
+            assert await process.wait() == 0
+    assert " received, min/median/max " in output.decode().splitlines()[-1]
 
 
 async def test_devices_as_json(fleet: Fleet) -> None:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import signal
+import subprocess
+import sys
+from subprocess import PIPE
 
 import pytest
+import trio
+import trio.testing
 
+from edgeice.cli.stdio import write_output
 from tests.agent.conftest import Fleet
-from tests.agent.kit import edgeice
+from tests.agent.kit import PATIENCE, edgeice, environment
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +72,60 @@ async def test_a_command_that_is_not_there(fleet: Fleet) -> None:
     assert done.code == 1
     assert done.stdout == b""
     assert done.stderr == "edgeice: not-found: no such command\n"
+
+
+async def test_output_that_nobody_reads_any_more(fleet: Fleet) -> None:
+    command = [sys.executable, "-m", "edgeice.cli.main", "exec", "pi", "--", "yes"]
+    with trio.fail_after(PATIENCE):
+        process = await trio.lowlevel.open_process(
+            command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, env=environment(fleet.operator.folder)
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        async with process.stdout, process.stderr:
+            assert (await process.stdout.receive_some(2)) == b"y\n"
+            await process.stdout.aclose()
+            assert await process.wait() == 1
+            assert await process.stderr.receive_some() == b""
+
+
+async def test_interrupt_ends_the_command_on_the_device(fleet: Fleet) -> None:
+    start = len(fleet.agent.log())
+    command = [sys.executable, "-m", "edgeice.cli.main", "exec", "pi", "--", "sh", "-c", "echo begun; exec sleep 60"]
+    with trio.fail_after(PATIENCE):
+        process = await trio.lowlevel.open_process(
+            command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, env=environment(fleet.operator.folder)
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        async with process.stdout, process.stderr:
+            assert (await process.stdout.receive_some()) == b"begun\n"
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 130
+            assert await process.stderr.receive_some() == b""
+    await fleet.agent.wait_log("^ended ", start=start, patience=5)
+    assert (await fleet.agent.status())["sessions"] == []
+
+
+async def test_output_waits_without_holding_up_the_session(capfd: pytest.CaptureFixture[str]) -> None:
+    ours, theirs = os.pipe()
+    saved = os.dup(1)
+    os.dup2(theirs, 1)
+    try:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(write_output, b"x" * 200_000)
+                await trio.testing.wait_all_tasks_blocked()
+                reader = trio.lowlevel.FdStream(os.dup(ours))
+                async with reader:
+                    count = 0
+                    while count < 200_000:
+                        count += len(await reader.receive_some())
+    finally:
+        os.dup2(saved, 1)
+        for descriptor in (saved, ours, theirs):
+            os.close(descriptor)
+    assert count == 200_000
 
 
 async def test_a_session_ends_on_the_device_as_soon_as_the_command_does(fleet: Fleet) -> None:
