@@ -222,6 +222,9 @@ class Generation:
         timer = Retransmission(rto=rto, transmissions=shared.config.check_transmissions, now=now)
         check = Check(pair, transaction_id, data, priority, shared.role, nominate, timer)
         if pair.check is not None:
+            # One replaced check at most is waited for: a peer that triggers and never answers fills no table.
+            if pair.replaced_check is not None:
+                self._checks.pop(pair.replaced_check.transaction_id, None)
             pair.check.silence()
             pair.replaced_check = pair.check
         pair.check = check
@@ -267,7 +270,8 @@ class Generation:
             self._fail(pair, "asymmetric", now)  # RFC 8445 §7.2.5.2.1
             return
         mapped = message.get(Attribute.XOR_MAPPED_ADDRESS)
-        if not isinstance(mapped, TransportAddress):
+        # RFC 8489 §6.3.3: an attribute that must be understood and is not fails the transaction.
+        if not isinstance(mapped, TransportAddress) or message.unknown_required:
             self._fail(pair, "malformed", now)
             return
         self._note_heard(path)

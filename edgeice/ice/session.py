@@ -315,7 +315,8 @@ class IceSession:
         generation = next((each for each in self._generations() if each.expects(message.transaction_id)), None)
         if generation is None or generation.remote is None:
             raise DecodeError("unexpected_response")
-        response = stun.authenticate(message, generation.remote.credentials.key)
+        # RFC 8489 §9.1.4: checks carry SHA-1, so nothing else answers them.
+        response = stun.authenticate(message, generation.remote.credentials.key, integrity="sha1")
         if message.message_class is MessageClass.SUCCESS:
             generation.receive_success(response, path, now=now)
             return

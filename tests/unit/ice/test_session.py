@@ -425,3 +425,55 @@ def test_host_12_a_flood_of_candidates_is_bounded() -> None:
     assert world.a.ice.drops["remote_candidates_full"] == 10_000 - 63
     # One new check each 20 ms, and at most one repetition of each.
     assert len(world.a.sent) - before <= 2 * 51
+
+
+@pytest.mark.parametrize("integrity", ["sha1", "sha256"])
+def test_stun_08_27_an_answer_that_must_not_be_taken_makes_no_pair(integrity: str) -> None:
+    world = World()
+    for number, agent in ((1, world.a), (2, world.b)):
+        agent.add_base(address(number))
+        agent.end()
+    world.a.describe_to(world.b)
+    world.b.describe_to(world.a)
+    check = requests(world, "a")[0]
+    attributes: list[tuple[int, object]] = [(stun.Attribute.XOR_MAPPED_ADDRESS, address(1))]
+    if integrity == "sha1":
+        attributes.append((0x7A01, b"must be understood"))
+    answer = stun.encode(
+        stun.Method.BINDING,
+        stun.MessageClass.SUCCESS,
+        check.transaction_id,
+        attributes,
+        key=world.b.ice.local_credentials.key,
+        integrity="sha1" if integrity == "sha1" else "sha256",
+    )
+    world.a.ice.receive_stun(answer, Path(address(1), address(2)), now=world.now)
+    world.a.drain()
+    assert world.a.sends_to() is None
+
+
+def test_host_12_checks_that_the_peer_triggers_and_never_answers_fill_no_table() -> None:
+    world = World()
+    for number, agent in ((1, world.a), (2, world.b)):
+        agent.add_base(address(number))
+        agent.end()
+    world.a.describe_to(world.b)
+    world.b.describe_to(world.a)
+    world.filter = lambda _agent, _sent: False
+    local, remote = world.b.ice.local_credentials, world.a.ice.local_credentials
+    for number in range(1000):
+        request = stun.encode(
+            stun.Method.BINDING,
+            stun.MessageClass.REQUEST,
+            number.to_bytes(12),
+            [
+                (stun.Attribute.USERNAME, f"{remote.ufrag}:{local.ufrag}"),
+                (stun.Attribute.PRIORITY, 1),
+                (stun.Attribute.ICE_CONTROLLED, 1),
+            ],
+            key=remote.key,
+        )
+        world.a.ice.receive_stun(request, Path(address(1), address(2)), now=world.now)
+        world.a.drain()
+        world.run(0.02)
+    assert len(world.a.ice._current._checks) <= 2
