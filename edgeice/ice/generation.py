@@ -169,7 +169,11 @@ class Generation:
         """RFC 8445 §7.3.1.3-7.3.1.5: learn a candidate, trigger a check, note a nomination."""
         pair = self.checklist.get(path.local, path.remote)
         if pair is None:
-            if self.completed or (host := self.locals.host(path.local)) is None:
+            # Once nominated, only another nomination of the peer's brings a pair back (RFC 8445 §8.1.1).
+            if self.completed and not (use_candidate and self._shared.role is Role.CONTROLLED):
+                return
+            host = self.locals.host(path.local)
+            if host is None:
                 return
             remote = self._remotes.get(path.remote) or self._remotes.learn(path.remote, priority)
             pair = self.checklist.add(host, remote) if remote is not None else None
@@ -326,8 +330,8 @@ class Generation:
 
     def _select(self, pair: CandidatePair) -> None:
         """The pair is nominated (RFC 8445 §8.1.2): all others are done with."""
-        if self.completed and (self.selected is None or self.selected.priority >= pair.priority):
-            return  # RFC 8445 §8.1.1: of several nominations the highest priority wins
+        if self.selected is not None and self.selected.priority >= pair.priority:
+            return  # RFC 8445 §8.1.1: of several nominations the highest priority wins, as long as its path lives
         self.completed = True
         self.selected = pair
         self._nominating = None

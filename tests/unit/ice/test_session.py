@@ -477,3 +477,39 @@ def test_host_12_checks_that_the_peer_triggers_and_never_answers_fill_no_table()
         world.a.drain()
         world.run(0.02)
     assert len(world.a.ice._current._checks) <= 2
+
+
+@pytest.mark.parametrize(("priority", "follows"), [(0x7FFFFFFF, True), (1, False)])
+def test_ice_51_of_two_nominations_the_higher_priority_wins(priority: int, follows: bool) -> None:
+    world = World()
+    world.connect()
+    world.a.add_base(address(11))
+    nominate_from(world, 11, priority)
+    world.run(1.0)
+    assert world.b.sends_to() == address(11 if follows else 1)
+
+
+def test_ice_51_a_nomination_is_followed_when_the_selected_path_is_lost() -> None:
+    world = World()
+    world.connect()
+    world.a.add_base(address(11))
+    world.filter = lambda _agent, sent: address(1) not in (sent.path.local, sent.path.remote)
+    world.run(40.0)
+    assert world.b.sends_to() is None
+    nominate_from(world, 11, 1)
+    world.run(1.0)
+    assert world.b.sends_to() == address(11)
+
+
+def nominate_from(world: World, host: int, priority: int) -> None:
+    """A nominates the pair of another of its addresses, as an aggressive peer does."""
+    local, remote = world.a.ice.local_credentials, world.b.ice.local_credentials
+    attributes: list[tuple[int, object]] = [
+        (stun.Attribute.USERNAME, f"{remote.ufrag}:{local.ufrag}"),
+        (stun.Attribute.PRIORITY, priority),
+        (stun.Attribute.ICE_CONTROLLING, 1 << 63),
+        (stun.Attribute.USE_CANDIDATE, True),
+    ]
+    request = stun.encode(stun.Method.BINDING, stun.MessageClass.REQUEST, b"n" * 12, attributes, key=remote.key)
+    world.b.ice.receive_stun(request, Path(address(2), address(host)), now=world.now)
+    world.b.drain()
