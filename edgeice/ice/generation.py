@@ -69,7 +69,7 @@ class Generation:
         self._remotes = RemoteCandidates(shared)
         self._local_ended = False
         self._remote_ended = False
-        self._early: list[_EarlyCheck] = []
+        self._early: dict[Path, _EarlyCheck] = {}
         self._checks: dict[bytes, Check] = {}
         self._nomination = Nomination(shared.config)
         self._nominating: CandidatePair | None = None
@@ -118,8 +118,8 @@ class Generation:
         self._started_at = now
         # RFC 8863 §4: patience starts when both sides' parameters are known, candidates or not.
         self._patience_at = now + self._shared.config.patience
-        early, self._early = self._early, []
-        for check in early:
+        early, self._early = self._early, {}
+        for check in early.values():
             self._take_check(check.path, check.priority, check.transaction_id, use_candidate=check.use_candidate)
 
     def add_remote(self, candidate: Candidate) -> None:
@@ -153,8 +153,8 @@ class Generation:
             message.transaction_id,
         )
         if self.remote is None:
-            if len(self._early) < _EARLY_LIMIT:
-                self._early.append(check)
+            if path in self._early or len(self._early) < _EARLY_LIMIT:
+                self._early[path] = check
             else:
                 self._shared.drops.count("early_checks_full")
             return
@@ -263,16 +263,19 @@ class Generation:
 
     def receive_success(self, message: AuthenticatedMessage, path: Path, *, now: float) -> None:
         """Act on an authenticated success response."""
-        check = self._checks.pop(message.transaction_id, None)
+        check = self._checks.get(message.transaction_id)
         if check is None:
             self._renew_consent(message.transaction_id, path, now)
             return
         pair = check.pair
-        self._drop_check(check)
         pair.responses_received += 1
         if path != pair.path:
-            self._fail(pair, "asymmetric", now)  # RFC 8445 §7.2.5.2.1
+            # RFC 8445 §7.2.5.2.1.  Somebody may have replayed the answer from elsewhere: the true one still counts.
+            check.silence()
+            self._fail(pair, "asymmetric", now)
             return
+        del self._checks[message.transaction_id]
+        self._drop_check(check)
         mapped = message.get(Attribute.XOR_MAPPED_ADDRESS)
         # RFC 8489 §6.3.3: an attribute that must be understood and is not fails the transaction.
         if not isinstance(mapped, TransportAddress) or message.unknown_required:

@@ -355,7 +355,11 @@ def test_ice_32_an_authentic_answer_from_elsewhere_fails_the_pair() -> None:
     answer = stun.encode(stun.Method.BINDING, stun.MessageClass.SUCCESS, check.transaction_id, mapped, key=key)
     world.a.ice.receive_stun(answer, Path(address(1), address(66)), now=world.now)
     world.a.drain()
-    assert world.a.ice.send_path is None
+    assert world.a.sends_to() is None
+    # It was a replay: the answer that comes from where the check went makes the pair valid all the same.
+    world.a.ice.receive_stun(answer, Path(address(1), address(2)), now=world.now)
+    world.a.drain()
+    assert world.a.sends_to() == address(2)
 
 
 def test_stun_24_unsigned_and_wrongly_signed_requests_get_400_and_401_at_a_bounded_rate() -> None:
