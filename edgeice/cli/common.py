@@ -148,7 +148,17 @@ def load_operator_key(config: OperatorConfig) -> PrivateKey:
     def ask() -> bytes:
         return str(click.prompt(f"Passphrase for {config.key}", hide_input=True, err=True)).encode()
 
-    return PrivateKey.load(read_secret(config.key, "your key"), source=str(config.key), passphrase=ask)
+    passphrase = ask if _has_terminal() else None
+    return PrivateKey.load(read_secret(config.key, "your key"), source=str(config.key), passphrase=passphrase)
+
+
+def _has_terminal() -> bool:
+    """Whether a person can be asked for a secret; standard input may be something else, as in `tar c | edgeice …`."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 class _LiveLine:

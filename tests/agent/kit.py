@@ -241,6 +241,10 @@ class AgentProcess:
         """Send SIGTERM."""
         self.send(signal.SIGTERM)
 
+    def hang_up(self) -> None:
+        """Send SIGHUP, which makes it read its files again."""
+        self.send(signal.SIGHUP)
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         assert self._process is not None
