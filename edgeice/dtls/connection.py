@@ -19,6 +19,8 @@ from edgeice.dtls.events import DtlsClosed, DtlsFailed, DtlsInput, DtlsState, Ha
 from edgeice.dtls.fingerprint import ExpectedFingerprints, select_fingerprints
 from edgeice.dtls.record import (
     HEADER_LENGTH,
+    SHORTEST_CHACHA,
+    SHORTEST_GCM,
     ContentType,
     is_single_record,
     pack_datagrams,
@@ -73,6 +75,7 @@ class DtlsConnection:
         "_outgoing",
         "_refusal",
         "_role",
+        "_shortest",
         "_ssl",
         "_state",
         "_timer",
@@ -97,6 +100,8 @@ class DtlsConnection:
         self._established = False
         self._fingerprints_known = False
         self._expected: ExpectedFingerprints | None = None
+        #: Least body of a protected record.  During the handshake, which has none so short, the greatest such value.
+        self._shortest = SHORTEST_GCM
         #: Why the peer's certificate was refused inside OpenSSL's handshake.
         self._refusal = ""
         self._early: BoundedQueue[bytes] = BoundedQueue(_EARLY_LIMIT, "drop_oldest")
@@ -189,10 +194,10 @@ class DtlsConnection:
             if self._state in (DtlsState.CLOSED, DtlsState.FAILED):
                 self.drops.count("received-after-end")
                 return
-        elif is_single_record(data, ContentType.APPLICATION_DATA):
+        elif is_single_record(data, ContentType.APPLICATION_DATA) and len(data) >= HEADER_LENGTH + self._shortest:
             self._receive_record(data, now)
             return
-        records = sift_records(data, self.drops)
+        records = sift_records(data, self.drops, self._shortest)
         if records:
             self._ssl.bio_write(records)
             self._advance(now)
@@ -259,6 +264,8 @@ class DtlsConnection:
                 self._handshake_failed(error)
             else:
                 self._step(DtlsInput.FINISHED)
+                if "CHACHA20" in (self._ssl.get_cipher_name() or ""):
+                    self._shortest = SHORTEST_CHACHA
                 if self._fingerprints_known:
                     self._verify()
         if self._state in (DtlsState.VERIFYING, DtlsState.ESTABLISHED):

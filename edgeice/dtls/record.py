@@ -11,10 +11,24 @@ from collections.abc import Iterator
 
 from edgeice.sansio import DropCounter
 
-__all__ = ["HEADER_LENGTH", "ContentType", "is_single_record", "pack_datagrams", "sift_records", "split_records"]
+__all__ = [
+    "HEADER_LENGTH",
+    "SHORTEST_CHACHA",
+    "SHORTEST_GCM",
+    "ContentType",
+    "is_single_record",
+    "pack_datagrams",
+    "sift_records",
+    "split_records",
+]
 
 #: Type, version, epoch, sequence number, length.
 HEADER_LENGTH = 13
+
+#: Least body of a protected record, by cipher: explicit nonce and tag of AES-GCM, tag of ChaCha20-Poly1305.  OpenSSL
+#: 3.0 takes anything shorter for the end of the connection, whoever sent it.
+SHORTEST_GCM = 8 + 16
+SHORTEST_CHACHA = 16
 
 _HANDSHAKE_HEADER_LENGTH = 12
 #: Longest plaintext plus what a cipher may add (RFC 6347 §4.1).
@@ -77,10 +91,11 @@ def pack_datagrams(stream: bytes, mtu: int) -> Iterator[bytes]:
         yield b"".join(group)
 
 
-def sift_records(datagram: bytes, drops: DropCounter) -> bytes:
+def sift_records(datagram: bytes, drops: DropCounter, shortest: int = SHORTEST_GCM) -> bytes:
     """The records of a received datagram that may be shown to OpenSSL, in order; the others are dropped and counted.
 
-    Nothing after a record whose length cannot be right is usable.  An empty result means that nothing was.
+    `shortest` is the least body that a protected record can have.  Nothing after a record whose length cannot be right
+    is usable.  An empty result means that nothing was.
     """
     kept: list[bytes] = []
     start, total = 0, len(datagram)
@@ -93,7 +108,7 @@ def sift_records(datagram: bytes, drops: DropCounter) -> bytes:
         if not length or length > _MAX_RECORD_BODY or end > total:
             drops.count("record-length")
             break
-        reason = _objection(datagram, start, end)
+        reason = _objection(datagram, start, end, shortest)
         if reason is None:
             kept.append(datagram[start:end])
         else:
@@ -102,7 +117,7 @@ def sift_records(datagram: bytes, drops: DropCounter) -> bytes:
     return datagram if len(kept) == 1 and len(kept[0]) == total else b"".join(kept)
 
 
-def _objection(datagram: bytes, start: int, end: int) -> str | None:
+def _objection(datagram: bytes, start: int, end: int, shortest: int) -> str | None:
     """Why a record is dropped, None when it is not."""
     content_type = datagram[start]
     if content_type not in _CONTENT_TYPES:
@@ -111,6 +126,8 @@ def _objection(datagram: bytes, start: int, end: int) -> str | None:
         return "record-version"
     plaintext = datagram[start + 3 : start + 5] == b"\0\0"
     body = datagram[start + HEADER_LENGTH : end]
+    if not plaintext and len(body) < shortest:
+        return "record-short"
     if plaintext and content_type == ContentType.HANDSHAKE and not _is_plausible_handshake(body):
         return "handshake-fragment"
     if plaintext and content_type == ContentType.APPLICATION_DATA:
