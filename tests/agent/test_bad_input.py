@@ -92,7 +92,7 @@ async def test_a_key_that_the_device_does_not_know(fleet: Fleet, tmp_path: Path)
     for line in (notice, failure):
         assert stranger.key.fingerprint in line
         assert "edgeice-agent trust add" in line
-    assert 5.5 < done.seconds < 9
+    assert 6 < done.seconds < 15
 
 
 async def test_a_key_of_another_name_is_not_known_either(fleet: Fleet, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ async def test_a_name_that_nobody_has(fleet: Fleet) -> None:
     done = await edgeice(fleet.operator, "exec", "pl", "--", "true")
     assert done.code == 3
     assert one_line(done) == "edgeice: nothing is known of home/d/pl at the broker: is its name right?"
-    assert 5 < done.seconds < 8
+    assert 5 < done.seconds < 15
 
 
 # The broker
