@@ -228,8 +228,9 @@ def _setup(levels: tuple[_Section, ...]) -> Setup:
 
 
 def _options(levels: tuple[_Section, ...]) -> tuple[str, ...]:
-    """All options, of either level: browsers differ in where they put which."""
-    words = (word for level in levels for value in level.all("ice-options") for word in value.split(" ") if word)
+    """All options, of either level: browsers differ in where they put which, and libdatachannel sets commas."""
+    values = (value.replace(",", " ") for level in levels for value in level.all("ice-options"))
+    words = (word for value in values for word in value.split(" ") if word)
     return tuple(dict.fromkeys(words))
 
 
