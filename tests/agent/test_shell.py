@@ -39,10 +39,9 @@ async def test_the_terminal_is_put_back(fleet: Fleet) -> None:
 @pytest.mark.slow
 async def test_resize_reaches_the_device(fleet: Fleet) -> None:
     async with on_terminal(fleet.operator, "shell", "pi") as terminal:
-        await terminal.type("PS1=; trap 'stty size' WINCH; echo rea''dy\n")
-        await terminal.expect("ready\r")
+        await terminal.type("PS1=; while :; do stty size; sleep 0.05; done\n")
+        await terminal.expect("24 80\r")
         terminal.resize(133, 37)
-        await terminal.type("while :; do sleep 0.05; done\n")
         await terminal.expect("37 133\r")
         await terminal.type("\x03")
         await terminal.type("exit 0\n")

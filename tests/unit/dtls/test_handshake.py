@@ -284,7 +284,9 @@ def test_dtls_04_a_client_that_renegotiates_is_told_no() -> None:
     server = DtlsConnection(SERVER, "server")
     connect_to_bare(bare, server)
     bare.renegotiate()
-    assert "no renegotiation" in str(bare_pump(bare, server))
+    told = str(bare_pump(bare, server))
+    # OpenSSL before 3.0.8 counts the repeated warnings instead of naming them.
+    assert "no renegotiation" in told or "too many warn alerts" in told
     # OpenSSL's client then gives up by a fatal alert of its own.
     (failure,) = events(server)
     assert isinstance(failure, DtlsFailed)
