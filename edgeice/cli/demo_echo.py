@@ -48,10 +48,10 @@ class EchoStream:
         with self._sending:
             while True:
                 if len(self._sent_at) < _OUTSTANDING_LIMIT:
+                    # Counted only once it is sent: stopping may cancel the wait before that.
+                    await self._channel.send(self.sent.to_bytes(_NUMBER_SIZE, "big"))
                     self._sent_at[self.sent] = trio.current_time()
-                    number = self.sent.to_bytes(_NUMBER_SIZE, "big")
                     self.sent += 1
-                    await self._channel.send(number)
                 # A late wake-up is not made good by a burst.
                 due = max(due + INTERVAL, trio.current_time())
                 await trio.sleep_until(due)

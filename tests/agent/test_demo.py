@@ -288,3 +288,19 @@ async def test_the_echo_measures_a_silence_without_loss(autojump_clock: trio.tes
     echo = await run_echo(Echoing(0.001, silence=(begun + 0.205, begun + 0.555)), 0.995)
     assert (echo.sent, echo.lost) == (100, 0)
     assert echo.longest_silence == pytest.approx(0.555 - 0.201)
+
+
+class NeverReady:
+    """A channel that has no room."""
+
+    async def send(self, data: bytes | str) -> None:  # noqa: ARG002  # the channel's signature
+        await trio.sleep_forever()
+
+
+async def test_a_message_whose_sending_was_canceled_is_not_counted_as_lost(autojump_clock: object) -> None:
+    echo = EchoStream(NeverReady())  # type: ignore[arg-type]  # nothing is received in this test
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(echo.send)
+        await trio.sleep(1)
+        echo.stop_sending()
+    assert (echo.sent, echo.lost) == (0, 0)
