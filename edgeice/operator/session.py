@@ -22,6 +22,7 @@ from edgeice.signaling import (
     ByeReceived,
     Connector,
     DeviceKeyPresented,
+    DeviceNotSeen,
     DeviceSaidAway,
     NothingHeard,
     OfferNeeded,
@@ -184,6 +185,8 @@ class Session:
                 self._offer()
             case DeviceSaidAway():
                 self._say("notice", f"{self.device.name} says it is {event.state}; trying anyway")
+            case DeviceNotSeen():
+                self._say("notice", f"nothing is known of {self.device} at the broker yet: is its name right?")
             case NothingHeard():
                 self._say(
                     "notice",

@@ -73,6 +73,7 @@ from edgeice.signaling.events import (
     DeviceKeyPresented as DeviceKeyPresented,
 )
 from edgeice.signaling.events import (
+    DeviceNotSeen as DeviceNotSeen,
     DeviceSaidAway as DeviceSaidAway,
 )
 from edgeice.signaling.events import (
@@ -218,6 +219,7 @@ __all__ = [
     "Connector",
     "ConnectorState",
     "DeviceKeyPresented",
+    "DeviceNotSeen",
     "DeviceSaidAway",
     "DeviceSignaling",
     "EndOfCandidatesReceived",

@@ -17,6 +17,7 @@ from edgeice.signaling.events import (
     AnswerReceived,
     ByeReceived,
     DeviceKeyPresented,
+    DeviceNotSeen,
     DeviceSaidAway,
     FailureKind,
     NothingHeard,
@@ -33,10 +34,12 @@ from edgeice.signaling.names import Party
 from edgeice.signaling.presence import State, Status, seen_state
 from edgeice.signaling.session import ANSWER_TIMEOUT, SignalingSession
 
-__all__ = ["INFO_TIME", "SILENCE_TIME", "Connector", "ConnectorState"]
+__all__ = ["INFO_TIME", "SILENCE_TIME", "UNSEEN_TIME", "Connector", "ConnectorState"]
 
 #: Seconds to wait for a retained `info`, or for one with another nonce.
 INFO_TIME = 5.0
+#: Seconds without an `info` after which the person is told.
+UNSEEN_TIME = 1.5
 #: Seconds of silence after which the person is told.
 SILENCE_TIME = 5.0
 
@@ -70,6 +73,7 @@ _NEXT: dict[ConnectorState, frozenset[ConnectorState]] = {
 
 class _Timer(Enum):
     INFO = auto()
+    UNSEEN = auto()
     SILENCE = auto()
 
 
@@ -133,6 +137,7 @@ class Connector:
 
     def start(self, *, now: float) -> None:
         """Begin to wait for the retained `info`; 5 s later the attempt fails without one."""
+        self._timers.set(_Timer.UNSEEN, now + UNSEEN_TIME)
         self._timers.set(_Timer.INFO, now + INFO_TIME)
 
     def accept_key(self, key: PublicKey) -> None:
@@ -200,6 +205,8 @@ class Connector:
         while (timer := self._timers.pop_due(now)) is not None:
             if timer is _Timer.SILENCE:
                 self._events.append(NothingHeard(self._key.public.fingerprint))
+            elif timer is _Timer.UNSEEN:
+                self._events.append(DeviceNotSeen())
             elif self.state is ConnectorState.WAITING_FOR_NONCE:
                 self._fail("rejected", RejectCode.STALE_NONCE, "the device published no other nonce")
             else:
@@ -247,7 +254,7 @@ class Connector:
 
     def _present(self, info: Info) -> None:
         if self.state is ConnectorState.WAITING_FOR_INFO:
-            self._timers.cancel(_Timer.INFO)
+            self._seen()
             self._go(ConnectorState.CONFIRMING_KEY)
             self._presented = info
             self._events.append(DeviceKeyPresented(self._device, info.key))
@@ -260,9 +267,13 @@ class Connector:
         self.info = info
         self._say_away()
 
+    def _seen(self) -> None:
+        self._timers.cancel(_Timer.UNSEEN)
+        self._timers.cancel(_Timer.INFO)
+
     def _prepare_offer(self, *, retry: bool) -> None:
         assert self._device_key is not None
-        self._timers.cancel(_Timer.INFO)
+        self._seen()
         self._go(ConnectorState.PREPARING_OFFER)
         sid = b64url_encode(self._entropy.token_bytes(16))
         self.session = SignalingSession(

@@ -15,6 +15,7 @@ __all__ = [
     "ByeReceived",
     "CandidatesReceived",
     "DeviceKeyPresented",
+    "DeviceNotSeen",
     "DeviceSaidAway",
     "EndOfCandidatesReceived",
     "FailureKind",
@@ -204,6 +205,11 @@ class DeviceSaidAway(Event):
     """The device's status at the present epoch is `off` or `lost`; it is tried anyway."""
 
     state: str
+
+
+@attrs.frozen
+class DeviceNotSeen(Event):
+    """The broker has shown no `info` of the device so far: its name may be wrong; it is waited for all the same."""
 
 
 @attrs.frozen

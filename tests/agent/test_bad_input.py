@@ -135,22 +135,26 @@ async def test_a_service_that_is_switched_off(fleet: Fleet, tmp_path: Path) -> N
 # Devices that are not there
 
 
-async def test_a_device_that_is_off_is_said_at_once_and_tried(fleet: Fleet, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("end", "state"), [(signal.SIGTERM, "off"), (signal.SIGKILL, "lost")])
+async def test_a_device_that_is_away_is_said_at_once_and_tried(
+    fleet: Fleet, tmp_path: Path, end: signal.Signals, state: str
+) -> None:
     device = Device(tmp_path / "pi4", fleet.url, "pi4")
     device.trust(fleet.operator)
     operator = Operator(tmp_path / "alice", fleet.url)
     operator.pin(device)
     with AgentProcess(device) as agent:
         await agent.wait_log("^announced ")
-    assert agent.code == 0
+        agent.send(end)
+        await agent.wait_exit()
     done = await edgeice(operator, "exec", "--timeout", "2", "pi4", "--", "true")
     assert done.code == 3
     notice, failure = done.stderr.splitlines()
-    assert notice == "edgeice: pi4 says it is off; trying anyway"
+    assert notice == f"edgeice: pi4 says it is {state}; trying anyway"
     assert failure.startswith("edgeice: pi4 did not answer")
     assert done.seconds > 2
     rows = (await edgeice(operator, "devices", "--json")).json()
-    assert [row["state"] for row in rows if row["name"] == "pi4"] == ["off"]
+    assert [row["state"] for row in rows if row["name"] == "pi4"] == [state]
 
 
 async def test_a_device_that_was_off_is_reached_when_it_comes(fleet: Fleet, tmp_path: Path) -> None:
@@ -177,7 +181,9 @@ async def test_a_device_that_was_off_is_reached_when_it_comes(fleet: Fleet, tmp_
 async def test_a_name_that_nobody_has(fleet: Fleet) -> None:
     done = await edgeice(fleet.operator, "exec", "pl", "--", "true")
     assert done.code == 3
-    assert one_line(done) == "edgeice: nothing is known of home/d/pl at the broker: is its name right?"
+    notice, failure = done.stderr.splitlines()
+    assert notice == "edgeice: nothing is known of home/d/pl at the broker yet: is its name right?"
+    assert failure == "edgeice: nothing is known of home/d/pl at the broker: is its name right?"
     assert 5 < done.seconds < 15
 
 
@@ -397,7 +403,7 @@ async def test_garbage_as_the_operator_sees_it(tmp_path: Path) -> None:
         assert (devices.code, devices.stderr, devices.json()) == (0, "", [])
         done = await exec_true(operator)
         assert done.code == 3
-        assert one_line(done).startswith("edgeice: nothing is known of home/d/pi")
+        assert done.stderr.splitlines()[-1].startswith("edgeice: nothing is known of home/d/pi at the broker:")
 
 
 # The end

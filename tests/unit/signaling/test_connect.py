@@ -116,7 +116,7 @@ def run(connector: Connector, until: float) -> list[tuple[float, str]]:
 
 def test_the_way_to_a_pinned_device() -> None:
     connector = make_connector()
-    assert connector.next_timeout() == 5.0
+    assert connector.next_timeout() == 1.5
     connector.receive_info(info())
     (needed,) = taken(connector)
     assert isinstance(needed, OfferNeeded)
@@ -180,9 +180,9 @@ def test_host_24_garbage_and_foreign_infos_are_dropped(payload: bytes) -> None:
     assert connector.drops.total == 2
 
 
-def test_without_an_info_it_waits_5_seconds() -> None:
+def test_without_an_info_it_says_so_within_2_seconds_and_waits_5() -> None:
     connector = make_connector()
-    assert run(connector, 100.0) == [(5.0, "OperatorFailed")]
+    assert run(connector, 100.0) == [(1.5, "DeviceNotSeen"), (5.0, "OperatorFailed")]
     assert connector.next_timeout() is None
 
 
