@@ -74,6 +74,8 @@ from edgeice.signaling.events import (
 )
 from edgeice.signaling.events import (
     DeviceNotSeen as DeviceNotSeen,
+)
+from edgeice.signaling.events import (
     DeviceSaidAway as DeviceSaidAway,
 )
 from edgeice.signaling.events import (
