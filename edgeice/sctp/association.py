@@ -132,9 +132,10 @@ class Association(Lifecycle):
             self._receiver.sack_due = True  # the last one may have died on the old path
             self._flush(now)
 
-    def release(self, cost: int) -> None:
-        """The owner took a message: its cost no longer counts against the receive window."""
+    def release(self, cost: int) -> bool:
+        """The owner took a message: its cost no longer counts against the receive window; True if a SACK is due."""
         self._receiver.release(cost)
+        return self._receiver.sack_due
 
     # --- outputs
 

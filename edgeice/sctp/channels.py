@@ -26,20 +26,12 @@ from edgeice.sctp.events import (
     MessageReceived,
 )
 from edgeice.sctp.lifecycle import Closed, Established
+from edgeice.sctp.payload import PPID_DCEP, decode_payload, encode_payload
 from edgeice.sctp.reassembly import OVERHEAD, InMessage
 from edgeice.sctp.reset import IncomingReset, OutgoingReset
 from edgeice.sctp.streams import OutMessage
 
 __all__ = ["DataChannels"]
-
-# RFC 8831 §8
-_PPID_DCEP = 50
-_PPID_STRING = 51
-_PPID_BINARY_PARTIAL = 52  # deprecated, read as 53
-_PPID_BINARY = 53
-_PPID_STRING_PARTIAL = 54  # deprecated, read as 51
-_PPID_STRING_EMPTY = 56
-_PPID_BINARY_EMPTY = 57
 
 #: What a peer accepts that announced nothing (RFC 8841 §6.1).
 _DEFAULT_PEER_MESSAGE_SIZE = 65_536
@@ -85,8 +77,10 @@ class DataChannels:
         self._resetting: Counter[int] = Counter()
         #: Streams whose reset by the peer is still to come.
         self._awaiting: set[int] = set()
-        #: Events, and what each takes of the receive window until it is polled.
+        #: Events, and what each takes of the receive window until it is polled; messages take theirs for longer.
         self._events: deque[tuple[Event, int]] = deque()
+        #: What messages take that were polled and not consumed.
+        self._charged = 0
         self._peer_message_size = _DEFAULT_PEER_MESSAGE_SIZE
         self._id_limit = _MAX_ID
         #: True while data can flow.
@@ -110,15 +104,34 @@ class DataChannels:
         return self._association.poll_transmit()
 
     def poll_event(self) -> Event | None:
-        """The next event; what it took of the receive window is free then."""
+        """The next event; what it took of the receive window is free then, unless it is a message."""
         if not self._events:
             return None
         event, cost = self._events.popleft()
-        if cost:
+        if isinstance(event, MessageReceived):
+            self._charged += event.charge
+        elif cost:
             self._association.release(cost)
         elif isinstance(event, BufferedAmountLow) and (channel := self._channels.get(event.channel_id)):
             channel.low_pending = False
         return event
+
+    def consumed(self, octets: int, *, now: float) -> bool:  # noqa: ARG002  (every command of a machine takes it)
+        """The application took messages: the sum of their `charge` no longer counts against the receive window.
+
+        What it does not take closes the window in the end, for all channels: an association has only one (RFC 9260
+        §6.2).  It opens again by the acknowledgment that this may bring out.
+
+        Returns:
+            Whether `poll_transmit` may have a packet now.
+
+        Raises:
+            LocalProtocolError: More than what was polled and not consumed before.
+        """
+        if not 0 <= octets <= self._charged:
+            raise LocalProtocolError(f"{octets} bytes consumed of {self._charged}")
+        self._charged -= octets
+        return self._association.release(octets)
 
     def next_timeout(self) -> float | None:
         """When to call `handle_timeout` at the latest."""
@@ -193,7 +206,7 @@ class DataChannels:
             channel = _Channel(self._free_id(), terms, acknowledged=False)
             self._check_room(len(encoded))
             self._channels[channel.id] = channel
-            self._push(channel.id, _PPID_DCEP, encoded, now=now)
+            self._push(channel.id, PPID_DCEP, encoded, now=now)
             return channel.id
         if not 0 <= negotiated <= self._id_limit or not self._is_free(negotiated):
             raise LocalProtocolError(f"channel id {negotiated} is not free")  # RFC 8831 §6.5
@@ -212,12 +225,7 @@ class DataChannels:
         channel = self._channels.get(channel_id)
         if channel is None or channel.closing:
             raise LocalProtocolError(f"channel {channel_id} is not open")
-        if isinstance(data, str):
-            payload = data.encode()
-            ppid = _PPID_STRING if payload else _PPID_STRING_EMPTY
-        else:
-            payload = bytes(data)
-            ppid = _PPID_BINARY if payload else _PPID_BINARY_EMPTY
+        ppid, payload = encode_payload(data)
         if self._peer_message_size and len(payload) > self._peer_message_size:
             raise LocalProtocolError(f"message of {len(payload)} bytes, the peer takes {self._peer_message_size}")
         self._check_room(len(payload))
@@ -225,7 +233,7 @@ class DataChannels:
         message = OutMessage(
             self._association.queue.stream(channel_id),
             ppid,
-            payload or b"\0",  # RFC 8831 §6.6: SCTP cannot send nothing
+            payload,
             unordered=not terms.ordered and channel.acknowledged,
             max_retransmits=terms.max_retransmits,
             expires_at=math.inf if terms.max_lifetime is None else now + terms.max_lifetime / 1000,
@@ -342,7 +350,7 @@ class DataChannels:
 
     def _on_message(self, message: InMessage, now: float) -> None:
         channel = self._channels.get(message.stream_id)
-        if message.ppid == _PPID_DCEP:
+        if message.ppid == PPID_DCEP:
             self._on_dcep(message, channel, now)
             return
         if channel is None or channel.closing:
@@ -351,12 +359,12 @@ class DataChannels:
         if not channel.acknowledged:
             self._acknowledge(channel)  # RFC 8832 §6: data says as much as an ACK
         try:
-            data = _decode_payload(message.ppid, message.data)
+            data = decode_payload(message.ppid, message.data)
         except DecodeError as error:
             self._ignore(message, error.reason)
             self._fail(channel, "peer sent an invalid message", now)
             return
-        self._events.append((MessageReceived(message.stream_id, data), message.cost))
+        self._events.append((MessageReceived(message.stream_id, data, message.cost), 0))
 
     def _ignore(self, message: InMessage, reason: str) -> None:
         self.drops.count(reason)
@@ -405,7 +413,7 @@ class DataChannels:
             return
         channel = self._channels[channel_id] = _Channel(channel_id, terms, acknowledged=True)
         self._events.append((_opened(channel, incoming=True), message.cost))
-        self._push(channel_id, _PPID_DCEP, ACK, now=now)
+        self._push(channel_id, PPID_DCEP, ACK, now=now)
 
     # --- closing
 
@@ -478,19 +486,3 @@ def _check_terms(terms: OpenMessage) -> None:
 def _opened(channel: _Channel, *, incoming: bool) -> ChannelOpened:
     terms = channel.terms
     return ChannelOpened(channel.id, terms.label, terms.protocol, terms.ordered, incoming)
-
-
-def _decode_payload(ppid: int, data: bytes) -> bytes | str:
-    """RFC 8831 §6.6, §8."""
-    if ppid in (_PPID_BINARY, _PPID_BINARY_PARTIAL):
-        return data
-    if ppid in (_PPID_STRING, _PPID_STRING_PARTIAL):
-        try:
-            return data.decode()
-        except UnicodeDecodeError:
-            raise DecodeError("message-utf8") from None
-    if ppid == _PPID_STRING_EMPTY:
-        return ""
-    if ppid == _PPID_BINARY_EMPTY:
-        return b""
-    raise DecodeError("message-ppid")

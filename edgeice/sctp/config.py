@@ -16,7 +16,7 @@ class SctpConfig:
     remote_port: int = 5000
     #: Largest SCTP packet, common header included: no path MTU discovery below DTLS (RFC 8831 §5).
     mtu: int = 1200
-    #: Bytes that may wait here for order, completion or the application; advertised as a_rwnd.
+    #: Bytes that may wait here for order, completion or the application, over all channels; advertised as a_rwnd.
     receive_window: int = 1 << 20
     #: Largest message accepted, announced as `a=max-message-size`; a larger one ends the association.
     max_message_size: int = 262_144

@@ -48,6 +48,8 @@ class MessageReceived(Event):
 
     channel_id: int
     data: bytes | str
+    #: Bytes that it takes of the receive window, bookkeeping included, until `DataChannels.consumed` is told so.
+    charge: int
 
 
 @attrs.frozen

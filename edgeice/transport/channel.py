@@ -22,6 +22,9 @@ class ChannelPort(Protocol):
     def buffered_amount(self, channel_id: int) -> int:
         """Bytes queued and not sent yet."""
 
+    def consumed(self, octets: int) -> None:
+        """The application took so much of the receive window's memory."""
+
     def close(self, channel_id: int) -> None:
         """Close the channel when what is queued is out."""
 
@@ -29,9 +32,11 @@ class ChannelPort(Protocol):
 class DataChannel:
     """One data channel: whole messages, text as `str` and binary as `bytes`.
 
-    What the peer sent and nobody received yet counts against the session's receive window, so a reader that stops
-    stops its session's sender in the end, and no memory grows without bound.  Services that share a session use
-    credit on top (`edgeice.services.credit`).
+    What the peer sent and nobody received yet counts against the receive window (`sctp.SctpConfig.receive_window`),
+    which bounds the memory.  The window is the session's, not the channel's, as in every implementation of RFC 8831: a
+    channel that is not read stops all channels of its session once the window is full, and they go on when it is read
+    or closed.  A channel that the peer closed keeps what came before until that is read too, or `aclose` drops it.
+    Services that share a session use credit on top (`edgeice.services.credit`).
     """
 
     def __init__(self, channel_id: int, label: str, protocol: str, port: ChannelPort) -> None:
@@ -39,7 +44,8 @@ class DataChannel:
         self.label = label
         self.protocol = protocol
         self._port = port
-        self._inbox: deque[bytes | str] = deque()
+        #: Messages with what each takes of the receive window, which bounds them.
+        self._inbox: deque[tuple[bytes | str, int]] = deque()
         self._wake = trio.Event()
         self._drained = trio.Event()
         self._ended: type[Exception] | None = None
@@ -86,7 +92,9 @@ class DataChannel:
                 raise self._ended
             self._wake = trio.Event()
             await self._wake.wait()
-        return self._inbox.popleft()
+        data, charge = self._inbox.popleft()
+        self._port.consumed(charge)
+        return data
 
     def __aiter__(self) -> DataChannel:
         return self
@@ -98,23 +106,34 @@ class DataChannel:
             raise StopAsyncIteration from None
 
     async def aclose(self) -> None:
-        """Close the channel; what was sent before still goes out.  Does nothing on a closed one."""
+        """Close the channel: what was sent before still goes out, what was not received yet is dropped.
+
+        Does nothing on a closed one.
+        """
         self.abort()
         await trio.lowlevel.checkpoint()
 
     def abort(self) -> None:
         """Close without a checkpoint, as `aclose` does."""
-        if not self.closed:
-            self._closing = True
+        if self._closing:
+            return
+        self._closing = True
+        if self._ended is None:
             self._port.close(self.channel_id)
-            self._wake.set()
-            self._drained.set()
+        dropped = sum(charge for _, charge in self._inbox)
+        self._inbox.clear()
+        self._port.consumed(dropped)
+        self._wake.set()
+        self._drained.set()
 
     # From the connection
 
-    def deliver(self, data: bytes | str) -> None:
-        """A message came."""
-        self._inbox.append(data)
+    def deliver(self, data: bytes | str, charge: int) -> None:
+        """A message came that takes `charge` bytes of the receive window."""
+        if self._closing:
+            self._port.consumed(charge)
+            return
+        self._inbox.append((data, charge))
         self._wake.set()
 
     def drained(self) -> None:

@@ -64,6 +64,12 @@ class _Port:
     def buffered_amount(self, channel_id: int) -> int:
         return self.connection.channels.buffered_amount(channel_id)
 
+    def consumed(self, octets: int) -> None:
+        if self.connection.state is not ConnectionState.CLOSED:
+            now = trio.current_time()
+            if self.connection.channels.consumed(octets, now=now):
+                self._flush(now)
+
     def close(self, channel_id: int) -> None:
         if self.connection.state is not ConnectionState.CLOSED:
             now = trio.current_time()
@@ -231,7 +237,9 @@ class PeerConnection:
             case sctp.MessageReceived():
                 channel = self._channels.get(event.channel_id)
                 if channel is not None:
-                    channel.deliver(event.data)
+                    channel.deliver(event.data, event.charge)
+                else:
+                    self._port.consumed(event.charge)
             case sctp.BufferedAmountLow():
                 channel = self._channels.get(event.channel_id)
                 if channel is not None:

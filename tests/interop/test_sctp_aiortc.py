@@ -63,6 +63,8 @@ class Wire:
                 await self._receiver._handle_data(packet)
         while (event := self.ours.poll_event()) is not None:
             self.events.append(event)
+            if isinstance(event, MessageReceived):
+                self.ours.consumed(event.charge, now=self.now)
         await asyncio.sleep(0)
 
     async def start(self) -> None:

@@ -42,6 +42,8 @@ class Link:
         self.sent: tuple[list[bytes], list[bytes]] = ([], [])
         self.script: Callable[[int, int, bytes], bool] | None = None
         self.poll_events = [True, True]
+        #: Whether the applications take the messages that they hear of.
+        self.consumes = [True, True]
         self.now = 0.0
         self.delay = delay
         self._loss, self._duplicate, self._reorder = loss, duplicate, reorder
@@ -61,6 +63,8 @@ class Link:
                 while self.poll_events[side] and (event := end.poll_event()) is not None:
                     busy = True
                     self.events[side].append(event)
+                    if isinstance(event, MessageReceived) and self.consumes[side]:
+                        end.consumed(event.charge, now=self.now)
 
     def _carry(self, side: int, packet: bytes) -> None:
         number = len(self.sent[side])

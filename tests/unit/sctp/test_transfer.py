@@ -5,8 +5,9 @@ from random import Random
 
 import pytest
 
+from edgeice.errors import LocalProtocolError
 from edgeice.sansio import Entropy
-from edgeice.sctp import AssociationClosed, SctpConfig
+from edgeice.sctp import AssociationClosed, MessageReceived, SctpConfig
 from edgeice.sctp.chunks import (
     SACK_HEADER,
     Cause,
@@ -349,6 +350,79 @@ def test_window_update_when_the_application_catches_up() -> None:
     link.poll_events[1] = True
     link.drain()
     assert decode_sack(values(link.sent[1][-1], 3)[0])[1] == 20_000
+
+
+def test_messages_that_are_told_and_not_consumed_close_the_window() -> None:
+    link = Link(SctpConfig(receive_window=100_000))
+    channel = opened(link)
+    other = link.client.open("other", now=link.now)
+    link.consumes[1] = False
+    data = blobs(100, 4_000)
+    for each in data:
+        link.client.send(channel, each, now=link.now)
+    link.run(3_600.0)  # an hour of probes
+    held = link.of(1, MessageReceived)
+    charged = sum(event.charge for event in held)
+    assert len(held) == 100_000 // 4_064
+    assert charged == len(held) * 4_064
+    assert charged <= link.server._association._receiver.used <= 100_000
+    assert link.client.ended is None
+    link.client.send(other, b"behind the same window", now=link.now)
+    link.run(10.0)
+    assert not link.messages(1, other)
+    link.consumes[1] = True
+    assert link.server.consumed(charged, now=link.now)
+    window = link.server.poll_transmit()
+    assert window is not None
+    assert decode_sack(values(window, 3)[0])[1] >= charged
+    link.run(60.0)  # that window update was lost
+    assert link.messages(1, channel) == data
+    assert link.messages(1, other) == [b"behind the same window"]
+
+
+def test_window_updates_come_by_quarters() -> None:
+    link = Link(SctpConfig(receive_window=100_000))
+    channel = opened(link)
+    link.consumes[1] = False
+    for each in blobs(20, 4_000):
+        link.client.send(channel, each, now=link.now)
+    link.run(5.0)
+    held = link.of(1, MessageReceived)
+    assert len(held) == 20
+    updates = [number for number, event in enumerate(held, 1) if link.server.consumed(event.charge, now=link.now)]
+    assert updates[0] == 7  # 28,448 bytes: the first that are a quarter of the window
+    assert link.server.poll_transmit() is not None
+    assert link.server.poll_transmit() is None
+
+
+def test_no_more_is_consumed_than_was_told() -> None:
+    link = Link()
+    channel = opened(link)
+    link.consumes[1] = False
+    link.client.send(channel, b"x" * 36, now=link.now)
+    link.run(1.0)
+    for octets in (101, -1):
+        with pytest.raises(LocalProtocolError, match="of 100"):
+            link.server.consumed(octets, now=link.now)
+    assert not link.server.consumed(100, now=link.now)
+    with pytest.raises(LocalProtocolError, match="1 bytes consumed of 0"):
+        link.server.consumed(1, now=link.now)
+    assert link.server._association._receiver.used == 0
+
+
+def test_what_was_told_before_the_end_may_be_consumed_after_it() -> None:
+    link = Link(SctpConfig(receive_window=100_000))
+    channel = opened(link)
+    link.consumes[1] = False
+    for each in blobs(20, 4_000):
+        link.client.send(channel, each, now=link.now)
+    link.run(5.0)
+    link.server.abort("enough", now=link.now)
+    link.drain()
+    for event in link.of(1, MessageReceived):
+        link.server.consumed(event.charge, now=link.now)
+    assert link.server._association._receiver.used == 0
+    assert link.server.poll_transmit() is None
 
 
 def test_advertised_window_is_true() -> None:
