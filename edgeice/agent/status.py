@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,21 @@ __all__ = ["ask_status", "open_status_socket", "serve_status"]
 _BACKLOG: Final = 8
 _ANSWER_TIME: Final = 5.0
 _READ_LIMIT: Final = 1 << 20
+#: sun_path holds 108 bytes, the last of them a zero.
+_SUN_PATH: Final = 107
+
+
+@contextlib.contextmanager
+def _address_of(path: Path) -> Iterator[str]:
+    """A name of the socket that the kernel takes: a long one is reached by a descriptor of its folder."""
+    if len(os.fsencode(path)) <= _SUN_PATH:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def open_status_socket(path: Path) -> socket.socket:
@@ -35,13 +51,14 @@ def open_status_socket(path: Path) -> socket.socket:
             path.unlink()
         mask = os.umask(0o177)
         try:
-            listener.bind(str(path))
+            with _address_of(path) as address:
+                listener.bind(address)
         finally:
             os.umask(mask)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise ConfigError(f"{path}: cannot listen there: {error.strerror}") from None
+        raise ConfigError(f"{path}: cannot listen there: {error.strerror or error}") from None
     except BaseException:
         listener.close()
         raise
@@ -51,7 +68,8 @@ def open_status_socket(path: Path) -> socket.socket:
 def _is_served(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
-            probe.connect(str(path))
+            with _address_of(path) as address:
+                probe.connect(address)
         except OSError:
             return False
     return True
@@ -76,7 +94,9 @@ async def ask_status(path: Path) -> dict[str, object]:
     data = b""
     try:
         with trio.fail_after(_ANSWER_TIME):
-            async with await trio.open_unix_socket(str(path)) as stream:
+            with _address_of(path) as address:
+                stream = await trio.open_unix_socket(address)
+            async with stream:
                 async for chunk in stream:
                     data += chunk
                     if len(data) > _READ_LIMIT:
