@@ -2,55 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import attrs
 
-from edgeice.addresses import TransportAddress
-from edgeice.ice.config import Role
+from edgeice import stun
+from edgeice.ice.candidate import CandidateType
+from edgeice.ice.config import RemoteParameters, Role
 from edgeice.ice.credentials import IceCredentials
 from edgeice.ice.pair import CandidatePair
-from edgeice.stun import Attribute, MessageClass, Method, encode
+from edgeice.ice.priority import candidate_priority
+from edgeice.ice.shared import Shared
+from edgeice.stun import Attribute, Due, MessageClass, Method, RetransmissionPolicy, TransactionTimers
 
-__all__ = ["Check", "Retransmission", "encode_check", "encode_error", "encode_success"]
-
-#: RFC 8489 §6.2.1, Rm: how many initial timeouts the last transmission is waited for.
-_LAST_WAIT: Final = 16
-
-
-class Retransmission:
-    """When to send a request again, and when to give up (RFC 8489 §6.2.1).
-
-    The first transmission is at the time of making; each wait is twice the one before, the last is 16 times the first.
-    """
-
-    __slots__ = ("_left", "_rto", "_wait", "at", "sent_at", "transmissions")
-
-    def __init__(self, *, rto: float, transmissions: int, now: float) -> None:
-        self._rto = rto
-        self._wait = rto
-        self._left = transmissions - 1
-        self.transmissions = 1
-        self.sent_at = now
-        #: When `expire` has something to do.
-        self.at = now + (self._wait if self._left else rto * _LAST_WAIT)
-
-    @property
-    def gives_up_at(self) -> float:
-        """When the transaction ends if nothing answers it."""
-        # Waits still to come before the last transmission: w, 2w, 4w, … one less than are left to send.
-        between = self._wait * 2 * (2 ** (self._left - 1) - 1) if self._left else 0.0
-        return self.at + between + (self._rto * _LAST_WAIT if self._left else 0.0)
-
-    def expire(self, now: float) -> bool:
-        """At the deadline: True if the request is to be sent again, False if the transaction has failed."""
-        if not self._left:
-            return False
-        self._left -= 1
-        self.transmissions += 1
-        self._wait *= 2
-        self.at = now + (self._wait if self._left else self._rto * _LAST_WAIT)
-        return True
+__all__ = ["Check", "CheckTable"]
 
 
 @attrs.define(eq=False)
@@ -65,75 +28,121 @@ class Check:
     #: The role that it claims, against which a 487 is read.
     role: Role
     use_candidate: bool
-    timer: Retransmission
+    sent_at: float
+    timers: TransactionTimers
     #: No more retransmissions: a trigger replaced it or it has failed, and only a late answer is waited for.
     silenced: bool = False
-    #: When it ends if nothing answers it, once it is silenced.
-    ends_at: float = 0.0
 
     def silence(self) -> None:
         """Send it no more; its answer counts until it would have timed out."""
-        if not self.silenced:
-            self.silenced = True
-            self.ends_at = self.timer.gives_up_at
-
-    @property
-    def deadline(self) -> float:
-        """When something is to be done about it."""
-        return self.ends_at if self.silenced else self.timer.at
+        self.silenced = True
+        self.timers.stop_retransmitting()
 
 
-def encode_check(
-    transaction_id: bytes,
-    *,
-    local: IceCredentials,
-    remote: IceCredentials,
-    priority: int,
-    role: Role,
-    tie_breaker: int,
-    use_candidate: bool,
-) -> bytes:
-    """A Binding request (RFC 8445 §7.1)."""
-    claim = Attribute.ICE_CONTROLLING if role is Role.CONTROLLING else Attribute.ICE_CONTROLLED
-    attributes: list[tuple[int, object]] = [
-        (Attribute.USERNAME, f"{remote.ufrag}:{local.ufrag}"),
-        (claim, tie_breaker),
-        (Attribute.PRIORITY, priority),
-    ]
-    if use_candidate:
-        attributes.append((Attribute.USE_CANDIDATE, True))
-    return encode(Method.BINDING, MessageClass.REQUEST, transaction_id, attributes, key=remote.key)
+class CheckTable:
+    """What one generation asks: encodes requests, and keeps the checks that are not answered yet.
 
+    A pair has two open checks at most: the present one and the one that it replaced.
+    """
 
-def encode_success(transaction_id: bytes, source: TransportAddress, key: bytes, *, sha256: bool = False) -> bytes:
-    """The answer to a check that came from `source`, with the request's form of integrity (RFC 8489 §9.1.3)."""
-    return encode(
-        Method.BINDING,
-        MessageClass.SUCCESS,
-        transaction_id,
-        [(Attribute.XOR_MAPPED_ADDRESS, source)],
-        key=key,
-        integrity="sha256" if sha256 else "sha1",
-    )
+    def __init__(self, shared: Shared, local: IceCredentials) -> None:
+        self._shared = shared
+        self._local = local
+        self._open: dict[bytes, Check] = {}
 
+    def __len__(self) -> int:
+        return len(self._open)
 
-def encode_error(
-    transaction_id: bytes,
-    code: int,
-    *,
-    key: bytes | None = None,
-    sha256: bool = False,
-    unknown: tuple[int, ...] = (),
-) -> bytes:
-    """An error answer without a phrase, so that it is smaller than what it answers; signed if `key` is given."""
-    attributes: list[tuple[int, object]] = [(Attribute.ERROR_CODE, (code, ""))]
-    if unknown:
-        attributes.append((Attribute.UNKNOWN_ATTRIBUTES, unknown))
-    return encode(
-        Method.BINDING,
-        MessageClass.ERROR,
-        transaction_id,
-        attributes,
-        key=key,
-        integrity="sha256" if sha256 else "sha1",
-    )
+    def __contains__(self, transaction_id: bytes) -> bool:
+        return transaction_id in self._open
+
+    def get(self, transaction_id: bytes) -> Check | None:
+        """The open check with this id."""
+        return self._open.get(transaction_id)
+
+    def send(
+        self, pair: CandidatePair, remote: RemoteParameters, *, use_candidate: bool, rto: float, now: float
+    ) -> None:
+        """Send a check and repeat it until it is answered; the one that was open on the pair is silenced."""
+        transaction_id, priority, data = self._encode(pair, remote, use_candidate=use_candidate)
+        policy = RetransmissionPolicy(rto=rto, rc=self._shared.config.check_transmissions)
+        timers = TransactionTimers(now=now, policy=policy)
+        check = Check(pair, transaction_id, data, priority, self._shared.role, use_candidate, now, timers)
+        if pair.check is not None:
+            # One replaced check at most is waited for: a peer that triggers and never answers fills no table.
+            if pair.replaced_check is not None:
+                self._open.pop(pair.replaced_check.transaction_id, None)
+            pair.check.silence()
+            pair.replaced_check = pair.check
+        pair.check = check
+        self._open[transaction_id] = check
+        self._transmit(pair, data)
+
+    def send_once(self, pair: CandidatePair, remote: RemoteParameters, *, use_candidate: bool) -> bytes:
+        """Send a request that is never repeated, as consent asks; gives its transaction id (RFC 7675 §5.1)."""
+        transaction_id, _, data = self._encode(pair, remote, use_candidate=use_candidate)
+        self._transmit(pair, data)
+        return transaction_id
+
+    def take(self, transaction_id: bytes) -> Check | None:
+        """Close and give the check with this id."""
+        check = self._open.pop(transaction_id, None)
+        if check is not None:
+            if check.pair.check is check:
+                check.pair.check = None
+            if check.pair.replaced_check is check:
+                check.pair.replaced_check = None
+        return check
+
+    def forget(self, pair: CandidatePair) -> None:
+        """Close the checks on a pair; their answers count no more."""
+        for check in (pair.check, pair.replaced_check):
+            if check is not None:
+                self._open.pop(check.transaction_id, None)
+        pair.check = pair.replaced_check = None
+
+    def clear(self) -> None:
+        """Close all."""
+        self._open.clear()
+
+    def handle_timeout(self, *, now: float) -> list[Check]:
+        """Repeat what is due; gives the checks that have failed for want of an answer."""
+        failed = []
+        for check in list(self._open.values()):
+            due = check.timers.handle_timeout(now=now)
+            if due is Due.RETRANSMIT:
+                self._transmit(check.pair, check.data)
+            elif due is Due.TIMED_OUT:
+                was_current = check.pair.check is check
+                self.take(check.transaction_id)
+                if was_current and not check.silenced:
+                    failed.append(check)
+        return failed
+
+    def next_timeout(self) -> float | None:
+        """When `handle_timeout` has something to do."""
+        times = [check.timers.next_timeout() for check in self._open.values()]
+        return min((at for at in times if at is not None), default=None)
+
+    def _encode(
+        self, pair: CandidatePair, remote: RemoteParameters, *, use_candidate: bool
+    ) -> tuple[bytes, int, bytes]:
+        """A Binding request (RFC 8445 §7.1): its transaction id, its PRIORITY and its bytes."""
+        shared, credentials = self._shared, remote.credentials
+        transaction_id = stun.new_transaction_id(shared.entropy)
+        # RFC 8445 §7.1.1: the priority of the candidate that this check would teach the peer.
+        priority = candidate_priority(CandidateType.PEER_REFLEXIVE, pair.local.priority >> 8 & 0xFFFF)
+        claim = Attribute.ICE_CONTROLLING if shared.role is Role.CONTROLLING else Attribute.ICE_CONTROLLED
+        attributes: list[tuple[int, object]] = [
+            (Attribute.USERNAME, f"{credentials.ufrag}:{self._local.ufrag}"),
+            (claim, shared.tie_breaker),
+            (Attribute.PRIORITY, priority),
+        ]
+        if use_candidate:
+            attributes.append((Attribute.USE_CANDIDATE, True))
+        data = stun.encode(Method.BINDING, MessageClass.REQUEST, transaction_id, attributes, key=credentials.key)
+        return transaction_id, priority, data
+
+    def _transmit(self, pair: CandidatePair, data: bytes) -> None:
+        pair.requests_sent += 1
+        self._shared.transmit(pair.path, data)

@@ -1,13 +1,18 @@
-"""Consent to send, kept fresh on one pair (RFC 7675)."""
+"""Consent to send, kept fresh on each pair by itself (RFC 7675)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
+from edgeice.addresses import Path
+from edgeice.ice.checklist import Checklist
 from edgeice.ice.config import Role
+from edgeice.ice.pair import CandidatePair
+from edgeice.ice.shared import Shared
 from edgeice.sansio import Entropy
 
-__all__ = ["Consent"]
+__all__ = ["Consent", "Consents"]
 
 #: Unanswered requests that are remembered; at 4 s apart 8 reach over the 30 s in which an answer counts.
 _OUTSTANDING: Final = 16
@@ -58,3 +63,49 @@ class Consent:
         RFC 7675 §5.1: one that comes after the expiry revives nothing; by then this object is gone.
         """
         self.expires_at = now + self._lifetime
+
+
+class Consents:
+    """Consent on all pairs of a checklist: whose answer came, and what has ended."""
+
+    __slots__ = ("_checklist", "_shared")
+
+    def __init__(self, shared: Shared, checklist: Checklist) -> None:
+        self._shared = shared
+        self._checklist = checklist
+
+    def __iter__(self) -> Iterator[tuple[CandidatePair, Consent]]:
+        """The pairs that consent was given on."""
+        for pair in list(self._checklist):
+            if pair.consent is not None:
+                yield pair, pair.consent
+
+    def grant(self, pair: CandidatePair, now: float) -> None:
+        """A check on the pair succeeded (RFC 7675 §5.1)."""
+        if pair.consent is None:
+            config = self._shared.config
+            pair.consent = Consent(
+                interval=config.consent_interval,
+                lifetime=config.consent_expiry,
+                entropy=self._shared.entropy,
+                now=now,
+            )
+        else:
+            pair.consent.renew(now)
+
+    def expects(self, transaction_id: bytes) -> bool:
+        """Whether a response belongs to one of the open requests."""
+        return any(consent.expects(transaction_id) for _, consent in self)
+
+    def take(self, transaction_id: bytes, path: Path) -> tuple[CandidatePair, Consent, Role] | None:
+        """Close the request that a response answers; gives its pair and the role that it claimed.
+
+        A response from elsewhere answers nothing and is counted.
+        """
+        for pair, consent in self:
+            if pair.path == path:
+                sent = consent.take(transaction_id)
+                if sent is not None:
+                    return pair, consent, sent[1]
+        self._shared.drops.count("unexpected_response")
+        return None

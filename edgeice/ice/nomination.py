@@ -18,16 +18,37 @@ class Nomination:
     moving off it later takes a restart.  Data needs not wait for this: it flows on any valid pair (RFC 8445 §12.1).
     """
 
-    __slots__ = ("_config", "_first_valid_at", "deadline")
+    __slots__ = ("_config", "_first_valid_at", "deadline", "pair")
 
     def __init__(self, config: IceConfig) -> None:
         self._config = config
         self._first_valid_at: float | None = None
         #: When `choose` will decide at the latest; None while there is nothing to wait for.
         self.deadline: float | None = None
+        #: The pair that is being nominated.
+        self.pair: CandidatePair | None = None
 
-    def choose(self, checklist: Checklist, *, ended: bool, now: float) -> CandidatePair | None:
-        """The pair to nominate, None if it is too early.  `ended`: neither side will add candidates."""
+    def choose(self, checklist: Checklist, *, ended: bool, now: float) -> None:
+        """Queue the nominating check, unless it is too early.  `ended`: neither side will add candidates."""
+        pair = self._choose(checklist, ended=ended, now=now)
+        if pair is not None:
+            self.deadline = None
+            self.pair = pair
+            pair.nominate_next = True
+            checklist.trigger(pair, first=True)
+
+    def give_up(self, pair: CandidatePair | None) -> None:
+        """Nominate another one later, if it is this pair that is being nominated."""
+        if pair is not None and pair is self.pair:
+            pair.nominate_next = False
+            self.pair = None
+
+    def conclude(self) -> None:
+        """A pair is nominated: no other will be (RFC 8445 §8.1.1)."""
+        self.give_up(self.pair)
+        self.deadline = None
+
+    def _choose(self, checklist: Checklist, *, ended: bool, now: float) -> CandidatePair | None:
         best = checklist.best_valid()
         if best is None:
             self.deadline = None
@@ -38,6 +59,5 @@ class Nomination:
         self.deadline = self._first_valid_at + wait
         better_possible = any(pair.is_open and pair.priority > best.priority for pair in checklist)
         if now >= self.deadline or (not better_possible and (ended or best.is_host_only)):
-            self.deadline = None
             return best
         return None

@@ -7,10 +7,6 @@ fails, or is taken back, empties *pending* and nothing else happens (RFC 8445 §
 
 from __future__ import annotations
 
-from typing import Final
-
-import attrs
-
 from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import DecodeError, LocalProtocolError
@@ -28,25 +24,17 @@ from edgeice.ice.events import (
     SendPathChanged,
 )
 from edgeice.ice.generation import Generation
-from edgeice.ice.pacer import Pacer, TokenBucket, Turn
+from edgeice.ice.pacer import Pacer, Turn
 from edgeice.ice.pair import CandidatePair
 from edgeice.ice.priority import LocalPreferences
+from edgeice.ice.responder import Responder
 from edgeice.ice.shared import Shared
+from edgeice.ice.slots import Slots
 from edgeice.sansio import DropCounter, Entropy, Event, Transmit
-from edgeice.stun import Attribute, AuthenticatedMessage, AuthenticationError, Message, MessageClass, Method
+from edgeice.stun import Message, MessageClass, Method
 from edgeice.trace import Tracer, ignore
 
 __all__ = ["IceSession"]
-
-#: Generations that restarts replaced and that still answer.
-_RETIRING_LIMIT: Final = 2
-_UNSIGNED_ERRORS: Final = frozenset({400, 401})
-
-
-@attrs.define
-class _Retiring:
-    generation: Generation
-    until: float
 
 
 class IceSession:
@@ -84,11 +72,9 @@ class IceSession:
         self._bases: dict[TransportAddress, Base] = {}
         self._reflexive: dict[tuple[TransportAddress, TransportAddress], TransportAddress] = {}
         self._gathered = False
-        self._current = Generation(self._shared, 0, generate_credentials(entropy), self._preferences)
-        self._pending: Generation | None = None
-        self._retiring: list[_Retiring] = []
-        self._errors = TokenBucket(config.error_replies_per_second, now)
-        self._replies = TokenBucket(config.replies_per_second, now)
+        first = Generation(self._shared, 0, generate_credentials(entropy), self._preferences)
+        self._slots = Slots(first, config.retire_time)
+        self._responder = Responder(self._shared, self._slots, now=now)
         self._turn = Turn(pacer, config.pacing)
         #: When the next check may go, None while there is none.
         self._check_at: float | None = None
@@ -106,12 +92,12 @@ class IceSession:
     @property
     def local_credentials(self) -> IceCredentials:
         """Those of the newest generation."""
-        return self._newest.local
+        return self._slots.newest.local
 
     @property
     def generation(self) -> int:
         """Number of the newest generation, from 0."""
-        return self._newest.number
+        return self._slots.newest.number
 
     @property
     def send_path(self) -> Path | None:
@@ -120,26 +106,18 @@ class IceSession:
 
     def ufrags(self) -> tuple[str, ...]:
         """Local ufrags of all living generations."""
-        return tuple(generation.local.ufrag for generation in self._generations())
+        return tuple(generation.local.ufrag for generation in self._slots.all())
 
     def accepts(self, path: Path) -> bool:
         """Whether the peer proved that it sends on this path: data from there is its (RFC 8445 §12.2)."""
-        return any(path in generation.heard for generation in self._generations())
-
-    def consented(self, path: Path) -> bool:
-        """Whether data may be sent on this path (RFC 7675 §5.1)."""
-        return any(
-            pair.consent is not None and pair.path == path
-            for generation in self._generations()
-            for pair in generation.checklist
-        )
+        return any(path in generation.heard for generation in self._slots.all())
 
     # Local candidates
 
     def base_added(self, base: Base, *, now: float) -> None:
         """A base can be used: it becomes a host candidate of the generations that still gather."""
         self._bases[base.address] = base
-        for generation in self._active():
+        for generation in self._slots.active():
             generation.base_added(base)
         self._settle(now)
 
@@ -150,7 +128,7 @@ class IceSession:
         self._preferences.release(address)
         self._reflexive = {key: server for key, server in self._reflexive.items() if key[0] != address}
         lost = self._send_path if self._send_path is not None and self._send_path.local == address else None
-        for generation in self._generations():
+        for generation in self._slots.all():
             generation.base_removed(address)
         if lost is not None:
             self._shared.emit(SelectedPathLost(lost))
@@ -163,14 +141,14 @@ class IceSession:
         if base not in self._bases:
             return
         self._reflexive[base, mapped] = server
-        for generation in self._active():
+        for generation in self._slots.active():
             generation.add_server_reflexive(base, mapped, server)
         self._settle(now)
 
     def end_of_local_candidates(self, *, now: float) -> None:
         """No more local candidates come of their own.  Without any base this is not the end: one may come back."""
         self._gathered = True
-        for generation in self._active():
+        for generation in self._slots.active():
             if generation.locals:
                 generation.end_of_local_candidates()
         self._settle(now)
@@ -179,7 +157,7 @@ class IceSession:
 
     def set_remote_description(self, remote: RemoteParameters, *, now: float) -> None:
         """Take the peer's parameters for the newest generation; the same credentials again change nothing."""
-        newest = self._newest
+        newest = self._slots.newest
         if newest.remote is not None and newest.remote.credentials == remote.credentials:
             return
         if newest.remote is not None:
@@ -187,13 +165,13 @@ class IceSession:
         newest.set_remote(remote, now=now)
         if remote.lite:
             self._take_role(Role.CONTROLLING)  # RFC 8445 §6.1.1
-        if newest is self._current:
+        if newest is self._slots.current:
             self._set_state(IceState.CHECKING)
         self._settle(now)
 
     def add_remote_candidate(self, candidate: Candidate, *, ufrag: str, now: float) -> None:
         """Take a candidate of the generation that the peer's `ufrag` names; dropped where that is none here."""
-        generation = self._by_remote(ufrag)
+        generation = self._slots.by_remote(ufrag)
         if generation is None:
             self.drops.count("candidate_generation")
             return
@@ -202,18 +180,12 @@ class IceSession:
 
     def end_of_remote_candidates(self, *, ufrag: str, now: float) -> None:
         """The peer has no more candidates of this generation (RFC 8838 §14)."""
-        generation = self._by_remote(ufrag)
+        generation = self._slots.by_remote(ufrag)
         if generation is None:
             self.drops.count("candidate_generation")
             return
         generation.end_of_remote()
         self._settle(now)
-
-    def _by_remote(self, ufrag: str) -> Generation | None:
-        return next(
-            (each for each in self._active() if each.remote is not None and each.remote.credentials.ufrag == ufrag),
-            None,
-        )
 
     # Restart
 
@@ -221,22 +193,23 @@ class IceSession:
         """Open a pending generation with new credentials; one that was pending is given up."""
         if self.state is IceState.CLOSED:
             raise LocalProtocolError("the session is closed")
-        number = self._newest.number + 1
-        self._pending = Generation(self._shared, number, generate_credentials(self._shared.entropy), self._preferences)
+        number = self._slots.newest.number + 1
+        pending = Generation(self._shared, number, generate_credentials(self._shared.entropy), self._preferences)
+        self._slots.pending = pending
         for base in self._bases.values():
-            self._pending.base_added(base)
+            pending.base_added(base)
         for (base_address, mapped), server in self._reflexive.items():
-            self._pending.add_server_reflexive(base_address, mapped, server)
-        if self._gathered and self._pending.locals:
-            self._pending.end_of_local_candidates()
+            pending.add_server_reflexive(base_address, mapped, server)
+        if self._gathered and pending.locals:
+            pending.end_of_local_candidates()
         self._settle(now)
-        return self._pending.local
+        return pending.local
 
     def revert_restart(self, *, now: float) -> None:
         """Give the pending generation up: its offer was taken back."""
-        if self._pending is None:
+        if self._slots.pending is None:
             raise LocalProtocolError("no restart is under way")
-        self._pending = None
+        self._slots.pending = None
         self._settle(now)
 
     # STUN messages
@@ -259,60 +232,13 @@ class IceSession:
         self._settle(now)
 
     def _receive_request(self, message: Message, path: Path, now: float) -> None:
-        if not message.has_fingerprint:
-            raise DecodeError("fingerprint_missing")  # RFC 8445 §7.3
-        try:
-            request = stun.authenticate_request(message, self._key_of)
-        except AuthenticationError as error:
-            self._refuse(message, error.code, path, now)
-            raise
-        generation = self._by_local(request)
-        if generation is None or not self._replies.take(now):
-            raise DecodeError("reply_rate")
-        key = generation.local.key
-        if request.unknown_required:
-            self._answer(path, stun.unknown_attributes_response(request, key=key))
-            return
-        if self._is_role_conflict(request):
-            self._answer(path, stun.error_response(request, 487, key=key))
-            return
-        self._answer(path, stun.success_response(request, path.remote, key=key))
-        generation.receive_request(request, path)
-
-    def _answer(self, path: Path, data: bytes | None) -> None:
-        if data is not None:
-            self._shared.transmit(path, data)
-
-    def _refuse(self, message: Message, code: int | None, path: Path, now: float) -> None:
-        """RFC 8489 §9.1.3, at a bounded rate: an error that nobody signed is a reflector."""
-        if code in _UNSIGNED_ERRORS and self._errors.take(now):
-            self._answer(path, stun.error_response(message, code))
-
-    def _key_of(self, username: str) -> bytes | None:
-        ufrag = username.partition(":")[0]
-        return next((each.local.key for each in self._generations() if each.local.ufrag == ufrag), None)
-
-    def _by_local(self, request: AuthenticatedMessage) -> Generation | None:
-        username = request.get(Attribute.USERNAME)
-        ufrag = username.partition(":")[0] if isinstance(username, str) else ""
-        return next((each for each in self._generations() if each.local.ufrag == ufrag), None)
-
-    def _is_role_conflict(self, request: AuthenticatedMessage) -> bool:
-        """RFC 8445 §7.3.1.1: True if the peer is to change its role; where this side is to, it does."""
-        shared = self._shared
-        claim = Attribute.ICE_CONTROLLING if shared.role is Role.CONTROLLING else Attribute.ICE_CONTROLLED
-        theirs = request.get(claim)
-        if not isinstance(theirs, int):
-            return False
-        # The larger tie-breaker controls, equal ones let the one keep its role that is asked.
-        wins = shared.tie_breaker >= theirs
-        if wins == (shared.role is Role.CONTROLLING):
-            return True
-        self._take_role(shared.role.opposite)
-        return False
+        accepted = self._responder.receive(message, path, now=now)
+        if accepted is not None:
+            self._take_role(accepted.role)
+            accepted.generation.receive_check(accepted.check)
 
     def _receive_response(self, message: Message, path: Path, now: float) -> None:
-        generation = next((each for each in self._generations() if each.expects(message.transaction_id)), None)
+        generation = self._slots.expecting(message.transaction_id)
         if generation is None or generation.remote is None:
             raise DecodeError("unexpected_response")
         # RFC 8489 §9.1.4: checks carry SHA-1, so nothing else answers them.
@@ -328,7 +254,7 @@ class IceSession:
     def _take_role(self, role: Role) -> None:
         if role is not self._shared.role:
             self._shared.role = role
-            for generation in self._generations():
+            for generation in self._slots.all():
                 generation.set_role(role)
             self._shared.emit(RoleSwitched(role))
 
@@ -338,17 +264,17 @@ class IceSession:
         """Act on every deadline that has come."""
         if self.state is IceState.CLOSED:
             return
-        for generation in self._generations():
+        for generation in self._slots.all():
             generation.work(now=now)
-        self._retiring = [each for each in self._retiring if each.until > now]
+        self._slots.handle_timeout(now=now)
         self._settle(now)
 
     def next_timeout(self) -> float | None:
         """The earliest deadline."""
         if self.state is IceState.CLOSED:
             return None
-        times = [generation.next_timeout() for generation in self._generations()]
-        times += [self._check_at, *(each.until for each in self._retiring)]
+        times = [generation.next_timeout() for generation in self._slots.all()]
+        times += [self._check_at, self._slots.next_timeout()]
         return min((at for at in times if at is not None), default=None)
 
     def poll_action(self) -> Transmit | None:
@@ -362,29 +288,18 @@ class IceSession:
     def close(self, *, now: float) -> None:  # noqa: ARG002  # every command of a machine takes it
         """End the session; nothing is sent or answered any more."""
         if self.state is not IceState.CLOSED:
-            self._pending = None
-            self._retiring = []
+            self._slots.clear()
             self._send_path = None
             self._shared.actions.clear()
             self._set_state(IceState.CLOSED)
 
     # Inside
 
-    @property
-    def _newest(self) -> Generation:
-        return self._pending or self._current
-
-    def _active(self) -> list[Generation]:
-        return [self._current] if self._pending is None else [self._current, self._pending]
-
-    def _generations(self) -> list[Generation]:
-        return [*self._active(), *(each.generation for each in self._retiring)]
-
     def _settle(self, now: float) -> None:
         """After any input: start what can start, move slots, tell what changed."""
         if self.state is IceState.CLOSED:
             return
-        for generation in self._active():
+        for generation in self._slots.active():
             generation.work(now=now)
         self._move_slots(now)
         self._send_checks(now)
@@ -392,22 +307,20 @@ class IceSession:
         self._tell_state(now)
 
     def _move_slots(self, now: float) -> None:
-        pending = self._pending
+        pending = self._slots.pending
         if pending is None:
             return
         if pending.completed:
-            self._retiring.append(_Retiring(self._current, now + self.config.retire_time))
-            del self._retiring[:-_RETIRING_LIMIT]
-            self._current, self._pending = pending, None
+            self._slots.promote(pending, now=now)
             self._shared.emit(RestartSucceeded(pending.number))
         elif pending.has_failed:
-            self._pending = None
+            self._slots.pending = None
             self._shared.emit(RestartFailed(pending.number, pending.verdict(now=now)))
 
     def _send_checks(self, now: float) -> None:
         """One check per Ta of this session and per slot of the host (RFC 8445 §14.2); pending goes first."""
         while True:
-            generation = next((each for each in reversed(self._active()) if each.has_checks_to_send), None)
+            generation = next((each for each in reversed(self._slots.active()) if each.has_checks_to_send), None)
             if generation is None:
                 self._check_at = None
                 return
@@ -418,9 +331,9 @@ class IceSession:
             generation.send_check(now=now)
 
     def _tell_path(self) -> None:
-        pair = self._current.best_pair
-        if pair is None and self._pending is not None:
-            pair = self._pending.best_pair  # better than nothing, though not nominated yet
+        pair = self._slots.current.best_pair
+        if pair is None and self._slots.pending is not None:
+            pair = self._slots.pending.best_pair  # better than nothing, though not nominated yet
         told = None if pair is None else (pair, pair.nominated)
         if told == self._sent_pair:
             return
@@ -440,9 +353,9 @@ class IceSession:
             self._set_state(IceState.COMPLETED if completed else IceState.CONNECTED)
         elif self._had_path:
             self._set_state(IceState.DISCONNECTED)
-        elif self.state is IceState.CHECKING and self._current.has_failed:
+        elif self.state is IceState.CHECKING and self._slots.current.has_failed:
             self._set_state(IceState.FAILED)
-            self._shared.emit(IceFailed(self._current.verdict(now=now)))
+            self._shared.emit(IceFailed(self._slots.current.verdict(now=now)))
 
     def _set_state(self, state: IceState) -> None:
         if state is not self.state:

@@ -1,0 +1,72 @@
+"""Checks of the peer: what one says, and those that came before the peer's description (RFC 8445 §7.3)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from edgeice.addresses import Path
+from edgeice.sansio import DropCounter
+from edgeice.stun import Attribute, AuthenticatedMessage
+
+__all__ = ["EarlyChecks", "PeerCheck"]
+
+_EARLY_LIMIT: Final = 32
+_HIGHEST_PRIORITY: Final = (1 << 31) - 1
+
+
+@attrs.frozen
+class PeerCheck:
+    """An authenticated request of the peer."""
+
+    path: Path
+    transaction_id: bytes
+    #: Ufrags of the two ends as the check names them (RFC 8445 §7.2.2): this side's, the peer's.
+    local_ufrag: str
+    remote_ufrag: str
+    #: What a candidate learned from it is worth (RFC 8445 §7.3.1.3); 1 if it says nothing usable.
+    priority: int
+    use_candidate: bool
+
+    @classmethod
+    def of(cls, request: AuthenticatedMessage, path: Path) -> PeerCheck:
+        """Read a request that arrived on `path`."""
+        username = request.get(Attribute.USERNAME)
+        local, _, remote = (username if isinstance(username, str) else "").partition(":")
+        priority = request.get(Attribute.PRIORITY)
+        usable = isinstance(priority, int) and 0 < priority <= _HIGHEST_PRIORITY
+        return cls(
+            path,
+            request.transaction_id,
+            local,
+            remote,
+            priority if isinstance(priority, int) and usable else 1,
+            request.get(Attribute.USE_CANDIDATE) is not None,
+        )
+
+
+class EarlyChecks:
+    """The latest check of each path, at most 32, until the peer's description says what to make of them.
+
+    Further paths are dropped and counted; the peer repeats what matters.
+    """
+
+    __slots__ = ("_by_path", "_drops")
+
+    def __init__(self, drops: DropCounter) -> None:
+        self._drops = drops
+        self._by_path: dict[Path, PeerCheck] = {}
+
+    def add(self, check: PeerCheck) -> None:
+        """Keep a check."""
+        if check.path in self._by_path or len(self._by_path) < _EARLY_LIMIT:
+            self._by_path[check.path] = check
+        else:
+            self._drops.count("early_checks_full")
+
+    def take(self) -> list[PeerCheck]:
+        """All that were kept, and none any more."""
+        checks = list(self._by_path.values())
+        self._by_path.clear()
+        return checks
