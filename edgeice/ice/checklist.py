@@ -165,14 +165,11 @@ class Checklist:
         """The valid pair of highest priority that there is consent on."""
         return next((pair for pair in self if pair.is_valid and pair.consent is not None), None)
 
-    def keep(self, wanted: Callable[[CandidatePair], bool]) -> list[CandidatePair]:
-        """Empty the queue and drop all pairs but the wanted ones, as nomination does; gives what was dropped."""
+    def keep(self, wanted: Callable[[CandidatePair], bool]) -> None:
+        """Empty the queue and drop all pairs but the wanted ones, as nomination does."""
         self._triggered.clear()
-        dropped = [pair for pair in self._pairs.values() if not wanted(pair)]
-        for pair in dropped:
-            del self._pairs[pair.key]
+        self._pairs = {key: pair for key, pair in self._pairs.items() if wanted(pair)}
         self._ordered = None
-        return dropped
 
 
 def _matches(local: Candidate, remote: Candidate) -> bool:

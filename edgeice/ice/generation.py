@@ -35,7 +35,8 @@ class Generation:
 
     Attributes:
         locals: This side's candidates.
-        selected: The nominated pair; None before, and after its base or consent is lost.
+        selected: The nominated pair; None before, and after its base or consent is lost.  The other valid pairs stay
+            for `settle_time` longer, and where the selected one is lost by then, as long as consent to them lasts.
         completed: A pair was nominated once: no other will be (RFC 8445 §8.1.1).
         heard: Paths on which an authenticated message of the peer arrived.
     """
@@ -61,6 +62,8 @@ class Generation:
         #: When patience ends; None before it begins and after.
         self._patience_at: float | None = None
         self._patience_over = False
+        #: When unselected pairs are released, None before nomination and after.
+        self._settle_at: float | None = None
 
     # Candidates
 
@@ -102,7 +105,7 @@ class Generation:
         # RFC 8863 §4: patience starts when both sides' parameters are known, candidates or not.
         self._patience_at = now + self._shared.config.patience
         for check in self._early.take():
-            self._take_check(check)
+            self._take_check(check, now)
 
     def add_remote(self, candidate: Candidate) -> None:
         """Take a signaled candidate and pair it."""
@@ -123,20 +126,20 @@ class Generation:
 
     # Checks of the peer
 
-    def receive_check(self, check: PeerCheck) -> None:
+    def receive_check(self, check: PeerCheck, *, now: float) -> None:
         """Act on an authenticated request of the peer that was answered with success."""
         self._note_heard(check.path)
         if self.remote is None:
             self._early.add(check)
         else:
-            self._take_check(check)
+            self._take_check(check, now)
 
     def _note_heard(self, path: Path) -> None:
         self.heard[path] = None
         if len(self.heard) > 2 * self._shared.config.max_remote_candidates:
             del self.heard[next(iter(self.heard))]
 
-    def _take_check(self, check: PeerCheck) -> None:
+    def _take_check(self, check: PeerCheck, now: float) -> None:
         """RFC 8445 §7.3.1.3-7.3.1.5: learn a candidate, trigger a check, note a nomination."""
         nominates = check.use_candidate and self._shared.role is Role.CONTROLLED
         pair = self._pair_of(check, nominates=nominates)
@@ -148,7 +151,7 @@ class Generation:
         if nominates:
             pair.nominated_by_peer = True
             if pair.state is PairState.SUCCEEDED:
-                self._select(pair)
+                self._select(pair, now)
                 return
         if pair.state is PairState.SUCCEEDED or pair.trigger_id == check.transaction_id:
             return
@@ -246,7 +249,7 @@ class Generation:
         if (check.use_candidate and shared.role is Role.CONTROLLING) or (
             pair.nominated_by_peer and shared.role is Role.CONTROLLED
         ):
-            self._select(pair)
+            self._select(pair, now)
 
     def receive_error(self, message: AuthenticatedMessage, path: Path, *, now: float) -> Role | None:
         """Act on an authenticated error response; gives the role that this side must take after a conflict."""
@@ -271,18 +274,28 @@ class Generation:
 
     # Nomination
 
-    def _select(self, pair: CandidatePair) -> None:
-        """The pair is nominated (RFC 8445 §8.1.2): all others are done with."""
-        if self.selected is not None and self.selected.priority >= pair.priority:
-            return  # RFC 8445 §8.1.1: of several nominations the highest priority wins, as long as its path lives
+    def _select(self, pair: CandidatePair, now: float) -> None:
+        """The pair is nominated: those that are not valid are done with, the others soon."""
+        if self.selected is not None:
+            if self.selected.priority >= pair.priority:
+                return  # RFC 8445 §8.1.1: of several nominations the highest wins, as long as its path lives
+            self.selected.nominated = False
         self.completed = True
         self.selected = pair
         self._nomination.conclude()
         pair.nominated = True
-        for dropped in self.checklist.keep(lambda other: other is pair):
-            self._checks.forget(dropped)
+        self._settle_at = now + self._shared.config.settle_time  # RFC 8445 §8.3.1
+        self._release(keep_valid=True)
         local = pair.valid_local or pair.local
         self._shared.emit(PairNominated(pair.path, local, pair.remote, self.number))
+
+    def _release(self, *, keep_valid: bool) -> None:
+        """Drop unselected pairs and all their checks (RFC 8445 §8.1.2)."""
+        for pair in self.checklist:
+            if pair is not self.selected:
+                self._checks.forget(pair)
+        # A pair whose consent ended stays known, so that its path is not taken up again (RFC 7675 §5.1).
+        self.checklist.keep(lambda pair: pair is self.selected or pair.is_dead or (keep_valid and pair.is_valid))
 
     def _choose(self, now: float) -> None:
         if self._shared.role is Role.CONTROLLING and not self.completed and self._nomination.pair is None:
@@ -307,11 +320,16 @@ class Generation:
                 self._lose_consent(pair, "consent_expired", now)
             elif consent.due_at <= now and self._wants_consent(pair):
                 self._ask_consent(pair, now)
+        if self._settle_at is not None and self._settle_at <= now and self.selected is not None:
+            self._settle_at = None
+            self._release(keep_valid=False)
         self._choose(now)
 
     def next_timeout(self) -> float | None:
         """The earliest deadline of `work`, and of failure."""
         times = [self._checks.next_timeout(), self._patience_at]
+        if self.selected is not None:
+            times.append(self._settle_at)
         for pair, consent in self._consents:
             times.append(consent.expires_at)
             if self._wants_consent(pair):
@@ -364,6 +382,11 @@ class Generation:
     def best_pair(self) -> CandidatePair | None:
         """The pair that data goes by: the selected one, before that the best valid one (RFC 8445 §12.1)."""
         return self.selected if self.completed else self.checklist.best_valid()
+
+    @property
+    def alternative(self) -> CandidatePair | None:
+        """After the selected pair is lost, the best of those that were valid beside it."""
+        return self.checklist.best_valid() if self.completed and self.selected is None else None
 
     @property
     def has_failed(self) -> bool:

@@ -235,7 +235,7 @@ class IceSession:
         accepted = self._responder.receive(message, path, now=now)
         if accepted is not None:
             self._take_role(accepted.role)
-            accepted.generation.receive_check(accepted.check)
+            accepted.generation.receive_check(accepted.check, now=now)
 
     def _receive_response(self, message: Message, path: Path, now: float) -> None:
         generation = self._slots.expecting(message.transaction_id)
@@ -331,9 +331,12 @@ class IceSession:
             generation.send_check(now=now)
 
     def _tell_path(self) -> None:
-        pair = self._slots.current.best_pair
-        if pair is None and self._slots.pending is not None:
-            pair = self._slots.pending.best_pair  # better than nothing, though not nominated yet
+        current, pending = self._slots.current, self._slots.pending
+        pair = current.best_pair
+        if pair is None and pending is not None:
+            # Better than nothing while a restart is under way.  Without one, only the selected pair carries data
+            # (RFC 8445 §12.1): what the peer sends goes by it too, so its loss must show.
+            pair = pending.best_pair or current.alternative
         told = None if pair is None else (pair, pair.nominated)
         if told == self._sent_pair:
             return
