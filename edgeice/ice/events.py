@@ -46,7 +46,8 @@ class IceState(Enum):
     COMPLETED = "completed"
     #: There was a path and it is lost; only a restart can bring another (RFC 7675 §5.1).
     DISCONNECTED = "disconnected"
-    #: No path was found.  A restart may still be tried.
+    #: No path was found, by the first generation or by a restart after the path was lost.  Another restart may still be
+    #: tried; the state lasts until that brings a path.
     FAILED = "failed"
     CLOSED = "closed"
 
@@ -160,7 +161,7 @@ class SelectedPathLost(Event):
 
 @attrs.frozen
 class IceFailed(Event):
-    """The current generation found no path."""
+    """No path was found: by the first generation, or by a restart while the current one had no path."""
 
     verdict: FailureVerdict
 

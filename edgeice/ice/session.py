@@ -14,6 +14,7 @@ from edgeice.ice.candidate import Candidate
 from edgeice.ice.config import IceConfig, RemoteParameters, Role
 from edgeice.ice.credentials import IceCredentials, generate_credentials
 from edgeice.ice.events import (
+    FailureVerdict,
     IceFailed,
     IceState,
     IceStateChanged,
@@ -81,6 +82,8 @@ class IceSession:
         self._send_path: Path | None = None
         self._sent_pair: tuple[CandidatePair, bool] | None = None
         self._had_path = False
+        #: Of the latest restart, if it failed while no path was there.
+        self._restart_verdict: FailureVerdict | None = None
 
     # What it knows
 
@@ -315,7 +318,10 @@ class IceSession:
             self._shared.emit(RestartSucceeded(pending.number))
         elif pending.has_failed:
             self._slots.pending = None
-            self._shared.emit(RestartFailed(pending.number, pending.verdict(now=now)))
+            verdict = pending.verdict(now=now)
+            self._shared.emit(RestartFailed(pending.number, verdict))
+            if self._slots.current.best_pair is None:
+                self._restart_verdict = verdict
 
     def _send_checks(self, now: float) -> None:
         """One check per Ta of this session and per slot of the host (RFC 8445 §14.2); pending goes first."""
@@ -352,13 +358,26 @@ class IceSession:
     def _tell_state(self, now: float) -> None:
         if self._send_path is not None:
             self._had_path = True
+            self._restart_verdict = None
             completed = self._sent_pair is not None and self._sent_pair[1]
             self._set_state(IceState.COMPLETED if completed else IceState.CONNECTED)
-        elif self._had_path:
-            self._set_state(IceState.DISCONNECTED)
-        elif self.state is IceState.CHECKING and self._slots.current.has_failed:
+            return
+        verdict = self._take_verdict(now)
+        if verdict is not None:
             self._set_state(IceState.FAILED)
-            self._shared.emit(IceFailed(self._slots.current.verdict(now=now)))
+            self._shared.emit(IceFailed(verdict))
+        elif self._had_path and self.state is not IceState.FAILED:
+            self._set_state(IceState.DISCONNECTED)
+
+    def _take_verdict(self, now: float) -> FailureVerdict | None:
+        """Why nothing can bring a path any more, told once; None while something can."""
+        current, verdict = self._slots.current, self._restart_verdict
+        if self._slots.pending is not None:
+            return None
+        if verdict is not None and (current.completed or current.has_failed):
+            self._restart_verdict = None
+            return verdict
+        return current.verdict(now=now) if self.state is IceState.CHECKING and current.has_failed else None
 
     def _set_state(self, state: IceState) -> None:
         if state is not self.state:

@@ -1,0 +1,93 @@
+"""When a session has failed, and when not yet (RFC 8445 §6.1.3, RFC 8838 §8, RFC 8863 §4)."""
+
+from __future__ import annotations
+
+from edgeice.ice import IceFailed, IceStateChanged, RestartFailed
+from tests.support.ice_pair import Agent, World, address
+
+
+def restart(world: World) -> None:
+    for agent in (world.a, world.b):
+        agent.ice.restart(now=world.now)
+        agent.drain()
+    world.a.describe_to(world.b)
+    world.b.describe_to(world.a)
+
+
+def reasons(agent: Agent) -> list[str]:
+    return [event.verdict.reason for event in agent.of(IceFailed) if isinstance(event, IceFailed)]
+
+
+def test_a_restart_that_fails_over_a_dead_path_fails_the_session() -> None:
+    world = World()
+    world.connect()
+    world.filter = lambda _agent, _sent: False
+    world.run(40.0)
+    assert world.states == ("disconnected", "disconnected")
+    restart(world)
+    world.run(39.4)
+    assert world.states == ("disconnected", "disconnected")
+    assert reasons(world.a) == []
+    world.run(0.2)
+    assert world.states == ("failed", "failed")
+    assert reasons(world.a) == reasons(world.b) == ["silence"]
+    failed = world.a.of(RestartFailed)[0]
+    assert isinstance(failed, RestartFailed)
+    assert world.a.of(IceFailed) == [IceFailed(failed.verdict)]
+
+
+def test_a_path_that_dies_during_a_restart_that_fails_fails_the_session() -> None:
+    world = World()
+    world.connect()
+    world.run(25.0)
+    world.filter = lambda _agent, _sent: False
+    restart(world)
+    world.run(39.6)
+    assert world.states == ("failed", "failed")
+
+
+def test_a_failed_session_comes_back_by_another_restart_and_fails_again_without() -> None:
+    world = World()
+    world.connect()
+    world.filter = lambda _agent, _sent: False
+    world.run(40.0)
+    for number in (1, 2):
+        restart(world)
+        world.run(40.0)
+        assert len(reasons(world.a)) == number
+    assert [event.state.value for event in world.a.of(IceStateChanged) if isinstance(event, IceStateChanged)] == [
+        "checking",
+        "connected",
+        "completed",
+        "disconnected",
+        "failed",
+    ]
+    world.filter = lambda _agent, _sent: True
+    restart(world)
+    world.run(1.0)
+    assert world.states == ("completed", "completed")
+    # A path that is lost later can come back by a restart: that is no failure.
+    world.a.remove_base(address(1))
+    world.run(1.0)
+    assert world.a.state == "disconnected"
+
+
+def test_a_restart_that_failed_while_the_path_lived_fails_nothing_later() -> None:
+    world = World()
+    world.connect()
+    world.a.ice.restart(now=world.now)
+    world.a.drain()
+    world.b.ice.restart(now=world.now)
+    world.b.drain()
+    # Each side hears of the other's restart, with addresses that nobody has.
+    for agent in (world.a, world.b):
+        agent.candidates.clear()
+    world.a.describe_to(world.b)
+    world.b.describe_to(world.a)
+    world.run(45.0)
+    assert world.states == ("completed", "completed")
+    assert len(world.a.of(RestartFailed)) == 1
+    world.filter = lambda _agent, _sent: False
+    world.run(40.0)
+    assert world.states == ("disconnected", "disconnected")
+    assert reasons(world.a) == []
