@@ -124,6 +124,11 @@ class Generation:
         """The peer has no more candidates."""
         self._remote_ended = True
 
+    @property
+    def _has_all_candidates(self) -> bool:
+        """Whether gathering is done here and the peer has no more, as it said or as its description means."""
+        return self._local_ended and (self._remote_ended or (self.remote is not None and not self.remote.trickle))
+
     # Checks of the peer
 
     def receive_check(self, check: PeerCheck, *, now: float) -> None:
@@ -299,8 +304,7 @@ class Generation:
 
     def _choose(self, now: float) -> None:
         if self._shared.role is Role.CONTROLLING and not self.completed and self._nomination.pair is None:
-            ended = self._local_ended and self._remote_ended
-            self._nomination.choose(self.checklist, ended=ended, now=now)
+            self._nomination.choose(self.checklist, ended=self._has_all_candidates, now=now)
 
     # Time
 
@@ -391,7 +395,7 @@ class Generation:
     @property
     def has_failed(self) -> bool:
         """Whether no path can come any more (RFC 8445 §6.1.2.1, RFC 8838 §8, RFC 8863 §4)."""
-        if not self._patience_over or self.completed or self.best_pair is not None:
+        if not self._patience_over or not self._has_all_candidates or self.completed or self.best_pair is not None:
             return False
         return not any(pair.is_open for pair in self.checklist)
 

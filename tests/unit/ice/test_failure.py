@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgeice.ice import IceFailed, IceStateChanged, RestartFailed
+from edgeice.addresses import TransportAddress
+from edgeice.ice import IceFailed, IceStateChanged, RemoteParameters, RestartFailed
 from tests.support.ice_pair import Agent, World, address
 
 
@@ -91,3 +92,72 @@ def test_a_restart_that_failed_while_the_path_lived_fails_nothing_later() -> Non
     world.run(40.0)
     assert world.states == ("disconnected", "disconnected")
     assert reasons(world.a) == []
+
+
+def checking(*, local_end: bool, remote_end: bool, trickle: bool = True) -> World:
+    """A has the peer's parameters and candidates, and nothing answers."""
+    world = World()
+    world.filter = lambda _agent, _sent: False
+    world.a.add_base(address(1))
+    world.b.add_base(address(2))
+    if local_end:
+        world.a.end()
+    if remote_end:
+        world.b.end()
+    credentials = world.b.ice.local_credentials
+    world.a.ice.set_remote_description(
+        RemoteParameters(credentials=credentials, trickle=trickle, pacing=0.02), now=world.now
+    )
+    world.b.describe_to(world.a)
+    return world
+
+
+def test_trk_03_no_failure_before_the_peer_has_said_that_it_has_no_more_candidates() -> None:
+    world = checking(local_end=True, remote_end=False)
+    world.run(300.0)
+    assert world.a.state == "checking"
+    world.b.end()
+    world.run(0.0)
+    assert world.a.state == "failed"
+    assert reasons(world.a) == ["silence"]
+
+
+def test_trk_03_no_failure_before_gathering_is_done() -> None:
+    world = checking(local_end=False, remote_end=True)
+    world.run(300.0)
+    assert world.a.state == "checking"
+    world.a.end()
+    assert world.a.state == "failed"
+
+
+def test_trk_03_a_peer_that_does_not_trickle_has_said_all_in_its_description() -> None:
+    world = checking(local_end=True, remote_end=False, trickle=False)
+    world.run(39.4)
+    assert world.a.state == "checking"
+    world.run(0.2)
+    assert world.a.state == "failed"
+
+
+def test_trk_03_a_candidate_after_patience_still_connects() -> None:
+    world = checking(local_end=True, remote_end=False)
+    world.a.describe_to(world.b)
+    world.run(60.0)
+    assert world.states == ("checking", "checking")
+    world.filter = lambda _agent, _sent: True
+    world.b.add_base(address(12))  # trickled
+    world.run(5.0)
+    assert world.a.state == "completed"
+    assert world.a.sends_to() == address(12)
+
+
+def test_trk_03_pac_02_ended_lists_without_a_pair_fail_when_patience_ends() -> None:
+    world = World()
+    world.a.add_base(address(1))
+    world.a.end()
+    world.b.add_base(TransportAddress("2001:db8::2", 4000))
+    world.b.end()
+    world.b.describe_to(world.a)
+    world.run(39.4)
+    assert world.a.state == "checking"
+    world.run(0.2)
+    assert reasons(world.a) == ["no_pairs"]
