@@ -15,6 +15,8 @@ LEVELS: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3}
 
 #: Longest value written; what a peer can choose must not fill the journal.
 _VALUE_LIMIT = 500
+#: Longest traceback written: its end, where the innermost calls and the exception stand.
+_TRACEBACK_LIMIT = 8000
 
 
 class Log:
@@ -62,19 +64,21 @@ class Log:
     def _write(self, level: Level, event: str, fields: dict[str, object]) -> None:
         if LEVELS[level] > self._threshold:
             return
+        if "traceback" in fields:
+            fields = {**fields, "traceback": str(fields["traceback"])[-_TRACEBACK_LIMIT:]}
         if self._as_json:
             line = json.dumps({"time": round(self._wall(), 3), "level": level, "event": event, **fields}, default=str)
         else:
-            words = [event, *(f"{name}={_quoted(value)}" for name, value in fields.items() if value is not None)]
+            words = [event, *(f"{name}={_shown(name, value)}" for name, value in fields.items() if value is not None)]
             line = " ".join(words)
         prefix = f"<{LEVELS[level]}>" if self._prefix else ""
         self._stream.write(f"{prefix}{line}\n")
         self._stream.flush()
 
 
-def _quoted(value: object) -> str:
+def _shown(name: str, value: object) -> str:
     """A value as one word: quoted where it holds what could end it or forge another line."""
-    text = str(value)[:_VALUE_LIMIT]
+    text = str(value) if name == "traceback" else str(value)[:_VALUE_LIMIT]
     if text and text.isprintable() and not any(char in text for char in ' "=\\'):
         return text
     return json.dumps(text)

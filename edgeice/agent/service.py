@@ -11,6 +11,7 @@ import trio
 from edgeice import __version__
 from edgeice.agent.clock import wall_clock
 from edgeice.agent.config import AgentConfig, load_config
+from edgeice.agent.failures import Failures
 from edgeice.agent.log import Log
 from edgeice.agent.presence import Presence
 from edgeice.agent.sessions import Sessions, check_description
@@ -19,7 +20,7 @@ from edgeice.agent.status import open_status_socket, serve_status
 from edgeice.dtls import Certificate
 from edgeice.errors import ConfigError
 from edgeice.files import read_secret
-from edgeice.sansio import Entropy
+from edgeice.sansio import Entropy, Event
 from edgeice.services import (
     EXEC_PROTOCOL,
     PING_PROTOCOL,
@@ -38,6 +39,7 @@ from edgeice.signaling import (
     Party,
     PrivateKey,
     PublishInfo,
+    SendSignal,
     SignalAction,
     TopicKind,
     Topics,
@@ -86,6 +88,7 @@ class Agent:
         self._party = Party.device(config.fleet, config.device)
         self._topics = Topics(config.fleet, config.broker.root)
         self._started_at = trio.current_time()
+        self._failures = Failures(log)
         self._registry = ServiceRegistry(
             service for service in standard_services() if service.protocol in self._offered(config)
         )
@@ -163,6 +166,7 @@ class Agent:
             "bases": [{"address": str(base.address), "interface": base.interface} for base in self._node.bases],
             "sessions": self._sessions.report(),
             "drops": drops,
+            "failures": self._failures.snapshot(),
         }
 
     # Inside
@@ -191,7 +195,7 @@ class Agent:
 
     async def _leave(self) -> None:
         self._signaling.set_draining(draining=True)
-        self._sessions.end_all(ByeCode.SHUTDOWN, "the agent stops")
+        await self._sessions.end_all(ByeCode.SHUTDOWN, "the agent stops")
         with trio.move_on_after(3):
             await self._sessions.wait_idle()
         await self._presence.leave()
@@ -206,6 +210,7 @@ class Agent:
             limits=(self._config.limits.channels, self._config.limits.processes),
             wall=wall_clock,
             log=self._log,
+            failures=self._failures,
             audit=self._audit,
         )
 
@@ -233,16 +238,25 @@ class Agent:
         )
 
     def _receive(self, sender: Party, payload: bytes) -> None:
-        self._signaling.receive(sender, payload, now=trio.current_time(), wall=wall_clock())
+        try:
+            self._signaling.receive(sender, payload, now=trio.current_time(), wall=wall_clock())
+        except Exception as error:  # noqa: BLE001  # a defect that one message meets is not to end the sessions
+            self._failures.note("signaling", error, sender=sender)
         self._pump.touch()
 
-    def _take(self, event: object) -> None:
-        self._sessions.take(event)  # type: ignore[arg-type]  # the pump hands on the machine's events
+    def _take(self, event: Event) -> None:
+        self._sessions.take(event)
 
     def _act(self, action: SignalAction) -> None:
         if isinstance(action, PublishInfo):
             self._presence.post_info()
             return
+        try:
+            self._send(action)
+        except Exception as error:  # noqa: BLE001  # nor one that one session's message meets
+            self._sessions.fail(action.session, error)
+
+    def _send(self, action: SendSignal) -> None:
         if action.road in ("channel", "both"):
             self._sessions.send_on_channel(action.session, action.jws)
         if action.road in ("mqtt", "both"):

@@ -9,12 +9,13 @@ import attrs
 import trio
 
 from edgeice import sdp
+from edgeice.agent.failures import Failures
 from edgeice.agent.log import Log
 from edgeice.dtls import Certificate
 from edgeice.errors import DecodeError
 from edgeice.peer import ConnectionState, PathChanged, StateChanged
 from edgeice.sansio import DropCounter, Event
-from edgeice.services import ChannelServer, ServiceRegistry, Spawner
+from edgeice.services import Channel, ChannelServer, ServiceRegistry, Spawner
 from edgeice.signaling import (
     Audit,
     ByeCode,
@@ -25,13 +26,13 @@ from edgeice.signaling import (
     Reject,
     RejectCode,
     SessionEnded,
+    SessionFailed,
     SessionId,
 )
 from edgeice.transport import (
     SIGNAL_PROTOCOL,
     DataChannel,
     Node,
-    PeerConnection,
     Progress,
     SignaledConnection,
     SignalPump,
@@ -45,6 +46,8 @@ AuditSink = Callable[[Audit], None]
 
 #: How long a session's channels may take to end once the session is over, seconds.
 _END_TIME: Final = 5.0
+#: How long a peer may take to close a session once it was told why, seconds: cut off at once, it would not read that.
+_FAREWELL_TIME: Final = 1.0
 
 
 def check_description(text: str) -> Reject | None:
@@ -64,10 +67,17 @@ class _Session:
     opened_at: float
     proved: bool = False
     has_path: bool = False
+    #: Ends its tasks.
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    #: A defect ended it.
+    failed: bool = False
 
 
 class Sessions:
     """Runs the sessions that the device's signaling admits.
+
+    A session is a boundary: an exception that nobody expected, in its tasks or in what its events set off, ends it
+    with `bye` (`error`), and nothing else.
 
     Args:
         signaling: The device's signaling machine.
@@ -79,6 +89,7 @@ class Sessions:
         limits: Channels and processes of one session.
         wall: The wall clock.
         log: Where events go.
+        failures: Where defects go.
         audit: Where the fleet is told.
     """
 
@@ -93,6 +104,7 @@ class Sessions:
         limits: tuple[int, int],
         wall: WallClock,
         log: Log,
+        failures: Failures,
         audit: AuditSink,
     ) -> None:
         self._signaling = signaling
@@ -103,12 +115,13 @@ class Sessions:
         self._limits = limits
         self._wall = wall
         self._log = log
+        self._failures = failures
         self._audit = audit
         self._sessions: dict[SessionId, _Session] = {}
         self._nursery: trio.Nursery | None = None
         self._pump: SignalPump | None = None
         self._idle = trio.lowlevel.ParkingLot()
-        #: Input dropped by sessions that are over, by layer and reason.
+        #: Input dropped by sessions that are over, by layer and reason, and channels that ended with an error.
         self.drops = DropCounter()
 
     def use(self, pump: SignalPump, nursery: trio.Nursery) -> None:
@@ -133,28 +146,35 @@ class Sessions:
 
     def take(self, event: Event) -> None:
         """Act on an event of the device's signaling."""
-        match event:
-            case OfferRefused():
-                self._log.warning("refused", operator=event.session.peer.name, code=event.code, reason=event.reason)
-                self._tell("refused", event.session, why=f"{event.code}: {event.reason}", want=event.want)
-            case OfferReceived() if event.session not in self._sessions:
-                self._open(event)
-            case ByeReceived() | SessionEnded():
-                session = self._sessions.get(event.session)
-                if session is not None:
-                    self._log.info("bye", operator=event.session.peer.name, code=event.code, reason=event.reason)
-                    session.signaled.peer.abort()
-            case _:
-                session = self._sessions.get(event.session)  # type: ignore[attr-defined]  # all others are a session's
-                if session is not None:
-                    session.signaled.take(event)
+        try:
+            self._take(event)
+        except Exception as error:  # noqa: BLE001  # a session's defect is not to end the others
+            self.fail(event.session, error)  # type: ignore[attr-defined]  # all of them are a session's
 
-    def end_all(self, code: ByeCode, reason: str) -> None:
-        """Say goodbye to every peer and end every session."""
-        for session in list(self._sessions.values()):
+    def fail(self, session: SessionId, error: Exception) -> None:
+        """A defect came to light while something was done for a session: end it, unless that is under way."""
+        running = self._sessions.get(session)
+        if running is not None and running.failed:
+            return
+        self._failures.note("session", error, operator=session.peer.name, sid=session.sid)
+        if running is None:
+            self._signaling.fail(session, wall=self._wall())
+            self._flush()
+            return
+        running.failed = True
+        # Its own task does the rest: this may be in the middle of an input.
+        running.scope.cancel()
+
+    async def end_all(self, code: ByeCode, reason: str) -> None:
+        """Say goodbye to every peer and end every session, at the latest when the peers had a moment to do so."""
+        sessions = list(self._sessions.values())
+        for session in sessions:
             session.signaled.session.bye(code, reason, wall=self._wall())
         self._flush()
-        for session in list(self._sessions.values()):
+        with trio.move_on_after(_FAREWELL_TIME):
+            for session in sessions:
+                await session.signaled.peer.wait_closed()
+        for session in sessions:
             session.signaled.peer.abort()
 
     async def wait_idle(self) -> None:
@@ -174,6 +194,25 @@ class Sessions:
             found.signaled.send_on_channel(jws)
 
     # Inside
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case SessionFailed():
+                self.fail(event.session, event.error)
+            case OfferRefused():
+                self._log.warning("refused", operator=event.session.peer.name, code=event.code, reason=event.reason)
+                self._tell("refused", event.session, why=f"{event.code}: {event.reason}", want=event.want)
+            case OfferReceived() if event.session not in self._sessions:
+                self._open(event)
+            case ByeReceived() | SessionEnded():
+                session = self._sessions.get(event.session)
+                if session is not None:
+                    self._log.info("bye", operator=event.session.peer.name, code=event.code, reason=event.reason)
+                    session.signaled.peer.abort()
+            case _:
+                session = self._sessions.get(event.session)  # type: ignore[attr-defined]  # all others are a session's
+                if session is not None:
+                    session.signaled.take(event)
 
     def _tell(self, event: str, session: SessionId, why: str = "", want: tuple[str, ...] = ()) -> None:
         self._audit(
@@ -196,6 +235,7 @@ class Sessions:
 
         signaled.attach(self._node.connection(self._certificate, watch))
         self._sessions[event.session] = session
+        self._nursery.start_soon(self._run, session)
         try:
             signaled.answer_first(event)
         except DecodeError as error:
@@ -204,12 +244,16 @@ class Sessions:
                 event.gen, Reject(RejectCode.MALFORMED, error.reason), now=trio.current_time(), wall=self._wall()
             )
             signaled.peer.abort()
-            del self._sessions[event.session]
             return
         self._log.info("offered", operator=event.session.peer.name, sid=event.session.sid, want=",".join(event.want))
-        self._nursery.start_soon(self._run, session)
 
     def _watch(self, session: _Session, progress: Progress) -> None:
+        try:
+            self._hear(session, progress)
+        except Exception as error:  # noqa: BLE001  # as in `take`
+            self.fail(session.id, error)
+
+    def _hear(self, session: _Session, progress: Progress) -> None:
         session.signaled.watch(progress)
         match progress:
             case StateChanged() if progress.state is ConnectionState.CONNECTED and not session.proved:
@@ -233,26 +277,57 @@ class Sessions:
 
     async def _restart(self, session: _Session) -> None:
         await trio.lowlevel.checkpoint()
-        if session.signaled.peer.path.path is None:
-            self._log.info("restart", operator=session.id.peer.name, sid=session.id.sid)
+        if session.signaled.peer.path.path is not None:
+            return
+        self._log.info("restart", operator=session.id.peer.name, sid=session.id.sid)
+        try:
             session.signaled.restart()
+        except Exception as error:  # noqa: BLE001  # as in `take`
+            self.fail(session.id, error)
 
     async def _run(self, session: _Session) -> None:
-        peer = session.signaled.peer
-        channels, processes = self._limits
-        server = ChannelServer(
-            self._registry, session.want, self._spawner, max_channels=channels, max_processes=processes
-        )
         try:
-            async with trio.open_nursery() as nursery:
-                async for channel in peer.incoming:
-                    if channel.protocol == SIGNAL_PROTOCOL:
-                        nursery.start_soon(self._run_signal_channel, session, channel)
-                    else:
-                        nursery.start_soon(server.serve, channel)
-                nursery.cancel_scope.deadline = trio.current_time() + _END_TIME
+            with session.scope:
+                try:
+                    await self._serve(session)
+                except* Exception as group:  # noqa: BLE001  # as in `take`; what cancels the agent passes
+                    self.fail(session.id, group)
+            if session.failed:
+                self._signaling.fail(session.id, wall=self._wall())
+                self._flush()
+                with trio.move_on_after(_FAREWELL_TIME):
+                    await session.signaled.peer.wait_closed()
         finally:
-            self._finish(session, peer)
+            self._finish(session)
+
+    async def _serve(self, session: _Session) -> None:
+        channels, processes = self._limits
+
+        def failed(channel: Channel, error: Exception) -> None:
+            self._failures.note(
+                "channel",
+                error,
+                operator=session.id.peer.name,
+                sid=session.id.sid,
+                protocol=channel.protocol,
+            )
+
+        server = ChannelServer(
+            self._registry,
+            session.want,
+            self._spawner,
+            max_channels=channels,
+            max_processes=processes,
+            drops=self.drops,
+            on_failure=failed,
+        )
+        async with trio.open_nursery() as nursery:
+            async for channel in session.signaled.peer.incoming:
+                if channel.protocol == SIGNAL_PROTOCOL:
+                    nursery.start_soon(self._run_signal_channel, session, channel)
+                else:
+                    nursery.start_soon(server.serve, channel)
+            nursery.cancel_scope.deadline = trio.current_time() + _END_TIME
 
     async def _run_signal_channel(self, session: _Session, channel: DataChannel) -> None:
         def receive(text: str) -> None:
@@ -260,8 +335,19 @@ class Sessions:
 
         await session.signaled.run_channel(channel, receive)
 
-    def _finish(self, session: _Session, peer: PeerConnection) -> None:
-        self._sessions.pop(session.id, None)
+    def _finish(self, session: _Session) -> None:
+        try:
+            self._close(session)
+        except Exception as error:  # noqa: BLE001  # as in `take`
+            self.fail(session.id, error)
+            self._signaling.fail(session.id, wall=self._wall())
+        finally:
+            self._sessions.pop(session.id, None)
+            if not self._sessions:
+                self._idle.unpark_all()
+
+    def _close(self, session: _Session) -> None:
+        peer = session.signaled.peer
         peer.abort()
         ended = peer.ended
         why = f"{ended.step}: {ended.reason}" if ended is not None else ""
@@ -273,8 +359,6 @@ class Sessions:
         seconds = round(trio.current_time() - session.opened_at, 1)
         self._log.info("ended", operator=session.id.peer.name, sid=session.id.sid, why=why, seconds=seconds)
         self._tell("ended", session.id, why=why)
-        if not self._sessions:
-            self._idle.unpark_all()
 
 
 def describe_path(path: PathChanged) -> str | None:

@@ -82,6 +82,7 @@ class ChannelServer:
         max_processes: int = 8,
         drops: DropCounter | None = None,
         tracer: Tracer = ignore,
+        on_failure: Callable[[Channel, Exception], None] | None = None,
     ) -> None:
         """Set up.
 
@@ -94,6 +95,7 @@ class ChannelServer:
             max_processes: processes at a time, those under way to their end included; likewise.
             drops: counts channels that ended with an error, as `channel-` and the error's code.
             tracer: told of each channel's begin and end.
+            on_failure: told what a service let through that none may: a defect, which ended its channel.
         """
         self._registry = registry
         self._wants = wants
@@ -101,6 +103,7 @@ class ChannelServer:
         self._max_channels = max_channels
         self._drops = DropCounter() if drops is None else drops
         self._tracer = tracer
+        self._on_failure = on_failure
         #: Channels served now.
         self.channels = 0
         self._refusing = 0
@@ -142,7 +145,8 @@ class ChannelServer:
         except DecodeError as error:
             return malformed(error)
         except Exception as error:  # noqa: BLE001  # a bug in one service must not end the others' sessions
-            self._tracer(Record(trio.current_time(), "services", "service-failed", {"error": repr(error)}))
+            if self._on_failure is not None:
+                self._on_failure(channel, error)
             return ServiceError(ErrorCode.INTERNAL, "the service failed")
         return None
 

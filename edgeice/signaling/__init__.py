@@ -121,6 +121,9 @@ from edgeice.signaling.events import (
     SessionEnded as SessionEnded,
 )
 from edgeice.signaling.events import (
+    SessionFailed as SessionFailed,
+)
+from edgeice.signaling.events import (
     SessionId as SessionId,
 )
 from edgeice.signaling.events import (
@@ -252,6 +255,7 @@ __all__ = [
     "SdpCheck",
     "SendSignal",
     "SessionEnded",
+    "SessionFailed",
     "SessionId",
     "SignalAction",
     "SignalingSession",

@@ -8,6 +8,8 @@ the `SignalingSession` that `session` returns.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import attrs
 
@@ -17,7 +19,15 @@ from edgeice.signaling.admission import Admission, Admitted, Refused, SdpCheck
 from edgeice.signaling.capabilities import first_uncovered
 from edgeice.signaling.clock import BUILD_DATE
 from edgeice.signaling.early import EarlyMessages
-from edgeice.signaling.events import OfferRefused, PublishInfo, SendSignal, SessionEnded, SessionId, SignalAction
+from edgeice.signaling.events import (
+    OfferRefused,
+    PublishInfo,
+    SendSignal,
+    SessionEnded,
+    SessionFailed,
+    SessionId,
+    SignalAction,
+)
 from edgeice.signaling.jws import VerifiedJws, decode, verify
 from edgeice.signaling.keys import PrivateKey
 from edgeice.signaling.limits import RejectLimiter
@@ -130,6 +140,15 @@ class DeviceSignaling:
                 ends.extend(line.expires for line in lines if line.expires is not None)
         self._review_at = now + min(ends) - wall if ends and wall is not None else None
 
+    def fail(self, session: SessionId, *, wall: int | None) -> None:
+        """End a session over a defect on this side: its peer hears `error`, its slot is free."""
+        held = self._sessions.get(session)
+        if held is not None:
+            # The defect may well be in what signs the `bye`.
+            with suppress(Exception):
+                held.session.bye(ByeCode.ERROR, "the agent failed; see its log", wall=wall)
+            self._forget(session)
+
     # Inputs
 
     def receive(self, sender: Party, payload: bytes, *, now: float, wall: int | None) -> None:
@@ -149,14 +168,16 @@ class DeviceSignaling:
         if held is None:
             self.drops.count("session-ended")
         else:
-            held.session.receive_jws(text, "channel", now=now, wall=wall)
+            with self._guard(held.session, wall=wall):
+                held.session.receive_jws(text, "channel", now=now, wall=wall)
 
     def handle_timeout(self, *, now: float, wall: int | None) -> None:
         """Do what is due."""
         while (session := self._slots.pop_due(now=now)) is not None:
             self._end(session, ByeCode.UNPROVEN, "no DTLS handshake in time", wall=wall)
         for held in list(self._sessions.values()):
-            held.session.handle_timeout(now=now, wall=wall)
+            with self._guard(held.session, wall=wall):
+                held.session.handle_timeout(now=now, wall=wall)
         expired = self._early.expire(now=now)
         if expired:
             self.drops.count("held-expired", expired)
@@ -189,7 +210,8 @@ class DeviceSignaling:
         session = SessionId(route.iss, message.key.kid, route.sid)
         held = self._sessions.get(session)
         if held is not None:
-            held.session.receive(message, "mqtt", now=now, wall=wall)
+            with self._guard(held.session, wall=wall):
+                held.session.receive(message, "mqtt", now=now, wall=wall)
             return
         if route.type == "offer" and route.gen == 0:
             verdict = self._admission.judge(message, session, lines, now=now, wall=wall)
@@ -257,6 +279,15 @@ class DeviceSignaling:
         if held is not None:
             held.session.bye(code, reason, wall=wall)
             self._events.append(SessionEnded(session, code, reason))
+
+    @contextmanager
+    def _guard(self, machine: SignalingSession, *, wall: int | None) -> Iterator[None]:
+        """Contain a defect: a session whose machine raises ends, and no other does."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # whatever it is, the other sessions have no part in it
+            self._events.append(SessionFailed(machine.id, error))
+            self.fail(machine.id, wall=wall)
 
     def _forget(self, session: SessionId) -> None:
         self._sessions.pop(session, None)

@@ -31,6 +31,7 @@ __all__ = [
     "Road",
     "SendSignal",
     "SessionEnded",
+    "SessionFailed",
     "SessionId",
     "SignalAction",
 ]
@@ -178,6 +179,14 @@ class SessionEnded(Event):
     session: SessionId
     code: str
     reason: str
+
+
+@attrs.frozen
+class SessionFailed(Event):
+    """A defect: a session's machine raised what none may.  The session ended; its `bye` is among the actions."""
+
+    session: SessionId
+    error: Exception
 
 
 # Events of an operator's attempt

@@ -36,9 +36,16 @@ class Session:
     def __init__(self, nursery: trio.Nursery, wants: frozenset[str] = frozenset()) -> None:
         self.drops = DropCounter()
         self.records: list[Record] = []
+        self.failures: list[tuple[str, Exception]] = []
         registry = ServiceRegistry((*standard_services(), *EXTRA))
         self.server = ChannelServer(
-            registry, wants, LocalSpawner(), max_channels=3, drops=self.drops, tracer=self.records.append
+            registry,
+            wants,
+            LocalSpawner(),
+            max_channels=3,
+            drops=self.drops,
+            tracer=self.records.append,
+            on_failure=lambda channel, error: self.failures.append((channel.protocol, error)),
         )
         self.nursery = nursery
 
@@ -144,6 +151,15 @@ async def test_a_peer_that_reads_no_errors_costs_a_bounded_number_of_channels_fo
 async def test_what_happens_is_traced(nursery: trio.Nursery) -> None:
     session = Session(nursery)
     await refusal(session.open("crash"))
-    assert [record.name for record in session.records] == ["channel-opened", "service-failed", "channel-closed"]
+    assert [record.name for record in session.records] == ["channel-opened", "channel-closed"]
     assert session.records[-1].fields == {"protocol": "crash", "code": "internal", "reason": "the service failed"}
     assert "a bug" not in str(session.records[-1])
+
+
+async def test_a_defect_is_told_whole_and_nothing_else_is(nursery: trio.Nursery) -> None:
+    session = Session(nursery)
+    await refusal(session.open("crash"))
+    await refusal(session.open("unknown"))
+    ((protocol, error),) = session.failures
+    assert protocol == "crash"
+    assert pytest.RaisesGroup(RuntimeError).matches(error)

@@ -15,6 +15,7 @@ from edgeice.signaling import (
     Reject,
     SendSignal,
     SessionEnded,
+    SessionFailed,
     SessionId,
 )
 from edgeice.signaling.messages import Answer, Bye, Candidates, Offer
@@ -522,3 +523,68 @@ def test_a_restart_of_a_running_session_needs_no_nonce() -> None:
     device.connected(now=500.0)
     give(device, message(Offer(make_sdp("AliceR")), gen=1, seq=1), now=501.0)
     assert [type(event) for event in events(device)] == [OfferReceived]
+
+
+# Defects
+
+
+def fail(*_arguments: object, **_more: object) -> None:
+    raise ZeroDivisionError
+
+
+def device_with_two_sessions() -> DeviceSignaling:
+    device = make_device()
+    for number in (1, 2):
+        give(device, first_offer(device, sid=make_sid(number)))
+        session = device.session(session_id(make_sid(number)))
+        assert session is not None
+        session.answer(0, DEVICE_SDP, wall=WALL)
+    events(device)
+    actions(device)
+    return device
+
+
+@pytest.mark.parametrize("input_", ["mqtt", "channel", "timeout"])
+def test_a_defect_in_one_session_ends_it_and_no_other(input_: str) -> None:
+    device = device_with_two_sessions()
+    spoiled, healthy = session_id(make_sid(1)), session_id(make_sid(2))
+    machine, other = device.session(spoiled), device.session(healthy)
+    assert machine is not None
+    assert other is not None
+    for each in (machine, other):
+        each.channel_open = True
+        each.offer(make_sdp("DeviceV", setup="actpass", fingerprint=FINGERPRINT_B), now=1.0, wall=WALL)
+    actions(device)
+    candidates = message(Candidates("AliceU", (CANDIDATE,), end=False), sid=make_sid(1), seq=1)
+    if input_ == "timeout":
+        machine._repeat_offer = fail  # type: ignore[method-assign]
+        device.handle_timeout(now=2.0, wall=WALL)
+    else:
+        machine._incoming.receive = fail  # type: ignore[method-assign]
+        if input_ == "mqtt":
+            give(device, candidates, now=1.0)
+        else:
+            device.receive_channel(spoiled, candidates.decode(), now=1.0, wall=WALL)
+    (failed,) = events(device)
+    assert isinstance(failed, SessionFailed)
+    assert (failed.session, type(failed.error)) == (spoiled, ZeroDivisionError)
+    mine = [s for s in sent(device) if s.session == spoiled]
+    assert [(s.road, dict(body_of(s.jws))) for s in mine] == [
+        ("both", {"code": "error", "reason": "the agent failed; see its log"})
+    ]
+    assert device.sessions == (healthy,)
+    # Its deadlines are gone with it.
+    actions(device)
+    device.handle_timeout(now=3.0, wall=WALL)
+    assert {s.session for s in sent(device)} <= {healthy}
+    assert events(device) == []
+
+
+def test_a_session_whose_signing_fails_is_forgotten_all_the_same() -> None:
+    device = device_with_two_sessions()
+    machine = device.session(session_id(make_sid(1)))
+    assert machine is not None
+    machine._signer.sign = fail  # type: ignore[method-assign,assignment]
+    device.fail(session_id(make_sid(1)), wall=WALL)
+    assert (device.sessions, actions(device), events(device)) == ((session_id(make_sid(2)),), [], [])
+    device.fail(session_id(make_sid(1)), wall=WALL)  # nothing is left to end
