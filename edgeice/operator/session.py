@@ -37,6 +37,7 @@ from edgeice.signaling import (
 from edgeice.signaling.broker import Message
 from edgeice.transport import (
     SIGNAL_PROTOCOL,
+    ConnectionFailedError,
     DataChannel,
     Node,
     NodeConfig,
@@ -278,7 +279,10 @@ class Session:
 
     async def _run_signal_channel(self) -> None:
         assert self._signaled is not None
-        channel = await self._signaled.peer.open_channel(SIGNAL_PROTOCOL, label="signal")
+        try:
+            channel = await self._signaled.peer.open_channel(SIGNAL_PROTOCOL, label="signal")
+        except ConnectionFailedError:
+            return  # over already; whoever uses the session is told why
 
         def receive(text: str) -> None:
             self._connector.receive_channel(text, now=trio.current_time(), wall=_wall())
