@@ -67,6 +67,8 @@ class _Session:
     opened_at: float
     proved: bool = False
     has_path: bool = False
+    #: The path as it was logged last.
+    path: str | None = None
     #: Ends its tasks.
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     #: A defect ended it.
@@ -267,7 +269,10 @@ class Sessions:
                 pass
 
     def _path_changed(self, session: _Session, path: PathChanged) -> None:
-        self._log.info("path", operator=session.id.peer.name, sid=session.id.sid, path=describe_path(path))
+        described = describe_path(path)
+        if described != session.path:  # a pair is told again when it is nominated
+            session.path = described
+            self._log.info("path", operator=session.id.peer.name, sid=session.id.sid, path=described or "none")
         if path.path is not None and not session.has_path:
             session.has_path = True
             self._signaling.first_pair(session.id, now=trio.current_time())

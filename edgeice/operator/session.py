@@ -98,6 +98,8 @@ class Session:
         self._step = "device"
         self._bye = ""
         self._had_path = False
+        #: The path as it was said last, empty while there is none.
+        self._path = ""
         self._patience = math.inf
         self._attempt = trio.CancelScope()
 
@@ -266,8 +268,13 @@ class Session:
     def _path_changed(self, path: PathChanged) -> None:
         if path.path is not None:
             self._had_path = True
-            self._say("path", f"{path.local_type} {path.path.local} -> {path.remote_type} {path.path.remote}")
-        elif self._had_path and self._established.is_set() and self._nursery is not None:
+            shown = f"{path.local_type} {path.path.local} -> {path.remote_type} {path.path.remote}"
+            if shown != self._path:  # a pair is told again when it is nominated
+                self._path = shown
+                self._say("path", shown)
+            return
+        self._path = ""
+        if self._had_path and self._established.is_set() and self._nursery is not None:
             self._say("path", "no path; restarting ICE")
             self._nursery.start_soon(self._restart)
 

@@ -36,6 +36,18 @@ async def test_ping_for_people(fleet: Fleet) -> None:
     assert summary.startswith("pi: 2 sent, 2 received, min/median/max ")
 
 
+async def test_a_path_is_said_once_by_each_side(fleet: Fleet) -> None:
+    start = len(fleet.agent.log())
+    done = await edgeice(fleet.operator, "ping", "-c", "3", "-i", "0.02", "pi")
+    assert done.code == 0
+    assert [line for line in done.stdout.decode().splitlines() if line.startswith("path: ")] == [
+        done.stdout.decode().splitlines()[0]
+    ]
+    await fleet.agent.wait_log("^ended ", start=start)
+    lines = [line for line in fleet.agent.log()[start:].splitlines() if line.startswith("path ")]
+    assert [line.rpartition(" path=")[2][:6] for line in lines] == ['"host ']
+
+
 async def test_ping_until_interrupted(fleet: Fleet) -> None:
     command = [sys.executable, "-m", "edgeice.cli.main", "ping", "-i", "0.02", "pi"]
     with trio.fail_after(PATIENCE):
