@@ -35,8 +35,8 @@ class Consent:
         #: transaction id -> when it was sent, and in which role
         self._outstanding: dict[bytes, tuple[float, Role]] = {}
         self.expires_at = now + lifetime
-        #: When the next request is due.
-        self.due_at = now + self._spread()
+        #: When the next request is due; None once one waits for its turn.
+        self.due_at: float | None = now + self._spread()
 
     def _spread(self) -> float:
         # RFC 7675 §5.1: randomized, so that sessions do not fall into step, and never under 4 s.

@@ -9,7 +9,7 @@ from edgeice.ice.candidate import Candidate
 from edgeice.ice.checklist import Checklist
 from edgeice.ice.checks import Check, CheckTable
 from edgeice.ice.config import DEFAULT_PACING, RemoteParameters, Role
-from edgeice.ice.consent import Consents
+from edgeice.ice.consent import Consent, Consents
 from edgeice.ice.credentials import IceCredentials
 from edgeice.ice.events import ConsentExpired, FailureVerdict, LocalCandidatesEnded, PairNominated
 from edgeice.ice.incoming import EarlyChecks, PeerCheck
@@ -322,8 +322,8 @@ class Generation:
         for pair, consent in self._consents:
             if consent.expires_at <= now:
                 self._lose_consent(pair, "consent_expired", now)
-            elif consent.due_at <= now and self._wants_consent(pair):
-                self._ask_consent(pair, now)
+            elif consent.due_at is not None and consent.due_at <= now and self._wants_consent(pair):
+                consent.due_at = None  # it waits for its turn
         if self._settle_at is not None and self._settle_at <= now and self.selected is not None:
             self._settle_at = None
             self._release(keep_valid=False)
@@ -359,11 +359,22 @@ class Generation:
         # A nomination that is under way renews consent by itself.
         return pair.is_valid and (self.selected is None or pair is self.selected)
 
-    def _ask_consent(self, pair: CandidatePair, now: float) -> None:
-        if pair.consent is not None and self.remote is not None:
+    def _consents_to_ask(self) -> list[tuple[CandidatePair, Consent]]:
+        return [each for each in self._consents if each[1].due_at is None and self._wants_consent(each[0])]
+
+    @property
+    def has_consent_to_ask(self) -> bool:
+        """Whether a consent check waits for its turn."""
+        return bool(self._consents_to_ask())
+
+    def ask_consent(self, *, now: float) -> None:
+        """Send the consent check that is needed soonest."""
+        waiting = self._consents_to_ask()
+        if waiting and self.remote is not None:
+            pair, consent = min(waiting, key=lambda each: each[1].expires_at)
             # While a nomination is under way, each request that goes anyhow repeats it.
             sent = self._checks.send_once(pair, self.remote, use_candidate=pair.nominate_next)
-            pair.consent.sent(sent, self._shared.role, now)
+            consent.sent(sent, self._shared.role, now)
 
     def _consent_refused(self, transaction_id: bytes, code: int, path: Path, now: float) -> Role | None:
         refused = self._consents.take(transaction_id, path)

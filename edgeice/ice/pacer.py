@@ -10,18 +10,20 @@ __all__ = ["Pacer", "TokenBucket", "Turn"]
 
 #: RFC 8445 §14.2: all agents of a host together start a transaction each 5 ms at most.
 _MINIMUM: Final = 0.005
+#: A turn that is first and does not come for so long has been given up by its owner; seconds.
+_ABSENT: Final = 1.0
 
 
 class Pacer:
     """Hands out the moments at which the host may start a transaction.
 
-    One object serves all sessions and the gathering of a process, each through a `Turn` of its own.  Slots go in the
-    order of asking and each turn holds one at most, so no session starves another.  A slot whose owner has nothing
-    left to send is lost, which costs 5 ms.  Retransmissions need no slot: their timeouts grow with the number of
-    transactions (RFC 8445 §14.3).
+    One object serves all sessions and the gathering of a process, each session through a `Turn` of its own.  Turns
+    go in the order of asking, whoever wakes late, and each is in the queue once, so no session starves another.  A
+    slot whose owner has nothing left to send is lost, which costs 5 ms.  Retransmissions need no slot: their timeouts
+    grow with the number of transactions (RFC 8445 §14.3).
     """
 
-    __slots__ = ("_free_at", "_used_at", "interval")
+    __slots__ = ("_first_since", "_free_at", "_queue", "_used_at", "interval")
 
     def __init__(self, *, interval: float = _MINIMUM) -> None:
         if interval < _MINIMUM:
@@ -29,6 +31,10 @@ class Pacer:
         self.interval = interval
         self._free_at = float("-inf")
         self._used_at = float("-inf")
+        #: Turns in the order of asking; one for each session at most.
+        self._queue: dict[Turn, None] = {}
+        #: Since when the first of them has been the first.
+        self._first_since = float("-inf")
 
     def reserve(self, now: float) -> float:
         """The moment of the next free slot, `now` if the budget is unused."""
@@ -36,48 +42,73 @@ class Pacer:
         self._free_at = slot + self.interval
         return slot
 
-    def use(self, now: float) -> bool:
-        """Start a transaction, unless one was started less than an interval ago because its owner woke late."""
-        if now < self._used_at + self.interval:
+    def enter(self, turn: Turn, now: float) -> float:
+        """Queue a turn; gives the moment at which it comes if everybody is on time."""
+        if not self._queue:
+            self._first_since = now
+        self._queue[turn] = None
+        return self.reserve(now)
+
+    def begin(self, turn: Turn, now: float) -> bool:
+        """Start the transaction of a queued turn, unless others are before it or one was started just now."""
+        first = next(iter(self._queue))
+        if first is not turn and now >= self._first_since + _ABSENT:
+            self.leave(first, now)
+            first = next(iter(self._queue))
+        if first is not turn or now < self._used_at + self.interval:
             return False
+        self.leave(turn, now)
         self._used_at = now
         self._free_at = max(self._free_at, now + self.interval)
         return True
+
+    def leave(self, turn: Turn, now: float) -> None:
+        """Take a turn out of the queue, if it is in there."""
+        if turn in self._queue:
+            if turn is next(iter(self._queue)):
+                self._first_since = now
+            del self._queue[turn]
+
+    def expected(self, turn: Turn, now: float) -> float:
+        """When a queued turn that was not served comes at the earliest."""
+        before = list(self._queue).index(turn)
+        return now + self.interval * before if before else self._used_at + self.interval
+
+    def __contains__(self, turn: Turn) -> bool:
+        return turn in self._queue
 
 
 class Turn:
     """One machine's turns at the pacer: at most one transaction each `ta` seconds (RFC 8445 §14.2)."""
 
-    __slots__ = ("_own_at", "_pacer", "_slot", "ta")
+    __slots__ = ("_own_at", "_pacer", "opens_at", "ta")
 
     def __init__(self, pacer: Pacer, ta: float) -> None:
         self._pacer = pacer
         self.ta = ta
         self._own_at = float("-inf")
-        self._slot: float | None = None
+        #: When `take` may succeed at the earliest, after it gave False.
+        self.opens_at = float("-inf")
 
     def take(self, now: float) -> bool:
-        """Whether a transaction is started now; asked only when there is one.  A False reserves the next slot."""
-        if self._slot is None:
+        """Whether a transaction is started now; asked only when there is one.  After False the turn is queued."""
+        pacer = self._pacer
+        if self not in pacer:
             if now < self._own_at:
+                self.opens_at = self._own_at
                 return False
-            self._slot = self._pacer.reserve(now)
-        elif now >= self._slot + self._pacer.interval:
-            # There was nothing to send when the slot came, or the driver slept over it.
-            self._slot = self._pacer.reserve(now)
-        if now < self._slot:
+            self.opens_at = pacer.enter(self, now)
+        if now < self.opens_at:
             return False
-        if not self._pacer.use(now):
-            self._slot = self._pacer.reserve(now)
+        if not pacer.begin(self, now):
+            self.opens_at = pacer.expected(self, now)
             return False
-        self._slot = None
         self._own_at = now + self.ta
         return True
 
-    @property
-    def opens_at(self) -> float:
-        """When `take` may succeed at the earliest."""
-        return self._own_at if self._slot is None else self._slot
+    def release(self, now: float) -> None:
+        """There is nothing to send any more: others may go first."""
+        self._pacer.leave(self, now)
 
 
 class TokenBucket:

@@ -7,6 +7,8 @@ fails, or is taken back, empties *pending* and nothing else happens (RFC 8445 §
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import DecodeError, LocalProtocolError
@@ -36,6 +38,10 @@ from edgeice.stun import Message, MessageClass, Method
 from edgeice.trace import Tracer, ignore
 
 __all__ = ["IceSession"]
+
+
+class _Request(Protocol):
+    def __call__(self, *, now: float) -> None: ...
 
 
 class IceSession:
@@ -77,8 +83,8 @@ class IceSession:
         self._slots = Slots(first, config.retire_time)
         self._responder = Responder(self._shared, self._slots, now=now)
         self._turn = Turn(pacer, config.pacing)
-        #: When the next check may go, None while there is none.
-        self._check_at: float | None = None
+        #: When the next request may go, None while there is none.
+        self._request_at: float | None = None
         self._send_path: Path | None = None
         self._sent_pair: tuple[CandidatePair, bool] | None = None
         self._had_path = False
@@ -277,7 +283,7 @@ class IceSession:
         if self.state is IceState.CLOSED:
             return None
         times = [generation.next_timeout() for generation in self._slots.all()]
-        times += [self._check_at, self._slots.next_timeout()]
+        times += [self._request_at, self._slots.next_timeout()]
         return min((at for at in times if at is not None), default=None)
 
     def poll_action(self) -> Transmit | None:
@@ -288,10 +294,11 @@ class IceSession:
         """The next thing to know."""
         return self._shared.events.pop()
 
-    def close(self, *, now: float) -> None:  # noqa: ARG002  # every command of a machine takes it
+    def close(self, *, now: float) -> None:
         """End the session; nothing is sent or answered any more."""
         if self.state is not IceState.CLOSED:
             self._slots.clear()
+            self._turn.release(now)
             self._send_path = None
             self._shared.actions.clear()
             self._set_state(IceState.CLOSED)
@@ -305,7 +312,7 @@ class IceSession:
         for generation in self._slots.active():
             generation.work(now=now)
         self._move_slots(now)
-        self._send_checks(now)
+        self._send_requests(now)
         self._tell_path()
         self._tell_state(now)
 
@@ -323,18 +330,31 @@ class IceSession:
             if self._slots.current.best_pair is None:
                 self._restart_verdict = verdict
 
-    def _send_checks(self, now: float) -> None:
-        """One check per Ta of this session and per slot of the host (RFC 8445 §14.2); pending goes first."""
+    def _send_requests(self, now: float) -> None:
+        """One new transaction per Ta of this session and per slot of the host (RFC 8445 §14.2)."""
         while True:
-            generation = next((each for each in reversed(self._slots.active()) if each.has_checks_to_send), None)
-            if generation is None:
-                self._check_at = None
+            send = self._next_request()
+            if send is None:
+                self._request_at = None
+                self._turn.release(now)
                 return
+            generation, request = send
             self._turn.ta = generation.pacing
             if not self._turn.take(now):
-                self._check_at = self._turn.opens_at
+                self._request_at = self._turn.opens_at
                 return
-            generation.send_check(now=now)
+            request(now=now)
+
+    def _next_request(self) -> tuple[Generation, _Request] | None:
+        """Whose turn it is.  Consent goes first: it is rare, and no number of checks may starve it."""
+        generations = self._slots.active()
+        for generation in generations:
+            if generation.has_consent_to_ask:
+                return generation, generation.ask_consent
+        for generation in reversed(generations):
+            if generation.has_checks_to_send:
+                return generation, generation.send_check
+        return None
 
     def _tell_path(self) -> None:
         current, pending = self._slots.current, self._slots.pending

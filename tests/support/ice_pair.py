@@ -20,7 +20,7 @@ from edgeice.ice import (
 )
 from edgeice.sansio import Entropy, Event, Transmit, drain
 
-__all__ = ["Agent", "World", "address"]
+__all__ = ["Agent", "World", "address", "run_together"]
 
 
 def address(host: int, port: int = 4000) -> TransportAddress:
@@ -31,11 +31,13 @@ def address(host: int, port: int = 4000) -> TransportAddress:
 class Agent:
     """One session with what it said and sent."""
 
-    def __init__(self, world: World, role: Role, seed: int, config: IceConfig) -> None:
+    def __init__(self, world: World, role: Role, seed: int, config: IceConfig, pacer: Pacer) -> None:
         self.world = world
-        self.ice = IceSession(config, role=role, pacer=Pacer(), entropy=Entropy.seeded(seed), now=world.now)
+        self.ice = IceSession(config, role=role, pacer=pacer, entropy=Entropy.seeded(seed), now=world.now)
         self.events: list[Event] = []
         self.sent: list[Transmit] = []
+        #: When each of `sent` went.
+        self.sent_at: list[float] = []
         self.candidates: list[tuple[Candidate, str]] = []
         self.peer: Agent
         #: Candidates go to the peer as soon as they are gathered.
@@ -47,6 +49,7 @@ class Agent:
     def _act(self, action: object) -> None:
         assert isinstance(action, Transmit)
         self.sent.append(action)
+        self.sent_at.append(self.world.now)
         self.world.carry(self, action)
 
     def _hear(self, event: Event) -> None:
@@ -101,12 +104,27 @@ class Agent:
 class World:
     """A clock, two agents A (controlling) and B, and a link with a delay.
 
+    Args:
+        delay: One way, seconds.
+        config: Of both agents.
+        roles: Who controls: `A`, else `B`, for each agent.
+        pacer: That of A's host, if other sessions share it.
+        seed: Of the randomness of A; B has the next.
+
     Attributes:
         filter: Sees each datagram with its sender before it travels; False loses it.
         translate: Gives the source address that the receiver sees.
     """
 
-    def __init__(self, *, delay: float = 0.010, config: IceConfig | None = None, roles: str = "AB") -> None:
+    def __init__(
+        self,
+        *,
+        delay: float = 0.010,
+        config: IceConfig | None = None,
+        roles: str = "AB",
+        pacer: Pacer | None = None,
+        seed: int = 1,
+    ) -> None:
         self.now = 100.0
         self.delay = delay
         self.hosts: dict[TransportAddress, Agent] = {}
@@ -117,8 +135,8 @@ class World:
         self._touched: list[Agent] = []
         config = config or IceConfig()
         role = {"A": Role.CONTROLLING, "B": Role.CONTROLLED}
-        self.a = Agent(self, role[roles[0]], 1, config)
-        self.b = Agent(self, role[roles[1]], 2, config)
+        self.a = Agent(self, role[roles[0]], seed, config, pacer or Pacer())
+        self.b = Agent(self, role[roles[1]], seed + 1, config, Pacer())
         self.a.peer, self.b.peer = self.b, self.a
 
     def carry(self, sender: Agent, sent: Transmit) -> None:
@@ -136,6 +154,12 @@ class World:
     def touch(self, agent: Agent) -> None:
         self._touched.append(agent)
 
+    def next_at(self) -> float:
+        """When something happens next."""
+        times = [agent.ice.next_timeout() for agent in (self.a, self.b)]
+        times.append(self._queue[0][0] if self._queue else None)
+        return min((time for time in times if time is not None), default=math.inf)
+
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         """Let time pass; ends early once `until` holds."""
         end = self.now + seconds
@@ -144,9 +168,7 @@ class World:
                 self._touched.pop().drain()
             if until():
                 return
-            times = [agent.ice.next_timeout() for agent in (self.a, self.b)]
-            times.append(self._queue[0][0] if self._queue else None)
-            at = min((time for time in times if time is not None), default=math.inf)
+            at = self.next_at()
             if at > end:
                 break
             self.now = max(self.now, at)
@@ -162,11 +184,39 @@ class World:
             raise AssertionError("time does not pass: an agent asks for the same deadline again and again")
         self.now = end
 
-    def connect(self) -> None:
-        """One host candidate each, offer and answer without delay."""
+    def gather(self) -> None:
+        """One host candidate each."""
         for number, agent in ((1, self.a), (2, self.b)):
             agent.add_base(address(number))
             agent.end()
+
+    def exchange(self) -> None:
+        """Offer and answer without delay."""
         self.a.describe_to(self.b)
         self.b.describe_to(self.a)
+
+    def restart(self) -> None:
+        """Both open a new generation, offered and answered without delay."""
+        for agent in (self.a, self.b):
+            agent.ice.restart(now=self.now)
+            agent.drain()
+        self.exchange()
+
+    def connect(self) -> None:
+        """One host candidate each, offer and answer without delay."""
+        self.gather()
+        self.exchange()
         self.run(1.0, lambda: self.states == ("completed", "completed"))
+
+
+def run_together(worlds: list[World], seconds: float) -> None:
+    """Let the same time pass in several worlds, whose agents A share a host."""
+    end = worlds[0].now + seconds
+    due = {world: world.next_at() for world in worlds}
+    while (at := min(due.values())) <= end:
+        for world in worlds:
+            if due[world] <= at:
+                world.run(at - world.now)
+                due[world] = world.next_at()
+    for world in worlds:
+        world.now = end

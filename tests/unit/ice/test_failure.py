@@ -7,14 +7,6 @@ from edgeice.ice import IceFailed, IceStateChanged, RemoteParameters, RestartFai
 from tests.support.ice_pair import Agent, World, address
 
 
-def restart(world: World) -> None:
-    for agent in (world.a, world.b):
-        agent.ice.restart(now=world.now)
-        agent.drain()
-    world.a.describe_to(world.b)
-    world.b.describe_to(world.a)
-
-
 def reasons(agent: Agent) -> list[str]:
     return [event.verdict.reason for event in agent.of(IceFailed) if isinstance(event, IceFailed)]
 
@@ -25,7 +17,7 @@ def test_a_restart_that_fails_over_a_dead_path_fails_the_session() -> None:
     world.filter = lambda _agent, _sent: False
     world.run(40.0)
     assert world.states == ("disconnected", "disconnected")
-    restart(world)
+    world.restart()
     world.run(39.4)
     assert world.states == ("disconnected", "disconnected")
     assert reasons(world.a) == []
@@ -42,7 +34,7 @@ def test_a_path_that_dies_during_a_restart_that_fails_fails_the_session() -> Non
     world.connect()
     world.run(25.0)
     world.filter = lambda _agent, _sent: False
-    restart(world)
+    world.restart()
     world.run(39.6)
     assert world.states == ("failed", "failed")
 
@@ -53,7 +45,7 @@ def test_a_failed_session_comes_back_by_another_restart_and_fails_again_without(
     world.filter = lambda _agent, _sent: False
     world.run(40.0)
     for number in (1, 2):
-        restart(world)
+        world.restart()
         world.run(40.0)
         assert len(reasons(world.a)) == number
     assert [event.state.value for event in world.a.of(IceStateChanged) if isinstance(event, IceStateChanged)] == [
@@ -64,7 +56,7 @@ def test_a_failed_session_comes_back_by_another_restart_and_fails_again_without(
         "failed",
     ]
     world.filter = lambda _agent, _sent: True
-    restart(world)
+    world.restart()
     world.run(1.0)
     assert world.states == ("completed", "completed")
     # A path that is lost later can come back by a restart: that is no failure.

@@ -23,14 +23,6 @@ def two_ways() -> World:
     return world
 
 
-def restart(world: World) -> None:
-    for agent in (world.a, world.b):
-        agent.ice.restart(now=world.now)
-        agent.drain()
-    world.a.describe_to(world.b)
-    world.b.describe_to(world.a)
-
-
 def test_ice_53_an_unselected_valid_pair_is_an_alternative_while_the_selected_one_is_replaced() -> None:
     world = two_ways()
     world.run(2.5)
@@ -39,7 +31,7 @@ def test_ice_53_an_unselected_valid_pair_is_an_alternative_while_the_selected_on
     # ICE-55: after nomination nothing but the selected pair carries data, so the owner learns that it must restart.
     assert world.a.sends_to() is None
     assert len(world.a.of(SelectedPathLost)) == 1
-    restart(world)
+    world.restart()
     assert world.a.ice.send_path == OTHER  # at once, no check of the new generation is answered yet
     world.run(1.0)
     assert world.states == ("completed", "completed")
@@ -58,7 +50,7 @@ def test_ice_53_unselected_pairs_are_released_three_seconds_after_nomination() -
     assert [pair.path for pair in checklist] == [Path(address(1), address(2))]
     assert world.a.ice.accepts(OTHER)  # ICE-56
     world.a.remove_base(address(1))
-    restart(world)
+    world.restart()
     assert world.a.ice.send_path is None
 
 
@@ -66,7 +58,7 @@ def test_ice_53_an_alternative_keeps_its_consent_while_nothing_is_selected() -> 
     world = two_ways()
     world.a.remove_base(address(1))
     world.run(60.0)
-    restart(world)
+    world.restart()
     assert world.a.ice.send_path == OTHER
 
 
