@@ -105,7 +105,10 @@ class Generation:
         # RFC 8863 §4: patience starts when both sides' parameters are known, candidates or not.
         self._patience_at = now + self._shared.config.patience
         for check in self._early.take():
-            self._take_check(check, now)
+            if self.is_of_peer(check):
+                self._take_check(check, now)
+            else:
+                self._shared.drops.count("check_ufrag")
 
     def add_remote(self, candidate: Candidate) -> None:
         """Take a signaled candidate and pair it."""
@@ -130,6 +133,10 @@ class Generation:
         return self._local_ended and (self._remote_ended or (self.remote is not None and not self.remote.trickle))
 
     # Checks of the peer
+
+    def is_of_peer(self, check: PeerCheck) -> bool:
+        """Whether a check names the peer's ufrag, as far as it is known; nothing follows from one that does not."""
+        return self.remote is None or check.remote_ufrag == self.remote.credentials.ufrag
 
     def receive_check(self, check: PeerCheck, *, now: float) -> None:
         """Act on an authenticated request of the peer that was answered with success."""

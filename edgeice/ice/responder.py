@@ -50,7 +50,7 @@ class Responder:
         """Answer a request; None if there is nothing more to do about it.
 
         Raises:
-            DecodeError: It is dropped, for this reason.
+            DecodeError: Nothing follows from it, for this reason.
         """
         if not message.has_fingerprint:
             raise DecodeError("fingerprint_missing")  # RFC 8445 §7.3
@@ -67,6 +67,11 @@ class Responder:
         if request.unknown_required:
             self._answer(path, stun.unknown_attributes_response(request, key=key))
             return None
+        if not generation.is_of_peer(check):
+            # RFC 8445 §7.3: this side's ufrag is what makes the request valid.  It belongs to another exchange of the
+            # peer's, so checking back under the credentials of this one would be in vain.
+            self._answer(path, stun.success_response(request, path.remote, key=key))
+            raise DecodeError("check_ufrag")
         role = self._settle_roles(request)
         if role is None:
             self._answer(path, stun.error_response(request, 487, key=key))
