@@ -72,21 +72,18 @@ def split_records(stream: bytes) -> Iterator[bytes]:
 def pack_datagrams(stream: bytes, mtu: int) -> Iterator[bytes]:
     """Cut what OpenSSL wrote into datagrams.
 
-    Records of a handshake flight share datagrams of at most `mtu` bytes (RFC 6347 §4.1.1); a record of application
-    data travels alone, as the caller sized it.  No record is split.
+    Records share datagrams of at most `mtu` bytes (RFC 6347 §4.1.1), but a record of application data begins one, as
+    the caller sized it: only an alert or handshake message that was written after it may go with it.  No record is
+    split.
     """
     group: list[bytes] = []
     size = 0
     for record in split_records(stream):
-        alone = record[0] == ContentType.APPLICATION_DATA
-        if group and (alone or size + len(record) > mtu):
+        if group and (record[0] == ContentType.APPLICATION_DATA or size + len(record) > mtu):
             yield b"".join(group)
             group, size = [], 0
-        if alone:
-            yield record
-        else:
-            group.append(record)
-            size += len(record)
+        group.append(record)
+        size += len(record)
     if group:
         yield b"".join(group)
 

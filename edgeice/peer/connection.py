@@ -305,17 +305,28 @@ class Connection:
 
     def _pump_dtls(self, dtls: DtlsConnection, now: float) -> None:
         while (event := dtls.poll_event()) is not None:
+            self._receive_data(dtls, now)
             self._take_dtls_event(event, dtls, now)
+        self._receive_data(dtls, now)
         channels = self._channels
         if channels is not None:
-            while (packet := dtls.poll_data()) is not None:
-                channels.receive_packet(packet, now=now)
             while (packet := channels.poll_transmit()) is not None:
                 dtls.send(packet, now=now)
-            if channels.ended is not None and self._state is not ConnectionState.CLOSED:
-                reason, abrupt = channels.ended
-                self._end(ConnectionEnded("sctp" if abrupt else "closed", reason), now)
             self._associated = channels.established
+        self._send_datagrams(dtls)
+
+    def _receive_data(self, dtls: DtlsConnection, now: float) -> None:
+        """What DTLS has decrypted comes before what it has to say: data and close_notify may share a datagram."""
+        channels = self._channels
+        if channels is None:
+            return
+        while (packet := dtls.poll_data()) is not None:
+            channels.receive_packet(packet, now=now)
+        if channels.ended is not None:
+            reason, broken = channels.ended
+            self._end(ConnectionEnded("sctp" if broken else "closed", reason), now)
+
+    def _send_datagrams(self, dtls: DtlsConnection) -> None:
         send = self._link.send
         while (datagram := dtls.poll_transmit()) is not None:
             send(datagram)
@@ -342,17 +353,26 @@ class Connection:
             return
         self._set_state(ConnectionState.CLOSED)
         if self._channels is not None:
-            self._channels.abort("closed", now=now)
-        dtls = self._dtls
-        if dtls is not None:
-            while self._channels is not None and (packet := self._channels.poll_transmit()) is not None:
-                dtls.send(packet, now=now)
-            dtls.close(now=now)
-            while (datagram := dtls.poll_transmit()) is not None:
-                self._link.send(datagram)
+            self._channels.abort(ended.reason, broken=ended.broken, now=now)
+        if self._dtls is not None:
+            self._say_goodbye(self._dtls, ended, now)
         self._link.close(now=now)
         self._timers.clear()
         self._events.append(ended)
+
+    def _say_goodbye(self, dtls: DtlsConnection, ended: ConnectionEnded, now: float) -> None:
+        """Send SCTP's last packets and close_notify.
+
+        An orderly end is told by either, whichever comes first.  Of a broken one only SCTP tells, so close_notify must
+        not overtake it: both go in one datagram.
+        """
+        while self._channels is not None and (packet := self._channels.poll_transmit()) is not None:
+            self._send_datagrams(dtls)
+            dtls.send(packet, now=now)
+        if not ended.broken:
+            self._send_datagrams(dtls)
+        dtls.close(now=now)
+        self._send_datagrams(dtls)
 
     def _settle_state(self) -> None:
         if self._state is ConnectionState.CLOSED:

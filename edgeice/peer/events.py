@@ -93,3 +93,8 @@ class ConnectionEnded(Event):
     reason: str
     #: What was tried, for a machine to read.
     verdict: Mapping[str, object] = attrs.field(factory=dict)
+
+    @property
+    def broken(self) -> bool:
+        """Whether something failed, rather than an end's wish."""
+        return self.step != "closed"

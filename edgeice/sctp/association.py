@@ -112,9 +112,10 @@ class Association(Lifecycle):
             self._timers.set(Timer.T5, now + _GUARD * self._config.rto_max)
             self._flush(now)
 
-    def abort(self, reason: str) -> None:
-        """End at once (RFC 9260 §9.1)."""
-        self._abort(reason, encode_cause(Cause.USER_ABORT, reason.encode()[:_MAX_REASON]))
+    def abort(self, reason: str, *, broken: bool = False) -> None:
+        """End at once (RFC 9260 §9.1): as the user wishes, or because something below or above is broken."""
+        code = Cause.PROTOCOL_VIOLATION if broken else Cause.USER_ABORT
+        self._abort(reason, encode_cause(code, reason.encode()[:_MAX_REASON]), broken=broken)
 
     def path_changed(self, *, now: float) -> None:
         """Another path is in use: start over with RTT and congestion window, send again at once (RFC 8831 §5)."""
@@ -278,8 +279,8 @@ class Association(Lifecycle):
         self.drops.count("ended")
         if self._peer is None or kinds & {ChunkType.ABORT, ChunkType.SHUTDOWN_COMPLETE, ChunkType.ERROR}:
             return
-        late = ChunkType.SHUTDOWN_COMPLETE if ChunkType.SHUTDOWN_ACK in kinds else ChunkType.ABORT
-        self._outbox.emit(encode_chunk(late))
+        shut_down = ChunkType.SHUTDOWN_ACK in kinds
+        self._outbox.emit(encode_chunk(ChunkType.SHUTDOWN_COMPLETE) if shut_down else self._farewell)
 
     def _process(self, data: bytes, spans: list[ChunkSpan], now: float) -> None:
         """Work off the chunks in order."""

@@ -85,7 +85,7 @@ class DataChannels:
         self._id_limit = _MAX_ID
         #: True while data can flow.
         self.established = False
-        #: (reason, abrupt) once the association is over.
+        #: (reason, broken) once the association is over.
         self.ended: tuple[str, bool] | None = None
 
     # --- the machine
@@ -152,9 +152,9 @@ class DataChannels:
         self._association.shutdown(now=now)
         self._settle(now)
 
-    def abort(self, reason: str, *, now: float) -> None:
-        """End at once."""
-        self._association.abort(reason)
+    def abort(self, reason: str, *, broken: bool = False, now: float) -> None:
+        """End at once: as the application wishes, which both ends see as a clean end, or because something broke."""
+        self._association.abort(reason, broken=broken)
         self._settle(now)
 
     @property
@@ -329,7 +329,7 @@ class DataChannels:
         self._id_limit = min(_MAX_ID, notice.peer.inbound_streams - 1, notice.peer.outbound_streams - 1)
         for channel in list(self._channels.values()):
             if channel.id > self._id_limit:
-                self._drop(channel.id, "the peer has too few streams")
+                self._drop(channel.id, "the peer has too few streams", broken=True)
                 self._association.queue.clear(channel.id)
             elif channel.closing:
                 self._begin_reset(channel.id, now)
@@ -339,14 +339,14 @@ class DataChannels:
     def _on_closed(self, notice: Closed) -> None:
         """RFC 8831 §6.2: no channel outlives the association."""
         self.established = False
-        self.ended = (notice.reason, notice.abrupt)
+        self.ended = (notice.reason, notice.broken)
         for channel_id in list(self._channels):
-            self._drop(channel_id, notice.reason)
-        self._events.append((AssociationClosed(notice.reason, notice.abrupt), 0))
+            self._drop(channel_id, notice.reason, broken=notice.broken)
+        self._events.append((AssociationClosed(notice.reason, notice.broken), 0))
 
-    def _drop(self, channel_id: int, reason: str) -> None:
+    def _drop(self, channel_id: int, reason: str, *, broken: bool = False) -> None:
         del self._channels[channel_id]
-        self._events.append((ChannelClosed(channel_id, reason), 0))
+        self._events.append((ChannelClosed(channel_id, reason, broken), 0))
 
     def _on_message(self, message: InMessage, now: float) -> None:
         channel = self._channels.get(message.stream_id)
@@ -431,7 +431,7 @@ class DataChannels:
         """Close a channel that the peer misuses; unsent messages are dropped."""
         already = channel.closing
         self._association.queue.clear(channel.id)
-        self._drop(channel.id, reason)
+        self._drop(channel.id, reason, broken=True)
         if not already:
             self._begin_reset(channel.id, now)
 

@@ -26,8 +26,8 @@ class AssociationClosed(Event):
     """The association ended; a ChannelClosed for each channel came before (RFC 8831 §6.2)."""
 
     reason: str
-    #: False after an orderly shutdown.
-    abrupt: bool
+    #: Something failed; False after a shutdown, or where an end's application closed the association.
+    broken: bool
 
 
 @attrs.frozen
@@ -58,6 +58,8 @@ class ChannelClosed(Event):
 
     channel_id: int
     reason: str
+    #: Something failed: the association, or the peer's use of the channel.
+    broken: bool = False
 
 
 @attrs.frozen

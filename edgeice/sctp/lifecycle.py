@@ -30,6 +30,8 @@ from edgeice.sctp.streams import SendQueue
 __all__ = ["Closed", "Established", "Lifecycle", "Timer"]
 
 _NEVER = math.inf
+#: What the peer is told where no cause of its own fits, such as its silence: anything but a user's wish.
+_GIVEN_UP = encode_cause(Cause.PROTOCOL_VIOLATION)
 
 
 class Timer(Enum):
@@ -57,8 +59,8 @@ class Closed:
     """Notice: the association ended."""
 
     reason: str
-    #: False after an orderly shutdown.
-    abrupt: bool
+    #: Something failed; False after a shutdown, or where an end's user closed the association.
+    broken: bool
 
 
 class Lifecycle:
@@ -83,6 +85,8 @@ class Lifecycle:
         self._receiver = Receiver(config, 0, self.notices, self.drops)
         self._reset = self._new_reset(0)
         self._cookie_echo = b""
+        #: Answer to a peer that did not hear of the end (RFC 9260 §8.4).
+        self._farewell = encode_chunk(ChunkType.ABORT)
         self._attempts = 0
         self._setup_sent_at = 0.0
 
@@ -154,7 +158,7 @@ class Lifecycle:
         init, cause = self._handshake.read(value)
         if cause:
             self._outbox.emit(encode_chunk(ChunkType.ABORT, cause), tag=init.initiate_tag)
-            self._end("peer's INIT ACK cannot be accepted", abrupt=True)
+            self._end("peer's INIT ACK cannot be accepted", broken=True)
             return
         terms, self._cookie_echo = self._handshake.accept(init)
         self._sample_setup(now)
@@ -259,33 +263,40 @@ class Lifecycle:
         if self.state not in (State.SHUTDOWN_SENT, State.SHUTDOWN_ACK_SENT):
             raise DecodeError("shutdown-state")
         self._outbox.emit(encode_chunk(ChunkType.SHUTDOWN_COMPLETE))
-        self._end("shut down", abrupt=False)
+        self._end("shut down", broken=False)
 
     def _on_shutdown_complete(self) -> None:
         if self.state is not State.SHUTDOWN_ACK_SENT:
             raise DecodeError("shutdown-state")
-        self._end("shut down", abrupt=False)
+        self._end("shut down", broken=False)
 
     def _on_abort(self, value: bytes) -> None:
-        """RFC 9260 §9.1; text of the peer is not repeated."""
+        """RFC 9260 §9.1; text of the peer is not repeated.
+
+        WebRTC peers abort as well when their application closes the connection, with the cause that says so or with
+        none: that is a clean end to data channels, any other cause is the error that RFC 8831 §6.2 has them told of.
+        """
         if self.state is State.CLOSED:
             raise DecodeError("abort-state")
         try:
-            codes = {code for code, _content in decode_causes(value)}
+            broken = any(code != Cause.USER_ABORT for code, _content in decode_causes(value))
         except DecodeError:
-            codes = set()
-        self._end("closed by peer" if Cause.USER_ABORT in codes or not codes else "peer saw an error", abrupt=True)
+            broken = True
+        self._end("peer saw an error" if broken else "closed by peer", broken=broken)
 
-    def _abort(self, reason: str, cause: bytes | None = None) -> None:
-        """End abruptly and tell the peer, once there is one."""
-        if self._peer is not None and self.state is not State.ENDED:
-            self._outbox.emit(encode_chunk(ChunkType.ABORT, cause or encode_cause(Cause.USER_ABORT)))
-        self._end(reason, abrupt=True)
+    def _abort(self, reason: str, cause: bytes = _GIVEN_UP, *, broken: bool = True) -> None:
+        """End at once and tell the peer why, once there is one."""
+        if self.state is State.ENDED:
+            return
+        self._farewell = encode_chunk(ChunkType.ABORT, cause)
+        if self._peer is not None:
+            self._outbox.emit(self._farewell)
+        self._end(reason, broken=broken)
 
-    def _end(self, reason: str, *, abrupt: bool) -> None:
+    def _end(self, reason: str, *, broken: bool) -> None:
         if not self._move(Input.END):
             return
         self._timers.clear()
         self._outbox.control.clear()
         self.sender.t3_at = self._receiver.sack_at = self._reset.at = _NEVER
-        self.notices.append(Closed(reason, abrupt))
+        self.notices.append(Closed(reason, broken))

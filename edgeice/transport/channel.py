@@ -48,7 +48,8 @@ class DataChannel:
         self._inbox: deque[tuple[bytes | str, int]] = deque()
         self._wake = trio.Event()
         self._drained = trio.Event()
-        self._ended: type[Exception] | None = None
+        #: (reason, broken) once the channel is gone.
+        self._ended: tuple[str, bool] | None = None
         self._closing = False
 
     @property
@@ -80,16 +81,18 @@ class DataChannel:
         """The next message.
 
         Raises:
-            trio.EndOfChannel: The peer closed the channel, and everything before that was received.
+            trio.EndOfChannel: The peer closed the channel, or either side its session in order, and everything that
+                came before was received.
             trio.ClosedResourceError: This side closed the channel.
-            trio.BrokenResourceError: The session broke.
+            trio.BrokenResourceError: The session broke, or the peer misused the channel; says why.
         """
         await trio.lowlevel.checkpoint()
         while not self._inbox:
             if self._closing:
                 raise trio.ClosedResourceError
             if self._ended is not None:
-                raise self._ended
+                reason, broken = self._ended
+                raise trio.BrokenResourceError(reason) if broken else trio.EndOfChannel
             self._wake = trio.Event()
             await self._wake.wait()
         data, charge = self._inbox.popleft()
@@ -140,10 +143,10 @@ class DataChannel:
         """Little is buffered now."""
         self._drained.set()
 
-    def ended(self, *, abrupt: bool) -> None:
+    def ended(self, reason: str, *, broken: bool) -> None:
         """The channel is gone."""
         if self._ended is None:
-            self._ended = trio.BrokenResourceError if abrupt else trio.EndOfChannel
+            self._ended = (reason, broken)
         self._wake.set()
         self._drained.set()
 
@@ -153,4 +156,4 @@ class DataChannel:
         if self._closing:
             raise trio.ClosedResourceError
         if self._ended is not None:
-            raise trio.BrokenResourceError
+            raise trio.BrokenResourceError(self._ended[0])

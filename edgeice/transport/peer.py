@@ -259,7 +259,7 @@ class PeerConnection:
         if isinstance(event, sctp.ChannelClosed):
             channel = self._channels.pop(event.channel_id, None)
             if channel is not None:
-                channel.ended(abrupt=self._connection.state is ConnectionState.CLOSED)
+                channel.ended(event.reason, broken=event.broken)
         elif event.incoming:
             self._take_incoming(event)
 
@@ -274,7 +274,7 @@ class PeerConnection:
     def _end(self, event: ConnectionEnded) -> None:
         self._ended = event
         for channel in self._channels.values():
-            channel.ended(abrupt=True)
+            channel.ended(event.reason, broken=event.broken)
         self._channels.clear()
         self._incoming_send.close()
         self._endpoint.release(self._connection)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from edgeice.dtls import RECORD_OVERHEAD, DtlsClosed, DtlsConnection, DtlsState
+from edgeice.dtls.record import split_records
 from edgeice.errors import LocalProtocolError
 from tests.support.dtls_pair import CLIENT, SERVER, DtlsPair, bare_context, bare_pump, events
 
@@ -212,14 +213,24 @@ def test_dtls_07_fragments_in_any_order_with_overlaps_are_reassembled() -> None:
     assert pair.client.state is pair.server.state is DtlsState.ESTABLISHED
 
 
-def test_dtls_ends_both_ways() -> None:
+@pytest.mark.parametrize(
+    ("fetched", "datagrams"),
+    [
+        (False, [("client", [23, 21]), ("server", [21])]),
+        (True, [("client", [21]), ("server", [21])]),
+    ],
+    ids=["in one datagram with the last data", "after it"],
+)
+def test_dtls_ends_both_ways(fetched: bool, datagrams: list[tuple[str, list[int]]]) -> None:
     pair = DtlsPair().connect()
     pair.client.send(b"last", now=0)
+    if fetched:
+        pair.server.receive_datagram(pair.client.poll_transmit() or b"", now=0)
     pair.client.close(now=0)
     pair.client.close(now=0)
     pair.log.clear()
     pair.pump()
-    assert [(role, datagram[0]) for role, datagram in pair.log] == [("client", 23), ("client", 21), ("server", 21)]
+    assert [(role, [record[0] for record in split_records(sent)]) for role, sent in pair.log] == datagrams
     assert pair.server.poll_data() == b"last"
     assert events(pair.server) == [DtlsClosed()]
     assert events(pair.client) == []

@@ -13,10 +13,12 @@ from edgeice.sctp import (
 )
 from edgeice.sctp.chunks import (
     DATA_HEADER,
+    Cause,
     ChunkType,
     ForwardTsn,
     decode_forward_tsn,
     decode_parameters,
+    encode_cause,
     encode_chunk,
     encode_forward_tsn,
     encode_parameter,
@@ -83,7 +85,7 @@ def test_dc_01_wrong_parity_is_reset_without_ack(channel_id: int) -> None:
 def test_dc_01_used_id_closes_the_channel() -> None:
     link, channel = pair()
     inject(link, 1, encode_open(OpenMessage("again", "")), stream_id=channel, ssn=1, ppid=50)
-    assert link.of(1, ChannelClosed) == [ChannelClosed(channel, "peer opened the channel again")]
+    assert link.of(1, ChannelClosed) == [ChannelClosed(channel, "peer opened the channel again", broken=True)]
     link.run(1.0)
     assert link.of(0, ChannelClosed) == [ChannelClosed(channel, "closed by peer")]
 
@@ -174,7 +176,7 @@ def test_peer_with_few_streams() -> None:
     value[10:12] = (3).to_bytes(2, "big")  # inbound streams
     link.client.receive_packet(forge(link.client, encode_chunk(2, bytes(value))), now=0.0)
     link.run(1.0)
-    assert link.of(0, ChannelClosed) == [ChannelClosed(channels[2], "the peer has too few streams")]
+    assert link.of(0, ChannelClosed) == [ChannelClosed(channels[2], "the peer has too few streams", broken=True)]
 
 
 # --- messages
@@ -204,7 +206,7 @@ def test_dc_04_bad_utf8_or_ppid_closes_the_channel(ppid: int, payload: bytes) ->
     other = link.client.open("other", now=link.now)
     link.run(0.1)
     inject(link, 1, payload, stream_id=channel, ssn=1, ppid=ppid)
-    assert link.of(1, ChannelClosed) == [ChannelClosed(channel, "peer sent an invalid message")]
+    assert link.of(1, ChannelClosed) == [ChannelClosed(channel, "peer sent an invalid message", broken=True)]
     assert link.server.established
     link.client.send(other, b"lives", now=link.now)
     assert link.messages(1) == []
@@ -236,7 +238,7 @@ def test_host_23_message_above_the_announced_size_ends_the_association() -> None
     link.client.send(channel, bytes(262_145), now=link.now)
     link.run(5.0)
     assert link.server.ended == ("message larger than announced", True)
-    assert link.of(0, AssociationClosed)[0].abrupt
+    assert link.of(0, AssociationClosed)[0].broken
 
 
 def test_wrong_use_is_refused() -> None:
@@ -654,10 +656,38 @@ def test_sctp_14_abort_ends_both_at_once() -> None:
     link, channel = pair()
     link.client.abort("enough", now=link.now)
     link.run(0.02)
-    assert link.of(0, AssociationClosed) == [AssociationClosed("enough", True)]
-    assert link.of(1, AssociationClosed) == [AssociationClosed("closed by peer", True)]
+    assert link.of(0, AssociationClosed) == [AssociationClosed("enough", False)]
+    assert link.of(1, AssociationClosed) == [AssociationClosed("closed by peer", False)]
     assert link.of(1, ChannelClosed) == [ChannelClosed(channel, "closed by peer")]
     assert len(link.sent[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("causes", "broken"),
+    [
+        (b"", False),
+        (encode_cause(Cause.USER_ABORT, b"Close called"), False),
+        (encode_cause(Cause.PROTOCOL_VIOLATION), True),
+        (encode_cause(Cause.USER_ABORT) + encode_cause(Cause.PROTOCOL_VIOLATION), True),
+        (b"\0\x0c\0\x01", True),
+    ],
+    ids=["none", "user", "violation", "both", "malformed"],
+)
+def test_sctp_14_what_an_abort_says(causes: bytes, broken: bool) -> None:
+    link, channel = pair()
+    link.server.receive_packet(forge(link.server, encode_chunk(ChunkType.ABORT, causes)), now=link.now)
+    reason = "peer saw an error" if broken else "closed by peer"
+    assert link.server.ended == (reason, broken)
+    link.drain()
+    assert link.of(1, ChannelClosed) == [ChannelClosed(channel, reason, broken)]
+
+
+def test_sctp_14_a_broken_end_is_told_as_one() -> None:
+    link, channel = pair()
+    link.client.abort("no more", broken=True, now=link.now)
+    link.run(0.02)
+    assert link.of(0, ChannelClosed) == [ChannelClosed(channel, "no more", broken=True)]
+    assert link.of(1, ChannelClosed) == [ChannelClosed(channel, "peer saw an error", broken=True)]
 
 
 def test_dc_08_lost_association_closes_every_channel_before_itself() -> None:
@@ -672,15 +702,16 @@ def test_dc_08_lost_association_closes_every_channel_before_itself() -> None:
         link.client.open("l", now=link.now)
 
 
-def test_peer_that_missed_the_end_is_told_again() -> None:
+@pytest.mark.parametrize(("broken", "heard"), [(False, "closed by peer"), (True, "peer saw an error")])
+def test_peer_that_missed_the_end_is_told_again(broken: bool, heard: str) -> None:
     link, channel = pair()
     link.script = lambda side, *_args: side == 0
-    link.client.abort("gone", now=link.now)
+    link.client.abort("gone", broken=broken, now=link.now)
     link.drain()
     link.script = None
     link.server.send(channel, b"hello?", now=link.now)
     link.run(0.1)
-    assert link.server.ended == ("closed by peer", True)
+    assert link.server.ended == (heard, broken)
     assert link.client.drops["ended"] == 1
 
 
@@ -688,7 +719,7 @@ def test_abort_before_start() -> None:
     channels = DataChannels("client")
     channels.open("l", now=0.0)
     channels.abort("never mind", now=0.0)
-    assert channels.ended == ("never mind", True)
+    assert channels.ended == ("never mind", False)
     assert channels.poll_transmit() is None
 
 

@@ -9,8 +9,11 @@ from random import Random
 import pytest
 import trio
 
+from edgeice.peer import ConnectionEnded
+from edgeice.sctp.streams import OutMessage
 from edgeice.transport import DataChannel, NodeConfig, PeerConnection, open_node
 from edgeice.transport.channel import HIGH_WATER
+from tests.unit.sctp.link import data_chunk, forge
 
 MESSAGES = [Random(9).randbytes(16_000) for _ in range(400)]
 WINDOW = 1 << 20
@@ -106,3 +109,58 @@ async def test_a_channel_that_the_peer_closed_holds_its_window_until_it_is_close
         assert window.used == 0
         with pytest.raises(trio.ClosedResourceError):
             await unread.receive()
+
+
+@pytest.mark.parametrize("end", ["abort", "aclose"])
+async def test_a_clean_end_is_the_end_of_the_channels_on_both_sides(end: str) -> None:
+    async with connected() as (a, b):
+        ours, theirs = await open_pair(a, b)
+        await ours.send("one")
+        await theirs.send("two")
+        await until(lambda: ours._inbox and theirs._inbox)
+        if end == "abort":
+            a.abort()
+        else:
+            await a.aclose()
+        assert not (await b.wait_closed()).broken
+        for channel, last in ((theirs, "one"), (ours, "two")):
+            assert [message async for message in channel] == [last]
+            with pytest.raises(trio.EndOfChannel):
+                await channel.receive()
+            with pytest.raises(trio.BrokenResourceError, match="closed"):
+                await channel.send("too late")
+        assert [channel async for channel in b.incoming] == []
+
+
+async def test_a_broken_session_breaks_its_channels_and_says_why() -> None:
+    async with connected() as (a, b):
+        ours, theirs = await open_pair(a, b)
+        await ours.send("one")
+        await until(lambda: theirs._inbox)
+        packet = forge(b._connection.channels, data_chunk(1, b""))
+        assert a._connection._dtls is not None
+        a._connection._dtls.send(packet, now=trio.current_time())
+        a._connection.flush(now=trio.current_time())
+        a._touch()
+        assert await b.wait_closed() == ConnectionEnded("sctp", "DATA without data")
+        assert await theirs.receive() == "one"
+        with pytest.raises(trio.BrokenResourceError, match="DATA without data"):
+            await theirs.receive()
+        assert (await a.wait_closed()).broken
+        with pytest.raises(trio.BrokenResourceError, match="peer saw an error"):
+            await ours.receive()
+
+
+async def test_a_message_that_breaks_the_rules_breaks_its_channel_alone() -> None:
+    async with connected() as (a, b):
+        ours, theirs = await open_pair(a, b)
+        other, others_end = await open_pair(a, b)
+        association = a._connection.channels._association
+        unknown = OutMessage(association.queue.stream(ours.channel_id), 99, b"x")
+        association.send(unknown, now=trio.current_time())
+        await other.send("still here")
+        with pytest.raises(trio.BrokenResourceError, match="invalid message"):
+            await theirs.receive()
+        with pytest.raises(trio.EndOfChannel):
+            await ours.receive()
+        assert await others_end.receive() == "still here"
