@@ -64,6 +64,7 @@ class Generation:
         self._patience_over = False
         #: When unselected pairs are released, None before nomination and after.
         self._settle_at: float | None = None
+        self._retired = False
 
     # Candidates
 
@@ -141,6 +142,8 @@ class Generation:
     def receive_check(self, check: PeerCheck, *, now: float) -> None:
         """Act on an authenticated request of the peer that was answered with success."""
         self._note_heard(check.path)
+        if self._retired:
+            return
         if self.remote is None:
             self._early.add(check)
         else:
@@ -379,8 +382,10 @@ class Generation:
         waiting = self._consents_to_ask()
         if waiting and self.remote is not None:
             pair, consent = min(waiting, key=lambda each: each[1].expires_at)
-            # While a nomination is under way, each request that goes anyhow repeats it.
-            sent = self._checks.send_once(pair, self.remote, use_candidate=pair.nominate_next)
+            # While a nomination is under way, each request that goes anyhow repeats it.  Some lite peers go by nothing
+            # else and drop what does not have it; the pair is the one that was nominated (RFC 8445 §8.1.1).
+            repeats = self.remote.lite and pair is self.selected and self._shared.role is Role.CONTROLLING
+            sent = self._checks.send_once(pair, self.remote, use_candidate=pair.nominate_next or repeats)
             consent.sent(sent, self._shared.role, now)
 
     def _consent_refused(self, transaction_id: bytes, code: int, path: Path, now: float) -> Role | None:
@@ -397,6 +402,14 @@ class Generation:
         self.checklist.untrigger(pair)
         self._fail(pair, result, now)
         self._shared.emit(ConsentExpired(pair.path, self.number, result == "consent_revoked"))
+
+    def retire(self) -> None:
+        """Another generation took over: from now on this one only receives, and its checks are answered."""
+        self._retired = True
+        self.selected = None
+        self._nomination.conclude()
+        self._release(keep_valid=False)
+        self._patience_at = self._settle_at = None
 
     # What the session asks
 

@@ -65,6 +65,7 @@ class Slots:
 
     def promote(self, pending: Generation, *, now: float) -> None:
         """The pending one takes over; the one before answers for a while."""
+        self.current.retire()
         self._retiring.append(_Retiring(self.current, now + self._retire_time))
         del self._retiring[:-_RETIRING_LIMIT]
         self.current, self.pending = pending, None

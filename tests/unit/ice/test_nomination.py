@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from edgeice import stun
 from edgeice.addresses import Path
-from edgeice.ice import SelectedPathLost
-from tests.support.ice_pair import World, address
+from edgeice.ice import ConsentExpired, IceConfig, PairNominated, RestartSucceeded, SelectedPathLost
+from edgeice.sansio import Transmit
+from tests.support.ice_pair import Agent, World, address
 
 OTHER = Path(address(11), address(2))
 
@@ -73,3 +75,57 @@ def test_ice_52_pairs_that_are_not_valid_go_at_nomination_with_their_checks() ->
     current = world.a.ice._slots.current
     assert [pair.path for pair in current.checklist] == [Path(address(1), address(2))]
     assert len(current._checks) == 0
+
+
+def nominates(sent: Transmit, ufrag: str) -> bool:
+    message = stun.decode(sent.data)
+    username = message.get(stun.Attribute.USERNAME)
+    wanted = isinstance(username, str) and username.startswith(ufrag)
+    return wanted and message.get(stun.Attribute.USE_CANDIDATE) is not None
+
+
+def test_a_retiring_generation_answers_and_nominates_nothing() -> None:
+    world = World()
+    world.gather()
+    old = world.b.ice.local_credentials.ufrag
+    held: list[Transmit] = []
+
+    def hold(_agent: Agent, sent: Transmit) -> bool:
+        if nominates(sent, old):
+            held.append(sent)
+            return False
+        return True
+
+    world.filter = hold
+    world.exchange()
+    world.run(0.3)
+    assert world.states == ("connected", "connected")
+    world.restart()
+    world.run(0.3)
+    assert len(world.a.of(RestartSucceeded)) == len(world.b.of(RestartSucceeded)) == 1
+    # Now the nomination of the old generation gets through, and its answer.
+    world.b.sent.clear()
+    world.filter = lambda _agent, _sent: True
+    world.carry(world.a, held[0])
+    world.run(1.0)
+    assert [stun.decode(sent.data).message_class for sent in world.b.sent] == [stun.MessageClass.SUCCESS]
+    for agent in (world.a, world.b):
+        nominated = [event.generation for event in agent.of(PairNominated) if isinstance(event, PairNominated)]
+        assert nominated == [1]
+    assert world.a.ice.drops["unexpected_response"] == 1
+
+
+def test_a_retiring_generation_asks_nothing_and_wakes_nobody() -> None:
+    world = World(config=IceConfig(retire_time=20.0))
+    world.connect()
+    old = world.b.ice.local_credentials.ufrag
+    world.run(3.5)  # its unselected pairs are released
+    world.restart()
+    world.run(4.0)
+    assert len(world.a.of(RestartSucceeded)) == 1
+    world.a.sent.clear()
+    assert world.a.ice._slots.all()[1].next_timeout() is None
+    world.run(15.0)
+    names = [stun.decode(sent.data).get(stun.Attribute.USERNAME) for sent in world.a.sent]
+    assert not any(isinstance(name, str) and name.startswith(old) for name in names)
+    assert world.a.of(ConsentExpired) == []
