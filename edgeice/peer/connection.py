@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
 from enum import Enum, auto
 
 import attrs
 
 from edgeice import sctp
-from edgeice.addresses import Base, Path, TransportAddress
+from edgeice.addresses import Path
 from edgeice.dtls import Certificate, DtlsClosed, DtlsConnection, DtlsFailed, HandshakeCompleted
 from edgeice.errors import LocalProtocolError
 from edgeice.peer.demux import Kind, classify
-from edgeice.peer.events import ConnectionEnded, ConnectionState, StateChanged
+from edgeice.peer.events import ConnectionEnded, ConnectionState
 from edgeice.peer.link import IceLink
 from edgeice.peer.negotiation import DtlsRole, Negotiation
-from edgeice.peer.pathways import Pathways
-from edgeice.sansio import Action, DropCounter, Entropy, Event, TimerTable
+from edgeice.peer.session import PeerSession
+from edgeice.sansio import DropCounter, Entropy, Event, TimerTable
 
 __all__ = ["Connection", "ConnectionConfig"]
 
@@ -38,7 +37,7 @@ class ConnectionConfig:
     sctp: sctp.SctpConfig = attrs.field(factory=sctp.SctpConfig)
 
 
-class Connection:
+class Connection(PeerSession):
     """A session with data channels.
 
     Offer and answer go by `create_offer`, `accept_offer`, `accept_answer`, `restart` and `rollback`; candidates by
@@ -57,32 +56,18 @@ class Connection:
     def __init__(
         self, session_id: int, link: IceLink, certificate: Certificate, config: ConnectionConfig, entropy: Entropy
     ) -> None:
-        self.session_id = session_id
+        super().__init__(session_id, link)
         self.drops = DropCounter()
-        self._link = link
         self._certificate = certificate
         self._config = config
         self._entropy = entropy
-        self._events: deque[Event] = deque()
-        self._pathways = Pathways(link, self._events.append)
         self._negotiation = Negotiation(link, self._pathways, certificate.fingerprint, config.sctp, entropy)
         self._dtls: DtlsConnection | None = None
         self._channels: sctp.DataChannels | None = None
         self._timers: TimerTable[_Timer] = TimerTable()
-        self._state = ConnectionState.NEW
         self._associated = False
 
     # What it knows
-
-    @property
-    def state(self) -> ConnectionState:
-        """Where the session stands."""
-        return self._state
-
-    @property
-    def pathways(self) -> Pathways:
-        """The candidate pair in use, and what is known of it."""
-        return self._pathways
 
     @property
     def remote_fingerprints(self) -> tuple[tuple[str, str], ...]:
@@ -141,8 +126,7 @@ class Connection:
         """Open a new ICE generation beside the working one and give the offer for it."""
         self._check_open()
         self._pump(now)
-        self._link.ice.restart(now=now)
-        self._link.rebind()
+        self._link.restart(now=now)
         self._pump(now)
         return self._negotiation.create_offer()
 
@@ -150,16 +134,6 @@ class Connection:
         """Take back the offer that is out (RFC 8445 §9 with glare); the present generation goes on."""
         self._negotiation.rollback(now=now)
         self._link.rebind()
-        self._pump(now)
-
-    def add_remote_candidate(self, line: str, ufrag: str, *, now: float) -> None:
-        """Take a trickled candidate line; what cannot be used is counted and ignored."""
-        self._link.add_remote_candidate(line, ufrag, now=now)
-        self._pump(now)
-
-    def end_of_candidates(self, ufrag: str, *, now: float) -> None:
-        """The peer has no more candidates of this generation."""
-        self._link.ice.end_of_remote_candidates(ufrag=ufrag, now=now)
         self._pump(now)
 
     # Data channels
@@ -175,34 +149,6 @@ class Connection:
         """Bring out what commands to `channels` caused."""
         self._pump(now)
 
-    def close(self, *, now: float) -> None:
-        """End the session at once; the peer is told by SCTP and DTLS."""
-        self._end(ConnectionEnded("closed", "closed here"), now)
-
-    # From the endpoint
-
-    def base_added(self, base: Base, *, now: float) -> None:
-        """A base can be used."""
-        self._link.ice.base_added(base, now=now)
-        self._pump(now)
-
-    def base_removed(self, address: TransportAddress, *, now: float) -> None:
-        """A base is gone."""
-        self._link.ice.base_removed(address, now=now)
-        self._pump(now)
-
-    def server_reflexive_learned(
-        self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress, *, now: float
-    ) -> None:
-        """A STUN server sees `base` as `mapped`."""
-        self._link.ice.add_server_reflexive(base, mapped, server, now=now)
-        self._pump(now)
-
-    def gathering_finished(self, *, now: float) -> None:
-        """No more local candidates will come of their own."""
-        self._link.ice.end_of_local_candidates(now=now)
-        self._pump(now)
-
     # Inputs
 
     def receive_datagram(self, data: bytes, path: Path, *, now: float) -> None:
@@ -215,7 +161,6 @@ class Connection:
         """Act on every deadline that has come."""
         if self._state is ConnectionState.CLOSED:
             return
-        self._link.ice.handle_timeout(now=now)
         if self._dtls is not None:
             self._dtls.handle_timeout(now=now)
         if self._channels is not None:
@@ -223,7 +168,7 @@ class Connection:
                 self._channels.start(now=now)
             if self._link.ice.send_path is not None:
                 self._channels.handle_timeout(now=now)
-        self._pump(now)
+        super().handle_timeout(now=now)
 
     # Outputs
 
@@ -234,22 +179,18 @@ class Connection:
         """
         if self._state is ConnectionState.CLOSED:
             return None
-        times = [self._link.ice.next_timeout(), self._timers.next()]
+        times = [super().next_timeout(), self._timers.next()]
         if self._dtls is not None:
             times.append(self._dtls.next_timeout())
         if self._channels is not None and self._link.ice.send_path is not None:
             times.append(self._channels.next_timeout())
         return min((at for at in times if at is not None), default=None)
 
-    def poll_action(self) -> Action | None:
-        """The next datagram to send."""
-        return self._link.poll_action()
-
     def poll_event(self) -> Event | None:
         """The next thing that the owner should know."""
         if self._channels is not None and (event := self._channels.poll_event()) is not None:
             return event
-        return self._events.popleft() if self._events else None
+        return super().poll_event()
 
     # Inside
 
@@ -351,14 +292,12 @@ class Connection:
     def _end(self, ended: ConnectionEnded, now: float) -> None:
         if self._state is ConnectionState.CLOSED:
             return
-        self._set_state(ConnectionState.CLOSED)
         if self._channels is not None:
             self._channels.abort(ended.reason, broken=ended.broken, now=now)
         if self._dtls is not None:
             self._say_goodbye(self._dtls, ended, now)
-        self._link.close(now=now)
         self._timers.clear()
-        self._events.append(ended)
+        super()._end(ended, now)
 
     def _say_goodbye(self, dtls: DtlsConnection, ended: ConnectionEnded, now: float) -> None:
         """Send SCTP's last packets and close_notify.
@@ -384,8 +323,3 @@ class Connection:
             self._set_state(ConnectionState.SECURING)
         elif self._negotiation.remote is not None:
             self._set_state(ConnectionState.CHECKING)
-
-    def _set_state(self, state: ConnectionState) -> None:
-        if state is not self._state:
-            self._state = state
-            self._events.append(StateChanged(state))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from typing import Final, TypeAlias
+from typing import Final
 
 import attrs
 
@@ -23,13 +23,11 @@ from edgeice.peer.link import IceLink
 from edgeice.peer.raw import IceConnection
 from edgeice.peer.reflexive import Reflexive
 from edgeice.peer.routes import Routes
+from edgeice.peer.session import PeerSession
 from edgeice.sansio import Action, DropCounter, Entropy, Event
 from edgeice.trace import Tracer, ignore
 
-__all__ = ["Endpoint", "EndpointConfig", "PeerSession"]
-
-#: A session that the Endpoint routes to.
-PeerSession: TypeAlias = Connection | IceConnection
+__all__ = ["Endpoint", "EndpointConfig"]
 
 #: Sessions at once, over everything that the process does.
 SESSION_LIMIT: Final = 1024

@@ -7,7 +7,7 @@ from collections import deque
 from edgeice import stun
 from edgeice.addresses import Path
 from edgeice.errors import DecodeError
-from edgeice.ice import IceSession, NamedCandidate, decode_candidate
+from edgeice.ice import IceCredentials, IceSession, NamedCandidate, decode_candidate
 from edgeice.peer.routes import Routes
 from edgeice.sansio import Action, DropCounter, Transmit
 
@@ -78,6 +78,12 @@ class IceLink:
             self.drops.count("candidate_mdns")
             return
         self.ice.add_remote_candidate(candidate, ufrag=ufrag, now=now)
+
+    def restart(self, *, now: float) -> IceCredentials:
+        """Open a new generation beside the working one; gives its credentials."""
+        credentials = self.ice.restart(now=now)
+        self.rebind()
+        return credentials
 
     def rebind(self) -> None:
         """Tell the routing tables which ufrags are alive, after a restart began or ended."""

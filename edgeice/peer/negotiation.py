@@ -86,8 +86,7 @@ class Negotiation:
             self._check_association(offer)
             present = "active" if self._role == "client" else "passive"
             if sdp.is_restart(self.remote, offer):
-                self._link.ice.restart(now=now)
-                self._link.rebind()
+                self._link.restart(now=now)
                 self._pathways.take_events()
         setup = sdp.answer_setup(offer.setup, present)
         self._role = "client" if setup == "active" else "server"

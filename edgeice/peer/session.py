@@ -1,0 +1,124 @@
+"""What all sessions have in common: an ICE session below, an Endpoint that feeds it, an owner who hears events."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+
+from edgeice.addresses import Base, Path, TransportAddress
+from edgeice.peer.events import ConnectionEnded, ConnectionState, StateChanged
+from edgeice.peer.link import IceLink
+from edgeice.peer.pathways import Pathways
+from edgeice.sansio import Action, Event
+
+__all__ = ["PeerSession"]
+
+
+class PeerSession(ABC):
+    """A session of an Endpoint: it brings what happens to its ICE session, and `_pump` draws the conclusions.
+
+    Args:
+        session_id: The session's key in the Endpoint.
+        link: Its ICE session and routes.
+    """
+
+    def __init__(self, session_id: int, link: IceLink) -> None:
+        self.session_id = session_id
+        self._link = link
+        self._events: deque[Event] = deque()
+        self._pathways = Pathways(link, self._events.append)
+        self._state = ConnectionState.NEW
+
+    @property
+    def state(self) -> ConnectionState:
+        """Where the session stands."""
+        return self._state
+
+    @property
+    def pathways(self) -> Pathways:
+        """The candidate pair in use, and what is known of it."""
+        return self._pathways
+
+    # Commands
+
+    def add_remote_candidate(self, line: str, ufrag: str, *, now: float) -> None:
+        """Take a trickled candidate line; what cannot be used is counted and ignored."""
+        self._link.add_remote_candidate(line, ufrag, now=now)
+        self._pump(now)
+
+    def end_of_candidates(self, ufrag: str, *, now: float) -> None:
+        """The peer has no more candidates of this generation."""
+        self._link.ice.end_of_remote_candidates(ufrag=ufrag, now=now)
+        self._pump(now)
+
+    def close(self, *, now: float) -> None:
+        """End the session at once; the peer is told where there is a protocol for it."""
+        self._end(ConnectionEnded("closed", "closed here"), now)
+
+    # From the endpoint
+
+    def base_added(self, base: Base, *, now: float) -> None:
+        """A base can be used."""
+        self._link.ice.base_added(base, now=now)
+        self._pump(now)
+
+    def base_removed(self, address: TransportAddress, *, now: float) -> None:
+        """A base is gone."""
+        self._link.ice.base_removed(address, now=now)
+        self._pump(now)
+
+    def server_reflexive_learned(
+        self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress, *, now: float
+    ) -> None:
+        """A STUN server sees `base` as `mapped`."""
+        self._link.ice.add_server_reflexive(base, mapped, server, now=now)
+        self._pump(now)
+
+    def gathering_finished(self, *, now: float) -> None:
+        """No more local candidates will come of their own."""
+        self._link.ice.end_of_local_candidates(now=now)
+        self._pump(now)
+
+    # Inputs
+
+    @abstractmethod
+    def receive_datagram(self, data: bytes, path: Path, *, now: float) -> None:
+        """Take a datagram that the endpoint routed here."""
+
+    def handle_timeout(self, *, now: float) -> None:
+        """Act on every deadline that has come."""
+        if self._state is not ConnectionState.CLOSED:
+            self._link.ice.handle_timeout(now=now)
+            self._pump(now)
+
+    # Outputs
+
+    def next_timeout(self) -> float | None:
+        """The earliest deadline."""
+        return None if self._state is ConnectionState.CLOSED else self._link.ice.next_timeout()
+
+    def poll_action(self) -> Action | None:
+        """The next datagram to send."""
+        return self._link.poll_action()
+
+    def poll_event(self) -> Event | None:
+        """The next thing that the owner should know."""
+        return self._events.popleft() if self._events else None
+
+    # Inside
+
+    @abstractmethod
+    def _pump(self, now: float) -> None:
+        """Act on what the ICE session has to say."""
+
+    def _end(self, ended: ConnectionEnded, now: float) -> None:
+        """Let go of everything; does nothing a second time."""
+        if self._state is not ConnectionState.CLOSED:
+            self._set_state(ConnectionState.CLOSED)
+            self._link.close(now=now)
+            self._events.append(ended)
+
+    def _set_state(self, state: ConnectionState) -> None:
+        if state is not self._state:
+            self._state = state
+            self._events.append(StateChanged(state))
