@@ -15,7 +15,9 @@ import attrs
 import click
 import trio
 
+from edgeice.cli.ending import ended_at_once_by_signals, ended_by_signals
 from edgeice.cli.groups import first_of
+from edgeice.cli.stdio import read_input
 from edgeice.errors import ConfigError, EdgeIceError
 from edgeice.files import read_secret, replace_file
 from edgeice.operator.config import OperatorConfig, config_folder, load_config
@@ -36,6 +38,9 @@ __all__ = [
     "run",
     "session_options",
 ]
+
+#: Most of a line that answers a question, bytes.
+_ANSWER = 1024
 
 
 @attrs.frozen
@@ -146,7 +151,8 @@ def load_operator_key(config: OperatorConfig) -> PrivateKey:
     """Read the operator's key, asking for its passphrase where it has one."""
 
     def ask() -> bytes:
-        return str(click.prompt(f"Passphrase for {config.key}", hide_input=True, err=True)).encode()
+        with ended_at_once_by_signals():
+            return str(click.prompt(f"Passphrase for {config.key}", hide_input=True, err=True)).encode()
 
     passphrase = ask if _has_terminal() else None
     return PrivateKey.load(read_secret(config.key, "your key"), source=str(config.key), passphrase=passphrase)
@@ -180,7 +186,8 @@ class _LiveLine:
 
     def clear(self) -> None:
         if self._on:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # the terminal is gone
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 @asynccontextmanager
@@ -198,7 +205,7 @@ async def device_session(
         line.clear()
         accepted = _is_accepted(options, party, shown)
         if accepted is None:
-            accepted = await trio.to_thread.run_sync(_ask, party, shown)
+            accepted = await _ask(party, shown)
         if accepted:
             known.pin(party, shown)
             config.known_devices.parent.mkdir(parents=True, exist_ok=True)
@@ -211,16 +218,19 @@ async def device_session(
             watch(step)
 
     try:
-        async with open_session(
-            config,
-            key,
-            device,
-            pinned=known.get(party),
-            want=want,
-            confirm=confirm,
-            watch=on_step,
-            timeout=options.timeout,
-        ) as session:
+        async with (
+            ended_by_signals(),
+            open_session(
+                config,
+                key,
+                device,
+                pinned=known.get(party),
+                want=want,
+                confirm=confirm,
+                watch=on_step,
+                timeout=options.timeout,
+            ) as session,
+        ):
             try:
                 yield session
             except* (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -257,6 +267,14 @@ def _is_accepted(options: Options, device: Party, shown: PublicKey) -> bool | No
     return None
 
 
-def _ask(device: Party, shown: PublicKey) -> bool:
+async def _ask(device: Party, shown: PublicKey) -> bool:
+    """Ask the person; the session goes on meanwhile, and signals end it."""
     print(f"First contact with {device}.\nIts Ed25519 key fingerprint is {shown.fingerprint}.", file=sys.stderr)
-    return click.confirm("Is that the device's key?", default=False, err=True)
+    while True:
+        print("Is that the device's key? [y/N]: ", end="", file=sys.stderr, flush=True)
+        answer = (await read_input(_ANSWER)).decode("utf-8", "replace")
+        if (word := answer.strip().lower()) in ("y", "yes"):
+            return True
+        if word in ("", "n", "no"):
+            return False
+        print("Please answer y or n.", file=sys.stderr)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import trio
 
@@ -16,13 +17,18 @@ __all__ = ["raw_terminal", "read_input", "terminal_size", "write_output"]
 
 
 async def read_input(size: int) -> bytes:
-    """Up to `size` bytes of standard input, b"" at its end."""
+    """Up to `size` bytes of standard input, b"" at its end, which a terminal's hang-up is too."""
     try:
         await trio.lowlevel.wait_readable(0)
     except OSError:
         # A regular file or /dev/null, which epoll refuses: reading never waits.
         await trio.lowlevel.checkpoint()
-    return os.read(0, size)
+    try:
+        return os.read(0, size)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
 
 
 async def write_output(data: bytes, *, error: bool = False) -> None:
@@ -38,8 +44,14 @@ async def write_output(data: bytes, *, error: bool = False) -> None:
         except OSError:
             # A regular file or /dev/null, which epoll refuses: writing never waits.
             await trio.lowlevel.checkpoint()
-        # What is writable takes this much at once, although the descriptor would block.
-        rest = rest[os.write(descriptor, rest[: select.PIPE_BUF]) :]
+        try:
+            # What is writable takes this much at once, although the descriptor would block.
+            written = os.write(descriptor, rest[: select.PIPE_BUF])
+        except OSError as failed:
+            if failed.errno != errno.EIO:
+                raise
+            raise BrokenPipeError(errno.EPIPE, "the terminal is gone") from None
+        rest = rest[written:]
 
 
 @contextmanager
@@ -53,7 +65,9 @@ def raw_terminal() -> Iterator[None]:
         tty.setraw(0, termios.TCSADRAIN)  # not its default, which throws away what was typed ahead
         yield
     finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        # Without waiting for output: a terminal that is stopped would hold up a command that has to end.
+        with suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(0, termios.TCSANOW, before)
 
 
 def terminal_size() -> tuple[int, int]:

@@ -369,7 +369,7 @@ async def open_session(
     timeout: float = 10.0,  # noqa: ASYNC109  # bounds the way to the session, not the scope
     entropy: Entropy | None = None,
 ) -> AsyncIterator[Session]:
-    """A session with a device, for as long as the scope lasts.
+    """A session with a device, for as long as the scope lasts; it says goodbye also where it is canceled.
 
     Args:
         config: Fleet, broker, addresses.
@@ -394,11 +394,9 @@ async def open_session(
     connector = Connector(
         me=me, key=key, device=party, pinned=pinned, want=want, entropy=entropy, timeout=max(timeout, 1.0)
     )
-    async with (
-        open_broker(config, entropy, filters, timeout) as link,
-        open_node(NodeConfig.from_section(config.ice), entropy) as node,
-        trio.open_nursery() as nursery,
-    ):
+    over = trio.Event()
+    async with trio.open_nursery() as nursery:
+        link, node = await nursery.start(_keep_roads, config, entropy, filters, timeout, over)
         session = Session(
             link,
             connector,
@@ -413,4 +411,25 @@ async def open_session(
             yield session
         finally:
             session.close()
+            over.set()
             nursery.cancel_scope.cancel()
+
+
+async def _keep_roads(
+    config: OperatorConfig,
+    entropy: Entropy,
+    filters: tuple[str, ...],
+    patience: float,
+    over: trio.Event,
+    *,
+    task_status: trio.TaskStatus[tuple[BrokerLink, Node]],
+) -> None:
+    """Hold broker and sockets until `over`: what cancels the session must leave it the roads to say goodbye on."""
+    with trio.CancelScope() as scope:
+        async with (
+            open_broker(config, entropy, filters, patience) as link,
+            open_node(NodeConfig.from_section(config.ice), entropy) as node,
+        ):
+            scope.shield = True
+            task_status.started((link, node))
+            await over.wait()

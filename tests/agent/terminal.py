@@ -61,8 +61,17 @@ class TerminalSession:
         """The terminal's settings."""
         return list(termios.tcgetattr(self._master))
 
-    async def aclose(self) -> None:
+    async def hang_up(self) -> None:
+        """Close the window: the terminal is gone, and the kernel tells the command so."""
         await self._stream.aclose()
+        os.close(self._master)
+        self._master = -1
+
+    async def aclose(self) -> None:
+        """Give the terminal back."""
+        await self._stream.aclose()
+        if self._master >= 0:
+            os.close(self._master)
 
 
 @asynccontextmanager
@@ -86,7 +95,6 @@ async def on_terminal(operator: Operator, *arguments: str, columns: int = 80) ->
     finally:
         with trio.CancelScope(shield=True):
             await session.aclose()
-            os.close(master)
             with trio.move_on_after(5):
                 await process.wait()
             if process.returncode is None:
