@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,19 @@ PURE = ("stun", "turn", "ice", "mdns", "dtls", "sctp", "sdp", "peer", "signaling
 BANNED = {"trio", "socket", "asyncio", "threading", "time", "secrets", "paho", "random", "os"}
 # The Trio side of signaling; the only importer of paho.
 MQTT = PACKAGE / "signaling" / "mqtt"
+INTEROP = ROOT / "tests" / "interop"
+# What stands opposite edgeice in tests, and what helps it: it must not share a line of code.
+INDEPENDENT = sorted(
+    {
+        *(file for kind in ("operator", "peer") for file in INTEROP.glob(f"{kind}_*.py")),
+        ROOT / "tests" / "support" / "chromium.py",
+    }
+    - {INTEROP / "peer_edgeice.py"}
+)
+# What the device imports from outside, wherever the import stands; and what it looks for and works without: a CRC32c
+# in hardware, and what opens encrypted keys.
+DEVICE_NEEDS = {"OpenSSL", "attrs", "cryptography", "jwt", "paho", "trio"}
+DEVICE_MAY_HAVE = {"bcrypt", "crc32c", "google_crc32c"}
 
 
 def modules(path: Path) -> Iterator[str]:
@@ -25,6 +39,42 @@ def modules(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             yield node.module
+
+
+def names_imported(path: Path) -> Iterator[str]:
+    """The same with the names of `from MODULE import NAME`, which may be modules too."""
+    yield from modules(path)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def source_of(name: str) -> Path | None:
+    """The file of a module in this repository."""
+    path = ROOT.joinpath(*name.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
+
+
+def reachable(*starts: Path) -> set[Path]:
+    """Files in this repository that running these ones can ever import, packages on the way included."""
+    found: set[Path] = set()
+    left = list(starts)
+    while left:
+        path = left.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for name in names_imported(path):
+            parts = name.split(".")
+            sources = (source_of(".".join(parts[:count])) for count in range(1, len(parts) + 1))
+            left += [source for source in sources if source is not None]
+    return found
+
+
+def imported_from_outside(files: set[Path]) -> set[str]:
+    """Top-level names that files import and that are neither of the standard library nor of edgeice."""
+    names = {name.split(".")[0] for file in files for name in modules(file)}
+    return names - set(sys.stdlib_module_names) - {"edgeice"}
 
 
 def source_files(*rooms: str) -> list[Path]:
@@ -50,6 +100,45 @@ def test_paho_has_one_importer() -> None:
         path.parent for path in source_files(".") if any(name.split(".")[0] == "paho" for name in modules(path))
     }
     assert importers == {MQTT}
+
+
+def test_the_device_imports_nothing_that_only_operators_need() -> None:
+    files = reachable(PACKAGE / "cli" / "agent_main.py")
+    assert PACKAGE / "agent" / "service.py" in files
+    assert not [file for file in files if PACKAGE / "operator" in file.parents]
+    assert imported_from_outside(files) - DEVICE_MAY_HAVE == DEVICE_NEEDS
+
+
+def test_a_lazy_import_of_click_would_be_seen() -> None:
+    main = PACKAGE / "cli" / "main.py"  # it imports all else inside its function
+    assert "click" in imported_from_outside(reachable(main)) - imported_from_outside({main})
+
+
+def test_the_independent_peers_are_known() -> None:
+    names = {path.name for path in INDEPENDENT}
+    assert names == {"operator_aiortc.py", "peer_aiortc.py", "peer_chromium.py", "chromium.py"}
+
+
+@pytest.mark.parametrize("path", INDEPENDENT, ids=lambda path: path.name)
+def test_independent_peers_import_nothing_from_edgeice(path: Path) -> None:
+    files = reachable(path)
+    assert not [file for file in files if PACKAGE in file.parents]
+    dynamic = re.compile(r"\b(import_module|__import__|runpy|exec|eval)\s*\(")
+    assert not [file for file in files if dynamic.search(file.read_text())]
+
+
+def test_the_browser_runs_only_its_own_scripts_and_mqtt_js() -> None:
+    pages = INTEROP / "browser"
+    scripts = {
+        source
+        for page in pages.glob("*.html")
+        for source in re.findall(r'<script[^>]*\bsrc="([^"]*)"', page.read_text())
+    }
+    assert scripts == {"node_modules/mqtt/dist/mqtt.min.js", "operator.js", "adapter.js"}
+    for script in pages.glob("*.js"):
+        assert not re.search(
+            r"^\s*import\b|\bimport\s*\(|\bimportScripts\b|\brequire\s*\(", script.read_text(), re.MULTILINE
+        )
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
