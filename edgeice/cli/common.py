@@ -23,8 +23,10 @@ from edgeice.files import read_secret, replace_file
 from edgeice.operator.config import OperatorConfig, config_folder, load_config
 from edgeice.operator.errors import OperatorError, RefusedError
 from edgeice.operator.session import Session, Step, open_session
+from edgeice.operator.timeline import describe, entry_of
 from edgeice.services import ServiceError
 from edgeice.signaling import KnownDevices, Party, PrivateKey, PublicKey
+from edgeice.trace import Record, ignore
 
 __all__ = [
     "Options",
@@ -39,6 +41,10 @@ __all__ = [
     "session_options",
 ]
 
+#: Steps at which something was tried that a timeline explains.
+_PATH_STEPS = frozenset({"checks", "securing", "ice", "dtls", "sctp"})
+#: Entries of a timeline that a failure shows to people.
+_SHOWN = 60
 #: Most of a line that answers a question, bytes.
 _ANSWER = 1024
 
@@ -52,6 +58,7 @@ class Options:
     timeout: float
     accept_key: str | None
     quiet: bool
+    verbose: bool
 
 
 def load_options(path: str | None) -> OperatorConfig:
@@ -73,10 +80,17 @@ def session_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that reach a device; the command gets one `Options`."""
 
     def wrapper(
-        config: str | None, as_json: bool, timeout: float, accept_key: str | None, quiet: bool, **rest: object
+        *,
+        config: str | None,
+        as_json: bool,
+        timeout: float,
+        accept_key: str | None,
+        quiet: bool,
+        verbose: bool,
+        **rest: object,
     ) -> None:
-        with reporting(as_json=as_json):
-            options = Options(load_options(config), as_json, timeout, accept_key, quiet)
+        with reporting(as_json=as_json, verbose=verbose):
+            options = Options(load_options(config), as_json, timeout, accept_key, quiet, verbose)
             function(options, **rest)
 
     for decorate in (
@@ -89,6 +103,7 @@ def session_options(function: Callable[..., None]) -> Callable[..., None]:
             help="At first contact accept the key that is shown, or only the one given (write --accept-key=SHA256:…).",
         ),
         click.option("-q", "--quiet", is_flag=True, help="No progress on standard error."),
+        click.option("-v", "--verbose", is_flag=True, help="Everything that is tried, on standard error."),
     ):
         wrapper = decorate(wrapper)
     wrapper.__name__ = function.__name__
@@ -97,19 +112,19 @@ def session_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextlib.contextmanager
-def reporting(*, as_json: bool) -> Iterator[None]:
-    """Turn what is raised into one message and the right exit code."""
+def reporting(*, as_json: bool, verbose: bool = False) -> Iterator[None]:
+    """Turn what is raised into one message and the right exit code; with `verbose` the timeline was shown already."""
     try:
         yield
     except (EdgeIceError, KeyboardInterrupt, BrokenPipeError) as error:
-        fail(error, as_json=as_json)
+        fail(error, as_json=as_json, verbose=verbose)
     except BaseExceptionGroup as group:
         if (first := first_of(group, EdgeIceError, KeyboardInterrupt, BrokenPipeError)) is None:
             raise
-        fail(first, as_json=as_json)
+        fail(first, as_json=as_json, verbose=verbose)
 
 
-def fail(error: BaseException, *, as_json: bool) -> NoReturn:
+def fail(error: BaseException, *, as_json: bool, verbose: bool = False) -> NoReturn:
     """Say what went wrong and exit with its code."""
     if isinstance(error, KeyboardInterrupt):
         sys.exit(130)
@@ -132,14 +147,21 @@ def fail(error: BaseException, *, as_json: bool) -> NoReturn:
         print(json.dumps(facts), flush=True)
     else:
         print(f"edgeice: {error}", file=sys.stderr)
-        for pair in _pairs(facts.get("tried")):
-            print(f"  tried {pair}", file=sys.stderr)
+        if isinstance(error, OperatorError):
+            for line in _tried(error, timeline=not verbose):
+                print(f"  {line}", file=sys.stderr)
     sys.exit(code)
 
 
-def _pairs(tried: object) -> list[str]:
-    pairs = tried.get("pairs", []) if isinstance(tried, dict) else []
-    return [f"{pair['local']} -> {pair['remote']}: {pair['result'] or pair['state']}" for pair in pairs]
+def _tried(error: OperatorError, *, timeline: bool) -> Iterator[str]:
+    """The pairs that were tried, and where paths were, everything that led there."""
+    for pair in error.detail.get("pairs", ()):
+        yield f"tried {pair['local']} -> {pair['remote']}: {pair['result'] or pair['state']}"
+    if timeline and error.step in _PATH_STEPS:
+        entries = error.detail.get("timeline", ())
+        if len(entries) > _SHOWN:
+            yield f"… {len(entries) - _SHOWN} earlier steps: --json has them"
+        yield from map(describe, entries[-_SHOWN:])
 
 
 def run(function: Callable[[], Awaitable[int]]) -> NoReturn:
@@ -199,7 +221,7 @@ async def device_session(
     key = load_operator_key(config)
     known = load_known(config.known_devices)
     party = Party.device(config.fleet, device)
-    line = _LiveLine(on=not options.quiet and not options.as_json)
+    line = _LiveLine(on=not (options.quiet or options.as_json or options.verbose))
 
     async def confirm(_device: Party, shown: PublicKey) -> bool:
         line.clear()
@@ -229,6 +251,7 @@ async def device_session(
                 confirm=confirm,
                 watch=on_step,
                 timeout=options.timeout,
+                trace=_say_record if options.verbose else ignore,
             ) as session,
         ):
             try:
@@ -238,6 +261,10 @@ async def device_session(
                 raise session.ended_error() from None
     finally:
         line.clear()
+
+
+def _say_record(record: Record) -> None:
+    print(describe(entry_of(record)), file=sys.stderr)
 
 
 def load_known(path: Path) -> KnownDevices:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from edgeice.errors import EdgeIceError
 
@@ -14,7 +15,7 @@ class OperatorError(EdgeIceError):
 
     Attributes:
         step: Where it failed: "broker", "device", "offer", "checks", "dtls", "sctp", "session".
-        detail: What was tried, for a machine to read.
+        detail: What was tried, for a machine to read: `pairs`, where there were any, and the `timeline`.
         exit_code: What a command exits with.
     """
 
@@ -23,7 +24,7 @@ class OperatorError(EdgeIceError):
     def __init__(self, step: str, message: str, detail: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
         self.step = step
-        self.detail = dict(detail or {})
+        self.detail: dict[str, Any] = dict(detail or {})
 
 
 class RemoteFailureError(OperatorError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -14,6 +15,7 @@ from edgeice.errors import DecodeError, RemoteProtocolError
 from edgeice.operator.config import OperatorConfig
 from edgeice.operator.errors import OperatorError, RefusedError, UnreachableError
 from edgeice.operator.link import BrokerLink, open_broker
+from edgeice.operator.timeline import Timeline
 from edgeice.peer import ConnectionState, PathChanged, StateChanged
 from edgeice.sansio import Entropy, Event
 from edgeice.signaling import (
@@ -35,6 +37,7 @@ from edgeice.signaling import (
     TopicKind,
 )
 from edgeice.signaling.broker import Message
+from edgeice.trace import Tracer, ignore
 from edgeice.transport import (
     SIGNAL_PROTOCOL,
     ConnectionFailedError,
@@ -80,6 +83,7 @@ class Session:
         device: Party,
         confirm: ConfirmKey,
         watch: Watcher,
+        timeline: Timeline,
         fingerprint: str,
     ) -> None:
         self.device = device
@@ -89,6 +93,7 @@ class Session:
         self._node = node
         self._confirm = confirm
         self._watch = watch
+        self._timeline = timeline
         self._pump = SignalPump(connector, self._act, self._take, _wall)
         self._signaled: SignaledConnection | None = None
         self._failure: OperatorError | None = None
@@ -180,6 +185,7 @@ class Session:
             self._link.client.post(topic, action.jws, expiry=action.expiry)
 
     def _take(self, event: Event) -> None:
+        self._timeline.event("signaling", event)
         match event:
             case DeviceKeyPresented():
                 assert self._nursery is not None
@@ -242,6 +248,8 @@ class Session:
         if self._signaled is None:
             return
         self._signaled.watch(progress)
+        if not isinstance(progress, PathChanged):  # which is said as a step
+            self._timeline.event("connection", progress)
         match progress:
             case StateChanged(state=ConnectionState.SECURING):
                 self._say("securing", "securing the path")
@@ -304,6 +312,7 @@ class Session:
     def _say(self, name: str, text: str) -> None:
         if name not in ("notice", "path"):
             self._step = name
+        self._timeline.note("session", name, text=text)
         self._watch(Step(name, text))
 
     def _explain(self, event: OperatorFailed) -> OperatorError:
@@ -367,6 +376,7 @@ async def open_session(
     confirm: ConfirmKey,
     watch: Watcher,
     timeout: float = 10.0,  # noqa: ASYNC109  # bounds the way to the session, not the scope
+    trace: Tracer = ignore,
     entropy: Entropy | None = None,
 ) -> AsyncIterator[Session]:
     """A session with a device, for as long as the scope lasts; it says goodbye also where it is canceled.
@@ -380,55 +390,75 @@ async def open_session(
         confirm: Asked at first contact.
         watch: Hears the steps.
         timeout: Seconds for the broker, and again for the device.
+        trace: Hears everything that is tried, without secrets, with times from the beginning on.
         entropy: For tests.
 
     Raises:
-        OperatorError: It could not be reached.
+        OperatorError: It could not be reached, or the session ended; `detail["timeline"]` holds what was tried.
     """
     entropy = entropy or Entropy()
     party = Party.device(config.fleet, device)
     me = Party.operator(config.fleet, config.operator)
     topics = BrokerLink.topics_of(config)
     filters = (topics.rx_filter(me, party), topics.of(TopicKind.STATUS, party), topics.of(TopicKind.INFO, party))
-    watch(Step("broker", f"connecting to {config.broker.url}"))
+    timeline = Timeline(trace)
+    connecting = Step("broker", f"connecting to {config.broker.url}")
+    timeline.note("session", connecting.name, text=connecting.text)
+    watch(connecting)
     connector = Connector(
         me=me, key=key, device=party, pinned=pinned, want=want, entropy=entropy, timeout=max(timeout, 1.0)
     )
     over = trio.Event()
-    async with trio.open_nursery() as nursery:
-        link, node = await nursery.start(_keep_roads, config, entropy, filters, timeout, over)
-        session = Session(
-            link,
-            connector,
-            node,
-            device=party,
-            confirm=confirm,
-            watch=watch,
-            fingerprint=key.public.fingerprint,
-        )
-        try:
-            await session.connect(nursery, timeout)
-            yield session
-        finally:
-            session.close()
-            over.set()
-            nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            roads = partial(_keep_roads, config, entropy, filters, patience=timeout, tracer=timeline.take, over=over)
+            link, node = await nursery.start(roads)
+            session = Session(
+                link,
+                connector,
+                node,
+                device=party,
+                confirm=confirm,
+                watch=watch,
+                timeline=timeline,
+                fingerprint=key.public.fingerprint,
+            )
+            try:
+                await session.connect(nursery, timeout)
+                yield session
+            finally:
+                session.close()
+                over.set()
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        for error in _operator_errors(group):
+            error.detail |= {"timeline": timeline.entries(), "timeline_dropped": timeline.dropped}
+        raise
+
+
+def _operator_errors(group: BaseExceptionGroup[BaseException]) -> Iterator[OperatorError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _operator_errors(error)
+        elif isinstance(error, OperatorError):
+            yield error
 
 
 async def _keep_roads(
     config: OperatorConfig,
     entropy: Entropy,
     filters: tuple[str, ...],
-    patience: float,
-    over: trio.Event,
     *,
+    patience: float,
+    tracer: Tracer,
+    over: trio.Event,
     task_status: trio.TaskStatus[tuple[BrokerLink, Node]],
 ) -> None:
     """Hold broker and sockets until `over`: what cancels the session must leave it the roads to say goodbye on."""
     with trio.CancelScope() as scope:
         async with (
             open_broker(config, entropy, filters, patience) as link,
-            open_node(NodeConfig.from_section(config.ice), entropy) as node,
+            open_node(NodeConfig.from_section(config.ice), entropy, tracer) as node,
         ):
             scope.shield = True
             task_status.started((link, node))

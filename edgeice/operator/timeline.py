@@ -1,0 +1,87 @@
+"""What was tried on the way to a device, step by step: kept for the message of a failure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Final
+
+import trio
+
+from edgeice.sansio import Event
+from edgeice.trace import Record, Tracer, ignore, redact
+
+__all__ = ["LIMIT", "Timeline", "describe", "entry_of"]
+
+#: Records kept; older ones are dropped, and counted.
+LIMIT: Final = 256
+
+#: What a record takes of an event: nothing that holds a secret, as a description does.
+_FACTS: Final = ("gen", "code", "reason", "kind", "state", "ufrag", "candidate", "candidates", "succeeded")
+
+
+class Timeline:
+    """The newest records of one attempt.
+
+    Args:
+        watch: Hears each record as it comes, without secrets.
+    """
+
+    def __init__(self, watch: Tracer = ignore) -> None:
+        self._watch = watch
+        self._began_at = trio.current_time()
+        self._records: deque[Record] = deque(maxlen=LIMIT)
+        #: Older records that the bound cost.
+        self.dropped = 0
+
+    def take(self, record: Record) -> None:
+        """Keep what a machine traced; `at` becomes seconds since the attempt began."""
+        kept = redact(
+            Record(record.at - self._began_at, record.layer, record.name, record.fields),
+            addresses=False,  # they are this user's own, and what a failure is about
+        )
+        self.dropped += len(self._records) == LIMIT
+        self._records.append(kept)
+        self._watch(kept)
+
+    def note(self, layer: str, name: str, **fields: object) -> None:
+        """Keep what happens now."""
+        self.take(Record(trio.current_time(), layer, name, fields))
+
+    def event(self, layer: str, event: Event) -> None:
+        """Keep that a machine told this event."""
+        facts = {name: getattr(event, name) for name in _FACTS if hasattr(event, name)}
+        self.note(layer, type(event).__name__, **facts)
+
+    def entries(self) -> list[dict[str, object]]:
+        """All records for a program to read, the oldest first; times in seconds since the attempt began."""
+        return [entry_of(record) for record in self._records]
+
+
+def entry_of(record: Record) -> dict[str, object]:
+    """A record as strings, numbers and lists."""
+    facts = {name: _plain(value) for name, value in record.fields.items()}
+    return {"at": round(record.at, 4), "layer": record.layer, "name": record.name, **facts}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(getattr(value, "value", value))
+
+
+def describe(entry: Mapping[str, object]) -> str:
+    """One entry as a line for people."""
+    at = entry["at"]
+    assert isinstance(at, float | int)
+    facts = [f"{name}={_shown(value)}" for name, value in entry.items() if name not in ("at", "layer", "name")]
+    return " ".join((f"{at:+9.3f} s", f"{entry['layer']}.{entry['name']}", *facts))
+
+
+def _shown(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    # What a peer can choose forges no line and moves no cursor.
+    text = "".join(char if char.isprintable() else "?" for char in text[:200])
+    return f'"{text}"' if " " in text else text
