@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -14,6 +15,9 @@ from edgeice.cli.groups import first_of
 from edgeice.errors import ConfigError
 
 __all__ = ["main"]
+
+#: Most of a public key file that is read, bytes.
+_KEY_FILE_LIMIT = 65536
 
 _EXAMPLES = """\
 examples:
@@ -214,15 +218,10 @@ def _trust_add(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config)
     load_trust(config.trust)
-    source = arguments.keyfile
-    try:
-        text = sys.stdin.read(65536) if source == "-" else Path(source).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source}: cannot be read: {error}") from None
-    options = f'operator="{arguments.operator}",can="{arguments.can}"'
-    if arguments.expires:
-        options += f',expires="{arguments.expires}"'
-    line = OperatorLine.parse(f"{options} {text.strip()}", where=source)
+    text, source = _read_public_key(arguments.keyfile)
+    line = OperatorLine.of_key_file(
+        text, operator=arguments.operator, can=arguments.can, expires=arguments.expires, where=source
+    )
     before = config.trust.read_text(encoding="utf-8") if config.trust.exists() else ""
     if before and not before.endswith("\n"):
         before += "\n"
@@ -230,6 +229,18 @@ def _trust_add(arguments: argparse.Namespace) -> int:
     print(f"{config.trust}: {arguments.operator} may {', '.join(line.can)} with key {line.key.fingerprint}")
     print("Compare the fingerprint with what `edgeice keys show` prints; a running agent takes it over at SIGHUP.")
     return 0
+
+
+def _read_public_key(keyfile: str) -> tuple[str, str]:
+    """What a key file holds, and its name for messages."""
+    source = "standard input" if keyfile == "-" else keyfile
+    try:
+        with contextlib.nullcontext(sys.stdin.buffer) if keyfile == "-" else Path(keyfile).open("rb") as file:
+            return file.read(_KEY_FILE_LIMIT).decode("utf-8"), source
+    except OSError as error:
+        raise ConfigError(f"{source}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{source}: expected a line 'ssh-ed25519 AAAA…', found bytes that are no text") from None
 
 
 def _trust_list(arguments: argparse.Namespace) -> int:

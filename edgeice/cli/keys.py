@@ -80,7 +80,9 @@ def show(config: str | None, as_json: bool) -> None:
         if as_json:
             print(json.dumps({"key": public.openssh(), "fingerprint": public.fingerprint, "file": str(settings.key)}))
         else:
-            click.echo(f"{public.openssh(f'{settings.fleet}/o/{settings.operator}')}\n{public.fingerprint}")
+            # The key stands alone on standard output, for `edgeice keys show | … trust add … -`.
+            click.echo(public.openssh(f"{settings.fleet}/o/{settings.operator}"))
+            click.echo(public.fingerprint, err=True)
 
 
 def _show(path: Path) -> None:

@@ -24,6 +24,8 @@ _OPTION = re.compile(r'([A-Za-z0-9_-]+)="((?:[^"\\]|\\.)*+)"')
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _EPOCH = dt.date(1970, 1, 1)
 _LINE_LIMIT = 8192
+#: What ends a line for one reader or another, or moves a terminal's cursor; a tab separates words.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class KeyVerdict(Enum):
@@ -100,17 +102,34 @@ class KnownDevices:
         return len(self._keys)
 
 
+def _check_operator(_instance: object, _attribute: attrs.Attribute[str], value: str) -> None:
+    check_name(value, "operator")
+
+
+def _check_can(_instance: object, _attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+    for capability in value:
+        check_capability(capability)
+
+
+def _check_comment(_instance: object, _attribute: attrs.Attribute[str], value: str) -> None:
+    if _CONTROL.search(value):
+        raise ConfigError("a control character stands in the key's comment; remove it")
+
+
 @attrs.frozen
 class OperatorLine:
-    """One line of `authorized_operators`: what one key of one operator may do, and until when."""
+    """One line of `authorized_operators`: what one key of one operator may do, and until when.
 
-    operator: str
+    Raises ConfigError for values that would not be one line of the file.
+    """
+
+    operator: str = attrs.field(validator=_check_operator)
     key: PublicKey
     #: Without `can` nothing is allowed.
-    can: tuple[str, ...] = ()
+    can: tuple[str, ...] = attrs.field(default=(), validator=_check_can)
     #: The Unix second at which the line ends to hold, None for never.
     expires: int | None = None
-    comment: str = ""
+    comment: str = attrs.field(default="", validator=_check_comment)
 
     @classmethod
     def parse(cls, line: str, *, where: str) -> OperatorLine:
@@ -126,14 +145,38 @@ class OperatorLine:
             raise ConfigError(f"{where}: unknown option {min(unknown)!r}; known are operator, can, expires")
         if "operator" not in options:
             raise ConfigError(f'{where}: the option operator="NAME" is missing')
+        return cls._of(options, key_text, where)
+
+    @classmethod
+    def of_key_file(cls, text: str, *, operator: str, can: str, expires: str | None = None, where: str) -> OperatorLine:
+        """Make the line for the one key that a public key file holds.
+
+        Args:
+            text: What the file holds: one key in OpenSSH's one-line form; comments and empty lines may stand beside it.
+            operator: Whose key it is.
+            can: Capabilities, separated by commas.
+            expires: The day at whose start (UTC) the line ends to hold, YYYY-MM-DD; None for never.
+            where: The file's name, for messages.
+
+        Raises:
+            ConfigError: Anything else stands in the file, or an option is wrong.
+        """
+        entries = [line for _number, line in _entries(text)]
+        if len(entries) != 1:
+            raise ConfigError(f"{where}: expected one line 'ssh-ed25519 AAAA…', found {len(entries)} lines")
+        options = {"operator": operator, "can": can} | ({} if expires is None else {"expires": expires})
+        return cls._of(options, entries[0], where)
+
+    @classmethod
+    def _of(cls, options: Mapping[str, str], key_text: str, where: str) -> OperatorLine:
+        can = tuple(item.strip() for item in options.get("can", "").split(",") if item.strip())
+        expires = _expiry(options["expires"], where) if "expires" in options else None
+        key = _public_key(key_text, where)
+        fields = key_text.split(None, 2)
         try:
-            operator = check_name(options["operator"], "operator")
-            can = tuple(check_capability(item.strip()) for item in options.get("can", "").split(",") if item.strip())
+            return cls(options["operator"], key, can, expires, fields[2] if len(fields) == 3 else "")
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
-        expires = _expiry(options["expires"], where) if "expires" in options else None
-        fields = key_text.split(None, 2)
-        return cls(operator, _public_key(key_text, where), can, expires, fields[2] if len(fields) == 3 else "")
 
     def format(self) -> str:
         """The line, without a line end."""
