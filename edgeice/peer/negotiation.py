@@ -59,7 +59,7 @@ class Negotiation:
         """Describe the newest generation as an offer."""
         if self._offer is not None:
             raise LocalProtocolError("an offer is out already")
-        self._offer = self._describe("actpass", self.remote)
+        self._offer = self._describe("actpass", self._last)
         return sdp.build(self._offer)
 
     def accept_answer(self, text: str, *, now: float) -> None:
@@ -141,7 +141,7 @@ class Negotiation:
         )
         if like is None:
             return description
-        # A later offer keeps the m-sections that both sides know (RFC 3264 §8).
+        # A later offer keeps the m-sections as this side last described them (RFC 3264 §8).
         return attrs.evolve(
             description, mid=like.mid, bundle=like.bundle, proto=like.proto, index=like.index, others=like.others
         )

@@ -1,9 +1,9 @@
 """Session descriptions of WebRTC data-channel sessions, both ways (RFC 8866, RFC 8839, RFC 8841, RFC 8842).
 
-Not supported: media sections other than data channels' (answered with port 0; Chromium does not take
-that where its `bundlePolicy` is `max-bundle` and a media section comes first), `a=remote-candidates` (ignored, and
-never sent), the comparison of default destinations with the candidates (RFC 8839 §4.2.5: every peer here speaks ICE,
-so `a=ice-mismatch` is never sent and refuses the description that holds it).
+Not supported: media sections other than data channels' (answered with port 0, but for the one that leads the bundle: it
+stays, inactive, because the transport is its own), `a=remote-candidates` (ignored, and never sent), the comparison of
+default destinations with the candidates (RFC 8839 §4.2.5: every peer here speaks ICE, so `a=ice-mismatch` is never sent
+and refuses the description that holds it).
 """
 
 from edgeice.sdp.builder import build

@@ -16,7 +16,9 @@ def build(description: SessionDescription) -> str:
     can add a line.
     """
     lines = _session_lines(description)
-    sections = [_rejected_lines(other) for other in description.others]
+    sections = [
+        _leading_lines(other, description) if other.leads else _rejected_lines(other) for other in description.others
+    ]
     sections.insert(description.index, _data_lines(description))
     for section in sections:
         lines += section
@@ -57,16 +59,42 @@ def _data_lines(description: SessionDescription) -> list[str]:
     ]
     if description.mid:
         lines.append(f"a=mid:{description.mid}")
-    lines += [f"a=ice-ufrag:{description.ufrag}", f"a=ice-pwd:{description.pwd}"]
+    lines += _transport_lines(description)
+    lines.append(f"a=sctpmap:{port} webrtc-datachannel 65535" if is_old else f"a=sctp-port:{port}")
+    lines.append(f"a=max-message-size:{description.max_message_size}")
+    if not any(other.leads for other in description.others):
+        lines += _candidate_lines(description)
+    return lines
+
+
+def _leading_lines(other: OtherSection, description: SessionDescription) -> list[str]:
+    """RFC 9143 §7.1.3: the bundle's first section has the transport's candidates."""
+    return [
+        f"m={other.media} 9 {other.proto} {' '.join(other.formats)}",
+        "c=IN IP4 0.0.0.0",
+        f"a=mid:{other.mid}",
+        *_transport_lines(description),
+        "a=rtcp-mux",  # RFC 9143 §9.3
+        *(f"a={line}" for line in other.codec),
+        "a=inactive",
+        *_candidate_lines(description),
+    ]
+
+
+def _transport_lines(description: SessionDescription) -> list[str]:
+    """What every section of the bundle says alike, as browsers have it."""
+    lines = [f"a=ice-ufrag:{description.ufrag}", f"a=ice-pwd:{description.pwd}"]
     if description.options:
         lines.append(f"a=ice-options:{' '.join(description.options)}")
     lines += [f"a=fingerprint:{algorithm} {value}" for algorithm, value in description.fingerprints]
     lines.append(f"a=setup:{description.setup}")
     if description.tls_id:
         lines.append(f"a=tls-id:{description.tls_id}")
-    lines.append(f"a=sctpmap:{port} webrtc-datachannel 65535" if is_old else f"a=sctp-port:{port}")
-    lines.append(f"a=max-message-size:{description.max_message_size}")
-    lines += [f"a={candidate}" for candidate in description.candidates]
+    return lines
+
+
+def _candidate_lines(description: SessionDescription) -> list[str]:
+    lines = [f"a={candidate}" for candidate in description.candidates]
     if description.end_of_candidates:
         lines.append("a=end-of-candidates")
     return lines

@@ -27,7 +27,11 @@ DEFAULT_MAX_MESSAGE_SIZE: Final = 65536
 
 @attrs.frozen
 class OtherSection:
-    """An m-section that is not the data channels': answers list it with port 0, in its place (RFC 3264 §6)."""
+    """An m-section that is not the data channels': answers list it in its place, with port 0 (RFC 3264 §6).
+
+    The one that leads the bundle cannot be rejected without the bundle's transport (RFC 9143 §7.3.3), and browsers
+    refuse such an answer: it is kept, inactive, so that nothing ever flows.
+    """
 
     #: `audio`, `video`, `application`, …
     media: str
@@ -35,6 +39,10 @@ class OtherSection:
     #: Media formats of the m-line, at least one.
     formats: tuple[str, ...]
     mid: str = ""
+    #: It leads the data channels' bundle: its transport is theirs.
+    leads: bool = False
+    #: `rtpmap:…` and `fmtp:…` of its first format, which an answer repeats where it leads; empty elsewhere.
+    codec: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -101,20 +109,24 @@ def answer(
 ) -> SessionDescription:
     """Turn a description of this side into the answer to `offer`: same m-sections, same order, same mids.
 
-    The other sections are rejected and leave the bundle (RFC 9143 §7.3.3).  Raises DecodeError as `answer_setup`.
+    The other sections are rejected and leave the bundle, but for the one that leads it.  Raises DecodeError as
+    `answer_setup`.
     """
+    kept = [other.mid for other in offer.others if other.leads]
     return attrs.evolve(
         description,
         setup=answer_setup(offer.setup, present),
         mid=offer.mid,
-        bundle=(offer.mid,) if offer.bundle else (),
+        bundle=(*kept, offer.mid) if offer.bundle else (),
         proto=offer.proto,
         index=offer.index,
-        others=tuple(map(_rejected, offer.others)),
+        others=tuple(map(_answered, offer.others)),
     )
 
 
-def _rejected(other: OtherSection) -> OtherSection:
+def _answered(other: OtherSection) -> OtherSection:
+    if other.leads:
+        return attrs.evolve(other, formats=other.formats[:1])
     # Payload types would want an a=rtpmap each; browsers write 0 in the sections that they reject.
     return attrs.evolve(other, formats=("0",)) if "RTP/" in other.proto else other
 

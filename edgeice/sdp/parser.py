@@ -95,10 +95,13 @@ def parse(text: str) -> SessionDescription:
     bundle = _bundle_of(session, sections, data.mid)
     # RFC 9143 §7.1.3: what belongs to the transport may stand in the bundle's first section alone.
     tagged = next((section for section in sections if bundle and section.mid == bundle[0]), data)
-    levels = (data, tagged, session)
+    # An answer keeps the section that leads: the transport is that one's, not one that the data section may have too.
+    leads = tagged is not data and "RTP/" in tagged.proto and not tagged.is_rejected
+    levels = (tagged, data, session) if leads else (data, tagged, session)
     if "ice-mismatch" in data.attributes:
         raise DecodeError("ice-mismatch", "the peer refuses ICE")
-    candidates = tuple(f"candidate:{value}" for value in data.all("candidate") or tagged.all("candidate"))
+    first, second, _ = levels
+    candidates = tuple(f"candidate:{value}" for value in first.all("candidate") or second.all("candidate"))
     if len(candidates) > MAX_CANDIDATES:
         raise DecodeError("candidates", f"more than {MAX_CANDIDATES}")
     session_id, session_version = _origin(session)
@@ -119,7 +122,7 @@ def parse(text: str) -> SessionDescription:
         bundle=bundle,
         proto=data.proto,
         index=index,
-        others=tuple(OtherSection(s.media, s.proto, s.formats, s.mid) for s in sections if s is not data),
+        others=tuple(_other(s, leads=leads and s is tagged) for s in sections if s is not data),
         session_id=session_id,
         session_version=session_version,
     )
@@ -194,6 +197,16 @@ def _bundle_of(session: _Section, sections: list[_Section], mid: str) -> tuple[s
     if len(set(group)) != len(group) or not known.issuperset(group):
         raise DecodeError("bundle", "a BUNDLE group names a section twice or one that is not there")
     return group
+
+
+def _other(section: _Section, *, leads: bool) -> OtherSection:
+    codec = [
+        f"{name}:{value}"
+        for name in ("rtpmap", "fmtp")
+        for value in section.all(name)
+        if leads and value.split(" ")[0] == section.formats[0]
+    ]
+    return OtherSection(section.media, section.proto, section.formats, section.mid, leads, tuple(codec))
 
 
 def _first(name: str, levels: tuple[_Section, ...]) -> str | None:

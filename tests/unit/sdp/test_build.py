@@ -31,9 +31,12 @@ TOKENS = st.text(alphabet="abcXYZ019-_.", min_size=1, max_size=8)
 def descriptions(draw: st.DrawFn) -> SessionDescription:
     mids = draw(st.lists(TOKENS, min_size=1, max_size=4, unique=True))
     index = draw(st.integers(0, len(mids) - 1))
+    bundle = draw(st.sampled_from([(), tuple(mids), (mids[index],)]))
     others = tuple(
-        OtherSection(draw(st.sampled_from(["audio", "video", "text"])), "RTP/AVP", ("0", "8"), mid)
+        OtherSection(draw(st.sampled_from(["audio", "video", "text"])), "RTP/AVP", ("0", "8"), mid, leads, codec)
         for mid in mids[:index] + mids[index + 1 :]
+        for leads in [bundle[:1] == (mid,)]
+        for codec in [draw(st.sampled_from([(), ("rtpmap:0 PCMU/8000",)])) if leads else ()]
     )
     return SessionDescription(
         ufrag=draw(ICE_CHARS),
@@ -49,7 +52,7 @@ def descriptions(draw: st.DrawFn) -> SessionDescription:
         candidates=tuple(draw(st.lists(TOKENS.map("candidate:{}".format), max_size=3))),
         end_of_candidates=draw(st.booleans()),
         mid=mids[index],
-        bundle=draw(st.sampled_from([(), tuple(mids), (mids[index],)])),
+        bundle=bundle,
         proto=draw(st.sampled_from(["UDP/DTLS/SCTP", "TCP/DTLS/SCTP", "DTLS/SCTP"])),
         index=index,
         others=others,
@@ -82,6 +85,20 @@ INJECTIONS: dict[str, dict[str, Any]] = {
     "size below 0": {"max_message_size": -1},
     "bundle without its mid": {"bundle": ("1",)},
     "index beyond the sections": {"index": 1},
+    "a section leads outside the bundle": {
+        "others": (OtherSection("audio", "RTP/AVP", ("0",), "1", True),),
+        "index": 1,
+    },
+    "line in a codec": {
+        "others": (OtherSection("audio", "RTP/AVP", ("0",), "1", True, ("rtpmap:0 PCMU/8000\r\na=x",)),),
+        "bundle": ("1", "0"),
+        "index": 1,
+    },
+    "codec of another format": {
+        "others": (OtherSection("audio", "RTP/AVP", ("0",), "1", True, ("rtpmap:8 PCMA/8000",)),),
+        "bundle": ("1", "0"),
+        "index": 1,
+    },
     "too many candidates": {"candidates": OFFER.candidates * 129},
 }
 

@@ -31,9 +31,9 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "options": ("trickle", "ice2"),
         "pacing": 20,
         "mid": "2",
-        "bundle": ("2",),
+        "bundle": ("0", "2"),
         "index": 2,
-        "n": (1, 0),
+        "n": (1, 1),
     },
     "edgeice-offer": {
         "ufrag": "Zk3v",
@@ -147,7 +147,37 @@ def test_sdp_offer_is_written_to_the_letter() -> None:
 
 def test_sdp_answer_to_an_offer_with_media_is_written_to_the_letter() -> None:
     offer = parse(read("chromium-offer-media"))
-    assert build(answer(offer, SessionDescription(**OURS))) == read("edgeice-answer-to-media")
+    ours = SessionDescription(**OURS, candidates=("candidate:1 1 udp 2130706431 192.0.2.10 40000 typ host",))
+    assert build(answer(offer, ours)) == read("edgeice-answer-to-media")
+
+
+def test_sdp_the_transport_is_that_of_the_section_that_leads() -> None:
+    offer = parse(read("chromium-offer-media"))
+    assert [other.leads for other in offer.others] == [True, False]
+    assert offer.others[0].codec == ("rtpmap:111 opus/48000/2", "fmtp:111 minptime=10;useinbandfec=1")
+    assert [candidate.split()[5] for candidate in offer.candidates] == ["40111"]  # not the data section's own
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("BUNDLE 0 1 2", "BUNDLE 2 0 1"),
+        ("BUNDLE 0 1 2", "BUNDLE 0 1"),
+        ("m=audio 9 ", "m=audio 0 "),
+        ("m=audio 9 UDP/TLS/RTP/SAVPF", "m=audio 9 TCP/BFCP"),
+    ],
+    ids=["the data section leads", "outside the bundle", "rejected by the offer", "no RTP"],
+)
+def test_sdp_only_a_leading_section_is_kept(old: str, new: str) -> None:
+    text = read("chromium-offer-media")
+    assert old in text
+    offer = parse(text.replace(old, new))
+    assert [other.leads for other in offer.others] == [False, False]
+    assert [other.codec for other in offer.others] == [(), ()]
+    assert [candidate.split()[5] for candidate in offer.candidates] == ["40113"]
+    made = build(answer(offer, SessionDescription(**OURS)))
+    assert parse(made).bundle == (("2",) if "2" in offer.bundle else ())
+    assert made.count("a=ice-ufrag:") == 1
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("offer")])
@@ -156,10 +186,13 @@ def test_sdp_answers_mirror_the_offer(name: str) -> None:
     text = build(answer(offer, SessionDescription(**OURS)))
     made = parse(text)
     assert (made.mid, made.index, made.proto, made.setup) == (offer.mid, offer.index, offer.proto, "active")
-    assert made.bundle == (offer.mid,)
+    leading = [other.mid for other in offer.others if other.leads]
+    assert made.bundle == (*leading, offer.mid)
     assert [other.mid for other in made.others] == [other.mid for other in offer.others]
     media = [line.split(" ")[:2] for line in text.split("\r\n") if line.startswith("m=")]
-    assert [port for _, port in media] == ["9" if i == offer.index else "0" for i in range(len(media))]
+    accepted = [other.mid in made.bundle for other in made.others]
+    accepted.insert(offer.index, True)
+    assert [port for _, port in media] == ["9" if each else "0" for each in accepted]
 
 
 def test_sdp_answer_keeps_a_rejected_second_data_section_as_it_was() -> None:
