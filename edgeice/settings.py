@@ -6,6 +6,8 @@ The classes are the schema.  An error says file, key, what was expected and the 
 from __future__ import annotations
 
 import difflib
+import ipaddress
+import re
 import tomllib
 import types
 import typing
@@ -21,7 +23,12 @@ from edgeice.errors import ConfigError
 __all__ = ["NAME", "BrokerSection", "IceSection", "broker_address", "load_toml", "structure"]
 
 _SCHEMES = {"mqtt": 1883, "mqtts": 8883}
-
+# A host is what a URI may have (RFC 7064 §3.1): a name of letters, digits, - . _, or an IPv6 address in brackets.
+_STUN = re.compile(r"stun:(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]{1,253}))(?::([0-9]{1,5}))?", re.IGNORECASE | re.ASCII)
+_DOTTED = re.compile(r"[0-9.]+")
+_LOOPBACK = ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")
+#: STUN servers asked at most.
+_STUN_SERVERS = 8
 
 C = TypeVar("C")
 
@@ -29,6 +36,13 @@ C = TypeVar("C")
 NAME = attrs.validators.matches_re(r"[A-Za-z0-9._-]{1,64}")
 
 _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+
+
+class _KeyValueError(ValueError):
+    """A value that is wrong beyond its type, and its key inside the table."""
+
+    def __init__(self, key: str, expected: str, value: object) -> None:
+        super().__init__(f"{key}: expected {expected}, not {_shown(value)}")
 
 
 def broker_address(url: str) -> tuple[str, int, bool]:
@@ -69,14 +83,51 @@ class BrokerSection:
     root: str = attrs.field(default="edgeice/1", validator=attrs.validators.matches_re(r"[A-Za-z0-9._/-]{1,32}"))
 
 
+def _check_stun(_instance: object, _attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+    if len(value) > _STUN_SERVERS:
+        raise _KeyValueError("stun", f"at most {_STUN_SERVERS} servers", len(value))
+    for index, text in enumerate(value):
+        if not _is_stun(text):
+            raise _KeyValueError(f"stun[{index}]", "stun:HOST[:PORT]", text)
+
+
+def _is_stun(text: str) -> bool:
+    match = _STUN.fullmatch(text)
+    if match is None:
+        return False
+    ipv6, name, port = match.groups()
+    try:
+        if ipv6 is not None:
+            ipaddress.IPv6Address(ipv6)
+        elif _DOTTED.fullmatch(name):
+            ipaddress.IPv4Address(name)
+    except ValueError:
+        return False
+    return port is None or 0 < int(port) <= 0xFFFF
+
+
+def _loopback(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Loopback addresses in their canonical form, each once: so the sockets that are open are found again."""
+    canonical: dict[str, None] = {}
+    for index, text in enumerate(value):
+        try:
+            ip = ipaddress.ip_address(text) if "%" not in text else None
+        except ValueError:
+            ip = None
+        if ip is None or not any(ip in network for network in _LOOPBACK):
+            raise _KeyValueError(f"loopback[{index}]", "a loopback address such as 127.0.0.1 or ::1", text)
+        canonical[str(ip)] = None
+    return tuple(canonical)
+
+
 @attrs.frozen(kw_only=True)
 class IceSection:
     """[ice]: how paths are found."""
 
-    #: STUN servers, `stun:HOST[:PORT]`.
-    stun: tuple[str, ...] = ()
+    #: STUN servers, `stun:HOST[:PORT]`, at most 8.
+    stun: tuple[str, ...] = attrs.field(default=(), validator=_check_stun)
     #: Loopback addresses to use, for demonstrations and tests; empty in the field.
-    loopback: tuple[str, ...] = ()
+    loopback: tuple[str, ...] = attrs.field(default=(), converter=_loopback)
     #: Use interfaces with an address on them; false for loopback only.
     interfaces: bool = True
     #: Interface name patterns to leave out, besides those that are left out by default.
@@ -120,6 +171,8 @@ def structure(cls: type[C], table: Mapping[str, Any], *, file: Path, prefix: str
             raise ConfigError(f"{file}: {prefix}{name} is missing; expected {_expected(hints[name])}")
     try:
         return cls(**values)
+    except _KeyValueError as error:
+        raise ConfigError(f"{file}: {prefix}{error}") from None
     except ValueError as error:
         raise ConfigError(f"{file}: {prefix.rstrip('.') or 'configuration'}: {error.args[0]}") from None
 

@@ -15,6 +15,7 @@ __all__ = [
     "LimitsSection",
     "LogSection",
     "ServicesSection",
+    "changed_keys",
     "load_config",
 ]
 
@@ -70,6 +71,18 @@ class AgentConfig:
     #: Free labels for operators to find the device by.
     labels: Mapping[str, str] = attrs.field(factory=dict)
     log: LogSection = attrs.field(factory=LogSection)
+
+
+def changed_keys(before: object, after: object, prefix: str = "") -> list[str]:
+    """The keys, such as `broker.url`, in which two configurations differ, in the order of the file's schema."""
+    keys: list[str] = []
+    for field in attrs.fields(type(before)):  # type: ignore[arg-type]  # a configuration or a section of one
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if attrs.has(type(old)):
+            keys += changed_keys(old, new, f"{prefix}{field.name}.")
+        elif old != new:
+            keys.append(f"{prefix}{field.name}")
+    return keys
 
 
 def load_config(path: Path) -> AgentConfig:

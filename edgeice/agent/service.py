@@ -6,11 +6,12 @@ import signal
 import time
 from pathlib import Path
 
+import attrs
 import trio
 
 from edgeice import __version__
 from edgeice.agent.clock import wall_clock
-from edgeice.agent.config import AgentConfig, load_config
+from edgeice.agent.config import AgentConfig, changed_keys, load_config
 from edgeice.agent.failures import Failures
 from edgeice.agent.log import Log
 from edgeice.agent.presence import Presence
@@ -183,6 +184,8 @@ class Agent:
         try:
             config = load_config(self._path)
             trust = load_trust(config.trust)
+            running = self._with_changes(config)
+            node_config = self._node_config(running)
         except ConfigError as error:
             self._log.error("reload-failed", reason=error)
             return
@@ -190,8 +193,19 @@ class Agent:
             self._log.error("trust-line-refused", reason=refused)
         self._signaling.trust_changed(trust, now=trio.current_time(), wall=wall_clock())
         self._pump.touch()
-        self._node.reconfigure(self._node_config(config))
+        self._node.reconfigure(node_config)
+        self._config = running
+        if keys := changed_keys(running, config):
+            self._log.warning("restart-needed", keys=",".join(keys))
         self._log.info("reloaded")
+
+    def _with_changes(self, config: AgentConfig) -> AgentConfig:
+        """The configuration that runs, with what can be taken over from another one."""
+        ice = attrs.evolve(config.ice, stun=self._config.ice.stun)
+        if bool(ice.loopback) != bool(self._config.ice.loopback):
+            # Whether loopback candidates are allowed at all is decided once for all sessions.
+            ice = attrs.evolve(ice, loopback=self._config.ice.loopback)
+        return attrs.evolve(self._config, trust=config.trust, ice=ice)
 
     async def _leave(self) -> None:
         self._signaling.set_draining(draining=True)
