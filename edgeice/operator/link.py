@@ -20,6 +20,7 @@ from edgeice.signaling.broker import (
     MqttError,
 )
 from edgeice.signaling.mqtt import MqttClient
+from edgeice.signaling.versions import VersionMemory
 from edgeice.transport import broker_config
 
 __all__ = ["BrokerLink", "open_broker"]
@@ -27,6 +28,8 @@ __all__ = ["BrokerLink", "open_broker"]
 _REFUSALS = (FailureKind.BAD_CREDENTIALS, FailureKind.NOT_AUTHORIZED)
 #: Another attempt may help: the broker restarts, or speaks the other version.
 _PASSING = (FailureKind.UNSUPPORTED_VERSION, FailureKind.CLOSED, FailureKind.UNANSWERED)
+#: What this process learned of its brokers: each session connects anew.
+_VERSIONS = VersionMemory()
 
 
 class BrokerLink:
@@ -94,7 +97,7 @@ async def open_broker(
     """Connect and subscribe within `patience` seconds; raises UnreachableError or RefusedError."""
     party = Party.operator(config.fleet, config.operator)
     broker = broker_config(config.broker, party, client_suffix=entropy.token_bytes(6).hex())
-    client = MqttClient(broker, will=lambda: None, entropy=entropy)
+    client = MqttClient(broker, will=lambda: None, entropy=entropy, versions=_VERSIONS)
     link = BrokerLink(client, BrokerLink.topics_of(config), party, filters)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.run)

@@ -19,6 +19,7 @@ from edgeice.signaling.broker import (
     Will,
 )
 from edgeice.signaling.mqtt import MqttClient
+from edgeice.signaling.versions import VersionMemory
 
 __all__ = ["Party", "running"]
 
@@ -49,10 +50,14 @@ class Party:
 
 @contextlib.asynccontextmanager
 async def running(
-    config: BrokerConfig, *, will: Callable[[], Will | None] = lambda: None, patience: float = 20
+    config: BrokerConfig,
+    *,
+    will: Callable[[], Will | None] = lambda: None,
+    versions: VersionMemory | None = None,
+    patience: float = 20,
 ) -> AsyncIterator[Party]:
     """A running client; canceled at the end, and everything under it after `patience` seconds."""
-    client = MqttClient(config, will=will, entropy=Entropy.seeded(7))
+    client = MqttClient(config, will=will, entropy=Entropy.seeded(7), versions=versions)
     with trio.fail_after(patience):
         async with client.events, trio.open_nursery() as nursery:
             scope = trio.CancelScope()

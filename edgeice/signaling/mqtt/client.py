@@ -6,6 +6,7 @@ import math
 import ssl
 from collections.abc import Callable
 
+import attrs
 import trio
 
 from edgeice.errors import ConfigError, LocalProtocolError
@@ -21,6 +22,7 @@ from edgeice.signaling.broker import (
     MqttEvent,
     MqttExpiredError,
     MqttQueueFullError,
+    MqttRefusedError,
     MqttUnavailableError,
     MqttVersion,
     SubscribeResult,
@@ -33,9 +35,12 @@ from edgeice.signaling.failures import ConnectError
 from edgeice.signaling.inbox import Inbox
 from edgeice.signaling.mqtt.link import Link
 from edgeice.signaling.outbox import Outbox, Outgoing
+from edgeice.signaling.versions import VersionMemory
 
 __all__ = ["MqttClient"]
 
+#: A CONNACK came.
+_ANSWERS = frozenset({FailureKind.BAD_CREDENTIALS, FailureKind.NOT_AUTHORIZED, FailureKind.REFUSED_BY_BROKER})
 #: How long `disconnect` waits for its DISCONNECT to leave, seconds.
 _GOODBYE_TIMEOUT = 2.0
 
@@ -47,7 +52,14 @@ class MqttClient:
     `publish` may be called at any time.  A client runs once.
     """
 
-    def __init__(self, config: BrokerConfig, *, will: Callable[[], Will | None], entropy: Entropy) -> None:
+    def __init__(
+        self,
+        config: BrokerConfig,
+        *,
+        will: Callable[[], Will | None],
+        entropy: Entropy,
+        versions: VersionMemory | None = None,
+    ) -> None:
         """Prepare a client.
 
         Args:
@@ -56,6 +68,7 @@ class MqttClient:
                 without such a CONNACK reuse what it returned.  Choose and persist the epoch of the Will in it.  What
                 it raises ends `run`.
             entropy: For the jitter of reconnection.
+            versions: What is known of brokers, where several clients of the process use them.
 
         Raises:
             ConfigError: The TLS authorities cannot be loaded.
@@ -77,6 +90,7 @@ class MqttClient:
         self._finished = trio.Event()
         self._used = self._running = self._stopping = self._hurried = False
         self._link: Link | None = None
+        self._versions = VersionMemory() if versions is None else versions
         self._version: MqttVersion = "5"
         self._version_is_guess = False
         self._closes = 0
@@ -106,6 +120,7 @@ class MqttClient:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pump)
                 task_status.started()
+                self._recall_version()
                 while not self._stopping:
                     self._hurried = False
                     with trio.CancelScope() as self._scope:
@@ -189,10 +204,25 @@ class MqttClient:
         if item.error is not None:
             raise item.error
 
-    def post(self, topic: str, payload: bytes, *, retain: bool = False, expiry: int | None = None) -> None:
+    def post(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        expiry: int | None = None,
+        on_refused: Callable[[MqttRefusedError], None] = lambda _error: None,
+    ) -> None:
         """Publish with QoS 1 in the order of calling, without waiting; for what its sender repeats or can do without.
 
         A message that is never acknowledged, refused, expired or too many is counted in `drops`.
+
+        Args:
+            topic: As in `publish`, like the next two.
+            payload: See there.
+            retain: See there.
+            expiry: See there.
+            on_refused: Told if the broker refuses the message (version 5); must not raise.
 
         Raises:
             LocalProtocolError: A limit of the arguments is broken.
@@ -202,6 +232,8 @@ class MqttClient:
         def count() -> None:
             if item.error is not None:
                 self._inbox.drops.count(f"post-{type(item.error).__name__}")
+            if isinstance(item.error, MqttRefusedError):
+                on_refused(item.error)
 
         expires_at = None if expiry is None else trio.current_time() + expiry
         item = Outgoing(topic, payload, 1, retain, expires_at, False, count)
@@ -292,7 +324,7 @@ class MqttClient:
             clean=self._clean_next,
         )
         try:
-            await link.open(self._context, self._threads)
+            await link.open(self._context, self._threads, self._answers_3_1_1 if self._version == "5" else None)
         except BaseException:
             link.close()
             raise
@@ -300,9 +332,29 @@ class MqttClient:
             self._will_is_due = link.accepted
         return link
 
+    async def _answers_3_1_1(self) -> bool:
+        """Whether the broker answers a CONNECT of 3.1.1, be it by a refusal.
+
+        The probe has a client id of its own and no Will, so that it takes nothing over where the broker is only slow,
+        and our user name and password, so that the broker has as much to look up for it.
+        """
+        config = attrs.evolve(self._config, client_id=f"{self._config.client_id}:probe", persistent=False)
+        nobody = trio.lowlevel.ParkingLot()
+        link = Link(config, "3.1.1", None, outbox=Outbox(), inbox=Inbox(), arrived=nobody, clean=True)
+        try:
+            await link.open(self._context, self._threads)
+            link.say_goodbye()
+        except ConnectError as failure:
+            return failure.kind in _ANSWERS
+        finally:
+            link.close()
+        return True
+
     async def _use(self, link: Link) -> float:
         self._closes = 0
         since = trio.current_time()
+        if self._version_is_guess:
+            self._versions.met_silence(self._config, now=since)
         self._link = link
         delay = 0.0
         try:
@@ -316,7 +368,7 @@ class MqttClient:
             self._clean_next = link.oversized
             self._outbox.connection_lost()
             if self._version_is_guess:
-                self._version, self._version_is_guess = "5", False
+                self._recall_version()
             if not self._stopping:
                 if not self._hurried:
                     self._backoff.connection_lasted(trio.current_time() - since)
@@ -339,8 +391,13 @@ class MqttClient:
         if self._version == "5":
             self._version, self._version_is_guess = "3.1.1", silent
             return 0.0
-        self._version = "5"
+        self._version, self._version_is_guess = "5", False
+        self._versions.forget(self._config)
         return self._backoff.next_delay()
+
+    def _recall_version(self) -> None:
+        self._version = self._versions.version(self._config, now=trio.current_time())
+        self._version_is_guess = self._version != "5"
 
 
 def _tls_context(tls: TlsConfig) -> ssl.SSLContext:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
@@ -50,9 +50,11 @@ _WINDOW = 16
 _STALL = 30.0
 #: A SUBSCRIBE that is not answered for this long fails, seconds.
 _SUBACK_TIMEOUT = 10.0
-#: A version 5 CONNECT that is not answered for this long, or four times what connecting took, was not understood,
-#: seconds: brokers for 3.1.1 alone may take our properties for a length and wait for more.
-_V5_PATIENCE = 3.0
+#: A version 5 CONNECT that is not answered for this long, or four times what connecting took, may not have been
+#: understood, seconds: brokers for 3.1.1 alone may take our properties for a length and wait for more.
+_V5_SILENCE = 0.25
+#: How long version 5 has still for its answer once the same broker answered 3.1.1, seconds.
+_V5_GRACE = 0.05
 #: Session Expiry beyond the Will delay, seconds: a Will fires at the latest when its session ends.
 _SESSION_MARGIN = 30
 
@@ -86,7 +88,7 @@ class Link:
         self._largest_packet = 0xFFFFFFFF
         self._keepalive: float = config.keepalive
         self._last_in = self._last_out = math.inf
-        self._dialed = self._closed = self._leaving = False
+        self._dialed = self._closed = self._leaving = self._misread = False
         #: The broker has sent a CONNACK that accepts, and so registered the Will.
         self.accepted = False
         self.session_present = False
@@ -100,8 +102,19 @@ class Link:
         """It ended over a QoS 1 packet beyond our limit, which the broker would send again for ever."""
         return self._client.oversized
 
-    async def open(self, context: ssl.SSLContext | None, threads: trio.CapacityLimiter) -> None:
-        """Connect, and wait for the CONNACK; raises ConnectError."""
+    async def open(
+        self,
+        context: ssl.SSLContext | None,
+        threads: trio.CapacityLimiter,
+        probe: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        """Connect, and wait for the CONNACK; raises ConnectError.
+
+        Args:
+            context: For TLS.
+            threads: Bounds the threads that connect.
+            probe: Asked while the broker is silent: whether it answers another version.  True ends the attempt.
+        """
         dial = Dial(self._client, self._config, context, self._arguments)
         began = trio.current_time()
         with trio.move_on_after(self._config.connect_timeout):
@@ -116,19 +129,32 @@ class Link:
         self._set_callbacks()
         now = trio.current_time()
         patience = max(0.0, began + self._config.connect_timeout - now)
-        if self._version == "5":
-            patience = min(patience, max(_V5_PATIENCE, 4 * (now - began)))
         with trio.move_on_after(patience) as scope:
-            while self._open and not self.accepted and self._failure is None:
-                await self._step()
+            async with trio.open_nursery() as nursery:
+                if probe is not None:
+                    silence = max(_V5_SILENCE, 4 * (now - began))
+                    nursery.start_soon(self._doubt, silence, probe, nursery.cancel_scope)
+                while self._open and not self.accepted and self._failure is None:
+                    await self._step()
+                nursery.cancel_scope.cancel()
         if self._failure is not None:
             if self.accepted:
                 self.say_goodbye()  # or the Will would fire
             raise self._failure
-        if scope.cancelled_caught:
-            raise unanswered(self._config, patience)
+        if self.accepted:
+            return
+        if scope.cancelled_caught or self._misread:
+            raise unanswered(self._config, trio.current_time() - now)
         if not self._open:
             raise closed(self._config, self.reason)
+
+    async def _doubt(self, silence: float, probe: Callable[[], Awaitable[bool]], attempt: trio.CancelScope) -> None:
+        """End the attempt if the broker lets our CONNECT wait and answers the probe, which came later."""
+        await trio.sleep(silence)
+        if await probe():
+            await trio.sleep(_V5_GRACE)
+            self._misread = True
+            attempt.cancel()
 
     async def run(self) -> None:
         """Move packets until the connection ends; `reason` then says why."""

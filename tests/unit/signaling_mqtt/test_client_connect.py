@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from edgeice.errors import ConfigError, LocalProtocolError
 from edgeice.sansio import Entropy
@@ -26,8 +27,9 @@ from edgeice.signaling.broker import (
     Will,
 )
 from edgeice.signaling.mqtt import MqttClient
+from edgeice.signaling.versions import VersionMemory
 from tests.support.mqtt_clients import running
-from tests.support.scripted_broker import CONNECT, DISCONNECT, ScriptedBroker, connack, packet
+from tests.support.scripted_broker import CONNECT, DISCONNECT, PUBLISH, ScriptedBroker, connack, packet
 
 
 async def test_connect_of_version_5_says_what_the_session_needs() -> None:
@@ -101,19 +103,85 @@ async def test_another_failure_in_between_interrupts_the_count_of_closes() -> No
 
 
 @pytest.mark.slow
-async def test_silence_means_3_1_1_for_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeice.signaling.mqtt.link._V5_PATIENCE", 0.3)
-    async with ScriptedBroker() as broker, running(broker.config()) as party:
+@pytest.mark.parametrize("answer", [0, 5], ids=["accepts", "refuses"])
+async def test_a_broker_silent_on_5_that_answers_3_1_1_is_spoken_to_in_that(answer: int) -> None:
+    async with ScriptedBroker() as broker, running(broker.config(), will=lambda: Will("s", b"w")) as party:
         silent = await broker.accept()
         assert (await silent.expect(CONNECT)).level == 5
+        probing = await broker.accept()
+        probe = await probing.expect(CONNECT)
+        # Clean Session and no Will: it takes nothing over, and leaves nothing.
+        assert (probe.level, probe.flags) == (4, 2)
+        assert probe.body.endswith(b"\0\x13edgeice:f:d:a:probe")
+        await probing.send(connack(answer, level=4))
         answering = await broker.accept()
+        connect = await answering.welcome()
+        assert connect.level == 4
+        assert b"edgeice:f:d:a\0" in connect.body
         assert (await party.next(MqttConnectFailed)).kind is FailureKind.UNANSWERED
-        assert await silent.receive() is None
-        assert (await answering.welcome()).level == 4
         await party.next(MqttConnected)
+        if answer == 0:
+            await probing.expect(DISCONNECT)
+        assert await probing.receive() is None
+        assert await silent.receive() is None
+        # The next connection costs no silence.
         party.client.reconnect_now()
-        # It may have been a passing weakness.
-        assert (await (await broker.accept()).welcome()).level == 5
+        assert (await (await broker.accept()).welcome()).level == 4
+
+
+@pytest.mark.slow
+async def test_a_slow_broker_is_spoken_to_in_5() -> None:
+    async with ScriptedBroker() as broker, running(broker.config()) as party:
+        slow = await broker.accept()
+        await slow.expect(CONNECT)
+        probing = await broker.accept()
+        await probing.expect(CONNECT)
+        await slow.send(connack())
+        assert await party.next(MqttConnected) == MqttConnected(session_present=False, version="5")
+        # The probe is given up, and the connection works.
+        assert await probing.receive() is None
+        await party.client.publish("a", b"", qos=0)
+        await slow.expect(PUBLISH)
+        assert not any(isinstance(event, MqttConnectFailed) for event in party.seen)
+
+
+@pytest.mark.slow
+async def test_5_is_preferred_where_both_are_answered() -> None:
+    async with ScriptedBroker() as broker, running(broker.config()) as party:
+        slow = await broker.accept()
+        await slow.expect(CONNECT)
+        probing = await broker.accept()
+        await probing.expect(CONNECT)
+        await probing.send(connack(level=4))
+        await slow.send(connack())
+        assert (await party.next(MqttConnected)).version == "5"
+
+
+@pytest.mark.slow
+async def test_a_probe_that_fails_leaves_5_its_time() -> None:
+    async with ScriptedBroker() as broker, running(broker.config()) as party:
+        slow = await broker.accept()
+        await slow.expect(CONNECT)
+        probing = await broker.accept()
+        await probing.expect(CONNECT)
+        probing.close()
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        await slow.send(connack())
+        assert (await party.next(MqttConnected)).version == "5"
+
+
+@pytest.mark.slow
+async def test_a_finding_about_a_broker_is_shared_and_given_up() -> None:
+    versions = VersionMemory()
+    async with ScriptedBroker() as broker:
+        versions.met_silence(broker.config(), now=trio.current_time())
+        async with running(attrs.evolve(broker.config(), connect_timeout=0.2), versions=versions) as party:
+            silent = await broker.accept()
+            assert (await silent.expect(CONNECT)).level == 4
+            assert (await party.next(MqttConnectFailed)).kind is FailureKind.UNANSWERED
+            party.client.reconnect_now()
+            assert (await (await broker.accept()).welcome()).level == 5
+        assert versions.version(broker.config(), now=trio.current_time()) == "5"
 
 
 @pytest.mark.parametrize(
