@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from edgeice.errors import ConfigError
 
-__all__ = ["read_secret", "replace_file"]
+__all__ = ["check_writable", "read_secret", "replace_file"]
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -29,6 +30,17 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Whether files can be made in a folder, or in the one that it would be made in; leaves nothing behind.
+
+    Raises OSError.
+    """
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def read_secret(path: Path, what: str) -> bytes:

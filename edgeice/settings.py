@@ -20,11 +20,13 @@ import attrs
 
 from edgeice.errors import ConfigError
 
-__all__ = ["NAME", "BrokerSection", "IceSection", "broker_address", "load_toml", "structure"]
+__all__ = ["NAME", "BrokerSection", "IceSection", "KeyValueError", "broker_address", "load_toml", "structure"]
 
 _SCHEMES = {"mqtt": 1883, "mqtts": 8883}
+_HOST = re.compile(r"[\w.-]{1,253}|[0-9a-f:.]{2,45}")
 # A host is what a URI may have (RFC 7064 §3.1): a name of letters, digits, - . _, or an IPv6 address in brackets.
 _STUN = re.compile(r"stun:(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]{1,253}))(?::([0-9]{1,5}))?", re.IGNORECASE | re.ASCII)
+_ROOT = re.compile(r"(?=.{1,32}\Z)[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)?")
 _DOTTED = re.compile(r"[0-9.]+")
 _LOOPBACK = ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")
 #: STUN servers asked at most.
@@ -38,8 +40,14 @@ NAME = attrs.validators.matches_re(r"[A-Za-z0-9._-]{1,64}")
 _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 
-class _KeyValueError(ValueError):
-    """A value that is wrong beyond its type, and its key inside the table."""
+class KeyValueError(ValueError):
+    """A value that is wrong beyond its type.
+
+    Args:
+        key: Its key inside the section.
+        expected: What should stand there.
+        value: What stands there.
+    """
 
     def __init__(self, key: str, expected: str, value: object) -> None:
         super().__init__(f"{key}: expected {expected}, not {_shown(value)}")
@@ -52,15 +60,26 @@ def broker_address(url: str) -> tuple[str, int, bool]:
         port = parts.port
     except ValueError:
         port = -1
-    if parts.scheme not in _SCHEMES or not parts.hostname or port == -1 or parts.path not in ("", "/"):
+    host = parts.hostname or ""
+    if parts.scheme not in _SCHEMES or not _HOST.fullmatch(host) or port == -1 or parts.path not in ("", "/"):
         raise ValueError(f"url: {url!r} should be mqtts://HOST[:PORT] or, on loopback, mqtt://HOST[:PORT]")
     if parts.username or parts.password:
         raise ValueError("url: user name and password belong in broker.username and broker.password_file")
-    return parts.hostname, port or _SCHEMES[parts.scheme], parts.scheme == "mqtts"
+    return host, port or _SCHEMES[parts.scheme], parts.scheme == "mqtts"
 
 
 def _check_broker_url(_instance: object, _attribute: attrs.Attribute[str], value: str) -> None:
     broker_address(value)
+
+
+def _check_username(_instance: object, _attribute: attrs.Attribute[str], value: str) -> None:
+    if "\0" in value or len(value.encode()) > 0xFFFF:  # MQTT 5 §1.5.4
+        raise KeyValueError("username", "at most 65535 bytes without NUL", value)
+
+
+def _check_root(_instance: object, _attribute: attrs.Attribute[str], value: str) -> None:
+    if not _ROOT.fullmatch(value):
+        raise KeyValueError("root", "one or two levels of the letters A-Z a-z 0-9 . _ -, as in edgeice/1", value)
 
 
 @attrs.frozen(kw_only=True)
@@ -70,7 +89,7 @@ class BrokerSection:
     #: `mqtts://HOST[:8883]` or, on loopback or a trusted network only, `mqtt://HOST[:1883]`.
     url: str = attrs.field(validator=_check_broker_url)
     #: User name at the broker; empty for `FLEET/d/DEVICE`.
-    username: str = ""
+    username: str = attrs.field(default="", validator=_check_username)
     #: File with the password; read at start, mode 0600.
     password_file: Path | None = None
     #: Authorities to trust instead of the system's, PEM.
@@ -79,16 +98,16 @@ class BrokerSection:
     keepalive: int = attrs.field(default=60, validator=attrs.validators.in_(range(5, 65536)))
     #: Seconds that a lost connection may take to come back before `lost` is published.
     will_delay: int = attrs.field(default=30, validator=attrs.validators.in_(range(3601)))
-    #: First levels of every topic.
-    root: str = attrs.field(default="edgeice/1", validator=attrs.validators.matches_re(r"[A-Za-z0-9._/-]{1,32}"))
+    #: First levels of every topic, at most 32 characters.
+    root: str = attrs.field(default="edgeice/1", validator=_check_root)
 
 
 def _check_stun(_instance: object, _attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
     if len(value) > _STUN_SERVERS:
-        raise _KeyValueError("stun", f"at most {_STUN_SERVERS} servers", len(value))
+        raise KeyValueError("stun", f"at most {_STUN_SERVERS} servers", len(value))
     for index, text in enumerate(value):
         if not _is_stun(text):
-            raise _KeyValueError(f"stun[{index}]", "stun:HOST[:PORT]", text)
+            raise KeyValueError(f"stun[{index}]", "stun:HOST[:PORT]", text)
 
 
 def _is_stun(text: str) -> bool:
@@ -115,7 +134,7 @@ def _loopback(value: tuple[str, ...]) -> tuple[str, ...]:
         except ValueError:
             ip = None
         if ip is None or not any(ip in network for network in _LOOPBACK):
-            raise _KeyValueError(f"loopback[{index}]", "a loopback address such as 127.0.0.1 or ::1", text)
+            raise KeyValueError(f"loopback[{index}]", "a loopback address such as 127.0.0.1 or ::1", text)
         canonical[str(ip)] = None
     return tuple(canonical)
 
@@ -171,7 +190,7 @@ def structure(cls: type[C], table: Mapping[str, Any], *, file: Path, prefix: str
             raise ConfigError(f"{file}: {prefix}{name} is missing; expected {_expected(hints[name])}")
     try:
         return cls(**values)
-    except _KeyValueError as error:
+    except KeyValueError as error:
         raise ConfigError(f"{file}: {prefix}{error}") from None
     except ValueError as error:
         raise ConfigError(f"{file}: {prefix.rstrip('.') or 'configuration'}: {error.args[0]}") from None

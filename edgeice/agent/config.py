@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import attrs
 
-from edgeice.settings import NAME, BrokerSection, IceSection, load_toml, structure
+from edgeice.settings import NAME, BrokerSection, IceSection, KeyValueError, load_toml, structure
 
 __all__ = [
     "AgentConfig",
@@ -18,6 +19,25 @@ __all__ = [
     "changed_keys",
     "load_config",
 ]
+
+
+#: What operators accept of a birth document's labels: how many, and characters of a name and of a value.
+_LABELS, _LABEL_NAME, _LABEL_VALUE = 64, 64, 256
+#: Bytes of all labels as JSON: with everything else, the signed document stays below the broker's 32 KiB.
+_LABELS_SIZE = 22 * 1024
+
+
+def _check_labels(_instance: object, _attribute: attrs.Attribute[Mapping[str, str]], value: Mapping[str, str]) -> None:
+    if len(value) > _LABELS:
+        raise KeyValueError("labels", f"at most {_LABELS}", len(value))
+    for name, text in value.items():
+        if not (name.isprintable() and 1 <= len(name) <= _LABEL_NAME):
+            raise KeyValueError("labels", f"names of 1 to {_LABEL_NAME} printable characters", name)
+        if not (text.isprintable() and len(text) <= _LABEL_VALUE):
+            raise KeyValueError(f"labels.{name}", f"at most {_LABEL_VALUE} printable characters", text)
+    size = len(json.dumps(dict(value), separators=(",", ":")))
+    if size > _LABELS_SIZE:
+        raise KeyValueError("labels", f"at most {_LABELS_SIZE} bytes as JSON", size)
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +89,7 @@ class AgentConfig:
     services: ServicesSection = attrs.field(factory=ServicesSection)
     limits: LimitsSection = attrs.field(factory=LimitsSection)
     #: Free labels for operators to find the device by.
-    labels: Mapping[str, str] = attrs.field(factory=dict)
+    labels: Mapping[str, str] = attrs.field(factory=dict, validator=_check_labels)
     log: LogSection = attrs.field(factory=LogSection)
 
 

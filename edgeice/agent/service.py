@@ -17,9 +17,9 @@ from edgeice.agent.log import Log
 from edgeice.agent.presence import Presence
 from edgeice.agent.sessions import Sessions, check_description
 from edgeice.agent.state import EpochFile
-from edgeice.agent.status import open_status_socket, serve_status
+from edgeice.agent.status import check_status_socket, open_status_socket, serve_status
 from edgeice.dtls import Certificate
-from edgeice.errors import ConfigError
+from edgeice.errors import ConfigError, DecodeError
 from edgeice.files import read_secret
 from edgeice.sansio import Entropy, Event
 from edgeice.services import (
@@ -44,7 +44,9 @@ from edgeice.signaling import (
     SignalAction,
     TopicKind,
     Topics,
+    open_info,
     sign_audit,
+    sign_info,
 )
 from edgeice.trace import Record
 from edgeice.transport import SIGNAL_PROTOCOL, Node, NodeConfig, SignalPump, broker_config, open_node
@@ -125,6 +127,17 @@ class Agent:
         for refused in trust.refused:
             log.error("trust-line-refused", reason=refused)
         return cls(config, path, key=load_key(config.key), trust=trust, log=log, entropy=entropy or Entropy())
+
+    def check(self) -> None:
+        """Make what `run` would, but open nothing; raises ConfigError for what would end it or hide the device."""
+        self._node = Node(self._node_config(self._config), self._entropy, self._trace)
+        self._sessions = self._make_sessions()
+        try:
+            open_info(sign_info(self._party, self._info(1), self._key, iat=int(time.time())))
+        except DecodeError as error:
+            raise ConfigError(f"{self._path}: operators would refuse what the device says of itself: {error}") from None
+        EpochFile(self._config.state).check()
+        check_status_socket(self._config.socket)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until SIGTERM or SIGINT, or until canceled; sessions get `bye`, presence `off`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeice.errors import ConfigError
-from edgeice.files import replace_file
+from edgeice.files import check_writable, replace_file
 
 __all__ = ["EpochFile"]
 
@@ -22,6 +22,13 @@ class EpochFile:
             return int(self._path.read_text()[:20])
         except (OSError, ValueError):
             return 0
+
+    def check(self) -> None:
+        """Raise ConfigError where `save` would; nothing is written."""
+        try:
+            check_writable(self._path.parent)
+        except OSError as error:
+            raise ConfigError(f"{self._path}: cannot be written: {error.strerror}") from None
 
     def save(self, epoch: int) -> None:
         """Keep an epoch.  Raises ConfigError if it cannot be kept: an epoch that is reused would lie."""

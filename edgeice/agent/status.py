@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -13,8 +14,9 @@ from typing import Final
 import trio
 
 from edgeice.errors import ConfigError
+from edgeice.files import check_writable
 
-__all__ = ["ask_status", "open_status_socket", "serve_status"]
+__all__ = ["ask_status", "check_status_socket", "open_status_socket", "serve_status"]
 
 #: Status requests answered at once; further ones wait in the kernel's backlog.
 _BACKLOG: Final = 8
@@ -63,6 +65,18 @@ def open_status_socket(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def check_status_socket(path: Path) -> None:
+    """Raise ConfigError where no socket could be made; an agent may be listening there."""
+    try:
+        if path.exists() and not path.is_socket():
+            raise FileExistsError(errno.EEXIST, "something else stands there")
+        if not path.parent.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is no folder")
+        check_writable(path.parent)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot listen there: {error.strerror}") from None
 
 
 def _is_served(path: Path) -> bool:

@@ -171,14 +171,24 @@ def _init(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    import trio  # noqa: PLC0415  # the other commands start without it
+
     from edgeice.agent.config import load_config  # noqa: PLC0415
-    from edgeice.agent.service import load_key, load_trust  # noqa: PLC0415
+    from edgeice.agent.log import Log  # noqa: PLC0415
+    from edgeice.agent.service import Agent, load_key, load_trust  # noqa: PLC0415
+    from edgeice.sansio import Entropy  # noqa: PLC0415
     from edgeice.signaling import Party  # noqa: PLC0415
     from edgeice.transport import broker_config, is_plain_and_remote  # noqa: PLC0415
 
     config = load_config(arguments.config)
     key = load_key(config.key)
     trust = load_trust(config.trust)
+    log = Log("error", wall=time.time)
+
+    async def check() -> None:
+        Agent(config, arguments.config, key=key, trust=trust, log=log, entropy=Entropy()).check()
+
+    trio.run(check)
     party = Party.device(config.fleet, config.device)
     broker = broker_config(config.broker, party)
     warnings = [str(refused) for refused in trust.refused]

@@ -1,0 +1,132 @@
+"""`edgeice-agent check`: what it lets pass, `run` can serve with and operators can reach."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgeice.cli.agent_main import main
+from tests.agent.kit import Device, Operator
+from tests.support.brokers import Authority
+
+PLAIN, TLS = "mqtt://127.0.0.1:1", "mqtts://127.0.0.1:1"
+
+
+class Check:
+    """`edgeice-agent check` in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, device: Device, *arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["check", *arguments, "--config", str(device.config)])
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, *self._capsys.readouterr()
+
+
+@pytest.fixture
+def check(capsys: pytest.CaptureFixture[str]) -> Check:
+    return Check(capsys)
+
+
+def edit(device: Device, old: str, new: str) -> None:
+    text = device.config.read_text()
+    assert old in text
+    device.config.write_text(text.replace(old, new))
+
+
+def labels(number: int, size: int) -> str:
+    return "[labels]\n" + "".join(f'l{index} = "{"x" * size}"\n' for index in range(number))
+
+
+def test_a_good_configuration_says_what_it_would_do_and_touches_nothing(tmp_path: Path, check: Check) -> None:
+    device, operator = Device(tmp_path / "pi", PLAIN), Operator(tmp_path / "alice", PLAIN)
+    device.trust(operator)
+    before = sorted(device.folder.iterdir())
+    code, said, wrong = check(device, "--json")
+    assert (code, wrong) == (0, "")
+    facts = json.loads(said)
+    assert facts["key"] == device.key.fingerprint
+    assert facts["operators"] == [
+        {"operator": "alice", "key": operator.key.fingerprint, "can": ["shell", "exec"]},
+    ]
+    assert facts["warnings"] == []
+    assert sorted(device.folder.iterdir()) == before
+    assert check(device)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[ice]", '[ice]\nstun = ["nonsense"]', "ice.stun[0]: expected stun:HOST[:PORT], not 'nonsense'"),
+        ('["127.0.0.1"]', '["banana"]', "ice.loopback[0]: expected a loopback address"),
+        ("will_delay", 'root = "a/b/c"\nwill_delay', "broker.root: expected one or two levels"),
+        ("will_delay", 'root = "a//b"\nwill_delay', "broker.root: expected one or two levels"),
+        ("will_delay", 'username = "a\\u0000b"\nwill_delay', "broker.username: expected"),
+        (PLAIN, "mqtts://bro ker", "should be mqtts://HOST[:PORT]"),
+        ('[labels]\nsite = "roof"\n', labels(150, 250), "labels: expected at most 64, not 150"),
+        ('[labels]\nsite = "roof"\n', labels(65, 1), "labels: expected at most 64, not 65"),
+        ("roof", "x" * 257, "labels.site: expected at most 256 printable characters"),
+        ("roof", "a\\nb", "labels.site: expected at most 256 printable characters"),
+        ("site", f'"{"x" * 65}"', "labels: expected names of 1 to 64 printable characters"),
+        ("site", '""', "labels: expected names of 1 to 64 printable characters"),
+        (
+            '[labels]\nsite = "roof"\n',
+            labels(64, 256).replace("x", "ü"),
+            "labels: expected at most 22528 bytes as JSON, not ",
+        ),
+    ],
+)
+def test_what_run_or_operators_would_stumble_over(tmp_path: Path, check: Check, old: str, new: str, said: str) -> None:
+    device = Device(tmp_path / "pi", PLAIN)
+    edit(device, old, new)
+    code, output, wrong = check(device)
+    assert (code, output) == (2, "")
+    assert wrong.startswith(f"edgeice-agent: {device.config}: ")
+    assert said in wrong
+    assert len(wrong.splitlines()) == 1
+
+
+def test_the_most_and_longest_labels_reach_operators(tmp_path: Path, check: Check) -> None:
+    device = Device(tmp_path / "pi", PLAIN)
+    most = "[labels]\n" + "".join(f'{index:x>64} = "{"y" * 256}"\n' for index in range(64))
+    edit(device, '[labels]\nsite = "roof"\n', most)
+    assert check(device)[0] == 0
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_authorities_that_cannot_be_used(tmp_path: Path, check: Check, content: str | None) -> None:
+    ca = tmp_path / "ca.pem"
+    if content is not None:
+        ca.write_text(content)
+    code, output, wrong = check(Device(tmp_path / "pi", TLS, ca=ca))
+    assert (code, output) == (2, "")
+    assert wrong.startswith(f"edgeice-agent: {ca}: ")
+    assert len(wrong.splitlines()) == 1
+
+
+def test_authorities_that_can_be_used(tmp_path: Path, check: Check) -> None:
+    device = Device(tmp_path / "pi", TLS, ca=Authority.create(tmp_path / "ca").cafile)
+    assert check(device)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["state", "socket"])
+@pytest.mark.parametrize("place", ["file/below", "/proc/self/below", "/dev/null"])
+def test_places_that_cannot_be_written(tmp_path: Path, check: Check, name: str, place: str) -> None:
+    device = Device(tmp_path / "pi", PLAIN)
+    (device.folder / "file").touch()
+    edit(device, "[broker]", f'{name} = "{place}"\n[broker]')
+    code, output, wrong = check(device)
+    assert (code, output) == (2, "")
+    assert wrong.startswith(f"edgeice-agent: {device.folder / place}")
+    assert len(wrong.splitlines()) == 1
+
+
+def test_a_state_folder_that_does_not_exist_yet_is_no_fault(tmp_path: Path, check: Check) -> None:
+    device = Device(tmp_path / "pi", PLAIN)
+    edit(device, "[broker]", 'state = "a/b/c"\n[broker]')
+    assert check(device)[0] == 0
+    assert not (device.folder / "a").exists()
