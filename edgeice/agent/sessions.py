@@ -30,9 +30,12 @@ from edgeice.signaling import (
     SessionId,
 )
 from edgeice.transport import (
+    PATIENCE,
     SIGNAL_PROTOCOL,
+    ConnectionFailedError,
     DataChannel,
     Node,
+    PathRecovery,
     Progress,
     SignaledConnection,
     SignalPump,
@@ -64,6 +67,7 @@ class _Session:
     id: SessionId
     want: tuple[str, ...]
     signaled: SignaledConnection
+    recovery: PathRecovery
     opened_at: float
     proved: bool = False
     has_path: bool = False
@@ -73,6 +77,8 @@ class _Session:
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     #: A defect ended it.
     failed: bool = False
+    #: What was said at its end, by either side.
+    bye: str = ""
 
 
 class Sessions:
@@ -171,6 +177,7 @@ class Sessions:
         """Say goodbye to every peer and end every session, at the latest when the peers had a moment to do so."""
         sessions = list(self._sessions.values())
         for session in sessions:
+            session.bye = f"{code}: {reason}"
             session.signaled.session.bye(code, reason, wall=self._wall())
         self._flush()
         with trio.move_on_after(_FAREWELL_TIME):
@@ -210,11 +217,13 @@ class Sessions:
                 session = self._sessions.get(event.session)
                 if session is not None:
                     self._log.info("bye", operator=event.session.peer.name, code=event.code, reason=event.reason)
+                    session.bye = f"{event.code}: {event.reason}".rstrip(": ")
                     session.signaled.peer.abort()
             case _:
                 session = self._sessions.get(event.session)  # type: ignore[attr-defined]  # all others are a session's
                 if session is not None:
                     session.signaled.take(event)
+                    session.recovery.take(event)
 
     def _tell(self, event: str, session: SessionId, why: str = "", want: tuple[str, ...] = ()) -> None:
         self._audit(
@@ -230,7 +239,12 @@ class Sessions:
         if machine is None or self._nursery is None:
             return
         signaled = SignaledConnection(machine, self._wall, self._flush)
-        session = _Session(event.session, event.want, signaled, trio.current_time())
+
+        def restarting() -> None:
+            self._log.info("restart", operator=event.session.peer.name, sid=event.session.sid)
+
+        recovery = PathRecovery(signaled, restarting)
+        session = _Session(event.session, event.want, signaled, recovery, trio.current_time())
 
         def watch(progress: Progress) -> None:
             self._watch(session, progress)
@@ -276,19 +290,19 @@ class Sessions:
         if path.path is not None and not session.has_path:
             session.has_path = True
             self._signaling.first_pair(session.id, now=trio.current_time())
-        elif path.path is None and session.proved and self._nursery is not None:
-            # Not from within the event that told of it: the connection is in the middle of an input.
-            self._nursery.start_soon(self._restart, session)
+        session.recovery.path_changed()
 
-    async def _restart(self, session: _Session) -> None:
-        await trio.lowlevel.checkpoint()
-        if session.signaled.peer.path.path is not None:
-            return
-        self._log.info("restart", operator=session.id.peer.name, sid=session.id.sid)
+    async def _keep_path(self, session: _Session) -> None:
         try:
-            session.signaled.restart()
-        except Exception as error:  # noqa: BLE001  # as in `take`
-            self.fail(session.id, error)
+            await session.signaled.peer.wait_connected()
+        except ConnectionFailedError:
+            return
+        await session.recovery.run()
+        reason = f"no path for {PATIENCE:g} s"
+        session.bye = f"{ByeCode.LOST}: {reason}"
+        session.signaled.session.bye(ByeCode.LOST, reason, wall=self._wall())
+        self._flush()
+        session.signaled.peer.abort()
 
     async def _run(self, session: _Session) -> None:
         try:
@@ -326,13 +340,16 @@ class Sessions:
             drops=self.drops,
             on_failure=failed,
         )
-        async with trio.open_nursery() as nursery:
-            async for channel in session.signaled.peer.incoming:
-                if channel.protocol == SIGNAL_PROTOCOL:
-                    nursery.start_soon(self._run_signal_channel, session, channel)
-                else:
-                    nursery.start_soon(server.serve, channel)
-            nursery.cancel_scope.deadline = trio.current_time() + _END_TIME
+        async with trio.open_nursery() as keeper:
+            keeper.start_soon(self._keep_path, session)
+            async with trio.open_nursery() as nursery:
+                async for channel in session.signaled.peer.incoming:
+                    if channel.protocol == SIGNAL_PROTOCOL:
+                        nursery.start_soon(self._run_signal_channel, session, channel)
+                    else:
+                        nursery.start_soon(server.serve, channel)
+                nursery.cancel_scope.deadline = trio.current_time() + _END_TIME
+            keeper.cancel_scope.cancel()
 
     async def _run_signal_channel(self, session: _Session, channel: DataChannel) -> None:
         def receive(text: str) -> None:
@@ -355,7 +372,7 @@ class Sessions:
         peer = session.signaled.peer
         peer.abort()
         ended = peer.ended
-        why = f"{ended.step}: {ended.reason}" if ended is not None else ""
+        why = session.bye or (f"{ended.step}: {ended.reason}" if ended is not None else "")
         code = ByeCode.DONE if ended is not None and ended.step == "closed" else ByeCode.LOST
         session.signaled.session.bye(code, why, wall=self._wall())
         self._flush()

@@ -11,9 +11,11 @@ from edgeice.transport.ice import IceTransport
 from edgeice.transport.node import Node, NodeConfig, open_node
 from edgeice.transport.peer import ConnectionFailedError, PeerConnection, Progress
 from edgeice.transport.pump import SignalMachine, SignalPump, WallClock
+from edgeice.transport.recovery import PATIENCE, PathRecovery
 from edgeice.transport.signaled import SIGNAL_PROTOCOL, SignaledConnection
 
 __all__ = [
+    "PATIENCE",
     "SIGNAL_PROTOCOL",
     "ChannelPort",
     "ConnectionFailedError",
@@ -21,6 +23,7 @@ __all__ = [
     "IceTransport",
     "Node",
     "NodeConfig",
+    "PathRecovery",
     "PeerConnection",
     "Progress",
     "SignalMachine",
