@@ -9,7 +9,10 @@ from pathlib import Path
 
 from edgeice.errors import ConfigError
 
-__all__ = ["check_writable", "read_secret", "replace_file"]
+__all__ = ["check_writable", "read_secret", "read_trusted", "replace_file"]
+
+#: Most of a trust file, bytes: some ten thousand lines.
+_TRUSTED_LIMIT = 1 << 20
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -56,3 +59,24 @@ def read_secret(path: Path, what: str) -> bytes:
     if mode & 0o077:
         raise ConfigError(f"{path}: others may read {what} (mode {mode:04o}); run: chmod 600 {path}")
     return data
+
+
+def read_trusted(path: Path, what: str) -> str:
+    """Read a text file that nobody else may write, empty where there is none; raises ConfigError with what to do."""
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            data = file.read(_TRUSTED_LIMIT + 1)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if mode & 0o022:
+        raise ConfigError(f"{path}: others may write {what} (mode {mode:04o}); run: chmod go-w {path}")
+    if len(data) > _TRUSTED_LIMIT:
+        raise ConfigError(f"{path}: longer than {_TRUSTED_LIMIT} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8 text") from None

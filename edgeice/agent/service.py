@@ -20,7 +20,7 @@ from edgeice.agent.state import EpochFile
 from edgeice.agent.status import check_status_socket, open_status_socket, serve_status
 from edgeice.dtls import Certificate
 from edgeice.errors import ConfigError, DecodeError
-from edgeice.files import read_secret
+from edgeice.files import read_secret, read_trusted
 from edgeice.sansio import Entropy, Event
 from edgeice.services import (
     EXEC_PROTOCOL,
@@ -61,13 +61,7 @@ def load_key(path: Path) -> PrivateKey:
 
 def load_trust(path: Path) -> AuthorizedOperators:
     """Read the operators' keys; a file that does not exist trusts nobody.  Raises ConfigError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return AuthorizedOperators()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    return AuthorizedOperators.parse(text, source=str(path))
+    return AuthorizedOperators.parse(read_trusted(path, "whom the device trusts"), source=str(path))
 
 
 class Agent:

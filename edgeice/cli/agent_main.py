@@ -222,17 +222,15 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _trust_add(arguments: argparse.Namespace) -> int:
     from edgeice.agent.config import load_config  # noqa: PLC0415
-    from edgeice.agent.service import load_trust  # noqa: PLC0415
-    from edgeice.files import replace_file  # noqa: PLC0415
+    from edgeice.files import read_trusted, replace_file  # noqa: PLC0415
     from edgeice.signaling.trust import OperatorLine  # noqa: PLC0415
 
     config = load_config(arguments.config)
-    load_trust(config.trust)
+    before = read_trusted(config.trust, "whom the device trusts")
     text, source = _read_public_key(arguments.keyfile)
     line = OperatorLine.of_key_file(
         text, operator=arguments.operator, can=arguments.can, expires=arguments.expires, where=source
     )
-    before = config.trust.read_text(encoding="utf-8") if config.trust.exists() else ""
     if before and not before.endswith("\n"):
         before += "\n"
     replace_file(config.trust, f"{before}{line.format()}\n".encode(), 0o644)

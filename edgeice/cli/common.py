@@ -19,7 +19,7 @@ from edgeice.cli.ending import ended_at_once_by_signals, ended_by_signals
 from edgeice.cli.groups import first_of
 from edgeice.cli.stdio import read_input
 from edgeice.errors import ConfigError, EdgeIceError
-from edgeice.files import read_secret, replace_file
+from edgeice.files import read_secret, read_trusted, replace_file
 from edgeice.operator.config import OperatorConfig, config_folder, load_config
 from edgeice.operator.errors import OperatorError, RefusedError
 from edgeice.operator.session import Session, Step, open_session
@@ -269,12 +269,7 @@ def _say_record(record: Record) -> None:
 
 def load_known(path: Path) -> KnownDevices:
     """Read the accepted device keys; a file that does not exist holds none.  Raises ConfigError."""
-    try:
-        return KnownDevices(path.read_text(encoding="utf-8"), source=str(path))
-    except FileNotFoundError:
-        return KnownDevices("", source=str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    return KnownDevices(read_trusted(path, "which devices you know"), source=str(path))
 
 
 def _is_accepted(options: Options, device: Party, shown: PublicKey) -> bool | None:

@@ -135,12 +135,6 @@ from edgeice.signaling.keys import (
 from edgeice.signaling.keys import (
     PublicKey as PublicKey,
 )
-from edgeice.signaling.keys import (
-    check_private_file as check_private_file,
-)
-from edgeice.signaling.keys import (
-    check_trust_file as check_trust_file,
-)
 from edgeice.signaling.messages import (
     Bye as Bye,
 )
@@ -268,8 +262,6 @@ __all__ = [
     "Topics",
     "check_capability",
     "check_name",
-    "check_private_file",
-    "check_trust_file",
     "covers",
     "first_uncovered",
     "is_expired",

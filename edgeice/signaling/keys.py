@@ -1,8 +1,7 @@
 """Ed25519 keys in the forms that people and the wire use (contract §3).
 
 To people a key is shown as OpenSSH shows it (`SHA256:…`), on the wire it is named by its `kid`, the RFC 7638
-thumbprint.  Nothing here opens a file: callers read bytes and check the file's mode with `check_private_file` or
-`check_trust_file`.
+thumbprint.  Nothing here opens a file.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from edgeice.errors import ConfigError, DecodeError
 from edgeice.sansio import Entropy
 from edgeice.signaling.encoding import b64url_decode, b64url_encode, b64url_sha256
 
-__all__ = ["PrivateKey", "PublicKey", "check_private_file", "check_trust_file"]
+__all__ = ["PrivateKey", "PublicKey"]
 
 _SSH_TYPE = b"ssh-ed25519"
 _SSH_MAGIC = b"openssh-key-v1\0"
@@ -187,18 +186,6 @@ class PrivateKey:
 
     def __repr__(self) -> str:
         return f"<PrivateKey {self.public.fingerprint}>"
-
-
-def check_private_file(path: str, *, mode: int) -> None:
-    """Refuse a private key file that others can read or write; `mode` is its `st_mode`."""
-    if mode & 0o077:
-        raise ConfigError(f"{path}: others can read this private key (mode {mode & 0o777:04o}); run: chmod 600 {path}")
-
-
-def check_trust_file(path: str, *, mode: int) -> None:
-    """Refuse a trust file (`authorized_operators`, `known_devices`) that others can write; `mode` is its `st_mode`."""
-    if mode & 0o022:
-        raise ConfigError(f"{path}: others can write this file (mode {mode & 0o777:04o}); run: chmod go-w {path}")
 
 
 def _ssh_strings(blob: bytes) -> tuple[bytes, bytes, bytes]:

@@ -130,3 +130,14 @@ def test_a_state_folder_that_does_not_exist_yet_is_no_fault(tmp_path: Path, chec
     edit(device, "[broker]", 'state = "a/b/c"\n[broker]')
     assert check(device)[0] == 0
     assert not (device.folder / "a").exists()
+
+
+def test_a_trust_file_that_others_may_write(tmp_path: Path, check: Check) -> None:
+    device = Device(tmp_path / "pi", PLAIN)
+    device.trust(Operator(tmp_path / "alice", PLAIN))
+    path = device.folder / "authorized_operators"
+    path.chmod(0o666)
+    code, output, wrong = check(device)
+    assert (code, output) == (2, "")
+    said = f"{path}: others may write whom the device trusts (mode 0666); run: chmod go-w {path}"
+    assert wrong == f"edgeice-agent: {said}\n"

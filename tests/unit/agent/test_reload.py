@@ -99,3 +99,12 @@ async def test_another_trust_file_is_taken_over(tmp_path: Path) -> None:
         (it.device.folder / "others").write_text(f'operator="alice",can="shell" {alice.key.openssh}\n')
         assert it.reload(("[broker]", 'trust = "others"\n[broker]')) == ["reloaded"]
         assert it.agent._config.trust == it.device.folder / "others"
+
+
+async def test_a_trust_file_that_others_may_write_changes_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as it:
+        it.device.trust(Operator(tmp_path / "alice", NOWHERE))
+        (it.device.folder / "authorized_operators").chmod(0o622)
+        (line,) = it.reload()
+        assert line.startswith("reload-failed ")
+        assert "others may write whom the device trusts" in line

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeice.errors import ConfigError, DecodeError
-from edgeice.signaling import PrivateKey, PublicKey, check_private_file, check_trust_file
+from edgeice.signaling import PrivateKey, PublicKey
 from tests.unit.signaling.kit import ALICE_KEY, MALLORY_KEY, make_key
 
 # RFC 8037 appendix A: the key of A.1, its thumbprint of A.3.
@@ -186,21 +186,3 @@ def test_keys_compare_by_value() -> None:
     assert again == ALICE_KEY.public
     assert hash(again) == hash(ALICE_KEY.public)
     assert again != MALLORY_KEY.public
-
-
-@pytest.mark.parametrize("mode", [0o100600, 0o100400])
-def test_private_files_for_the_owner_alone_pass(mode: int) -> None:
-    check_private_file("k", mode=mode)
-
-
-@pytest.mark.parametrize("mode", [0o100640, 0o100604, 0o100666, 0o100620])
-def test_open_private_files_are_refused_with_the_command_to_run(mode: int) -> None:
-    with pytest.raises(ConfigError, match="chmod 600 k"):
-        check_private_file("k", mode=mode)
-
-
-def test_trust_files_may_be_read_but_not_written_by_others() -> None:
-    check_trust_file("t", mode=0o100644)
-    for mode in (0o100664, 0o100646):
-        with pytest.raises(ConfigError, match="chmod go-w t"):
-            check_trust_file("t", mode=mode)
