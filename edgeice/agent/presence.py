@@ -34,6 +34,7 @@ from edgeice.signaling.broker import (
     MqttConnectFailed,
     MqttDisconnected,
     MqttError,
+    MqttRefusedError,
     Will,
 )
 from edgeice.signaling.mqtt import MqttClient
@@ -45,6 +46,12 @@ _RETAINED_WAIT: Final = 0.5
 
 #: Least time between repairs of the own `info`, seconds.
 _REPAIR_INTERVAL: Final = 5.0
+
+#: How long the broker's access rules are left alone after they refused what the device cannot do without, seconds.
+_REFUSED_RETRY: Final = 60.0
+
+#: Seconds that what the `info` tells of sessions may lag behind: less would cost a publication for each short session.
+_REFRESH_DELAY: Final = 30.0
 
 #: Makes the changing part of the birth document: given epoch, the whole Info.
 InfoFields = Callable[[int], Info]
@@ -100,6 +107,10 @@ class Presence:
         #: What was published last as `info`, and what stands there as far as was heard.
         self._own_info = b""
         self._seen_info = b""
+        self._told: Info | None = None
+        #: Topics of posted messages that the broker has refused on this connection.
+        self._refused: set[str] = set()
+        self._info_stale = trio.Event()
         self._info_spoiled = trio.Event()
         #: Messages on the own topics that are not what the device published, by reason.
         self.drops = DropCounter()
@@ -122,17 +133,32 @@ class Presence:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._repair_status)
             nursery.start_soon(self._repair_info)
+            nursery.start_soon(self._refresh_info)
             nursery.start_soon(self._hear, nursery)
             await self.client.run()
             nursery.cancel_scope.cancel()
 
-    async def publish_info(self) -> None:
+    async def publish_info(self) -> bool:
         """Publish the birth document as it is now; failures are logged, the next connection publishes anew."""
-        await self._publish(self._info_topic, self._signed_info(), "info")
+        return await self._publish(self._info_topic, self._signed_info(), "info")
 
     def post_info(self) -> None:
         """The same without waiting, in order with other messages that are posted."""
-        self.client.post(self._info_topic, self._signed_info(), retain=True)
+        self.post(self._info_topic, self._signed_info(), retain=True)
+
+    def post(self, topic: str, payload: bytes, *, retain: bool = False, expiry: int | None = None) -> None:
+        """Publish without waiting; a topic that the broker refuses is logged once a connection."""
+
+        def refused(error: MqttRefusedError) -> None:
+            if topic not in self._refused:
+                self._refused.add(topic)
+                self._log.error("publish-refused", topic=topic, reason=error)
+
+        self.client.post(topic, payload, retain=retain, expiry=expiry, on_refused=refused)
+
+    def info_changed(self) -> None:
+        """What stands in the birth document may have changed; published some time later, where it still differs."""
+        self._info_stale.set()
 
     async def set_state(self, state: State) -> None:
         """Publish another state from now on."""
@@ -152,7 +178,8 @@ class Presence:
 
     def _signed_info(self) -> bytes:
         # iat is for the operator's eyes; a wrong clock cannot hide the device (§5).
-        self._own_info = sign_info(self._party, self._make_info(self._epoch), self._key, iat=int(time.time()))
+        self._told = self._make_info(self._epoch)
+        self._own_info = sign_info(self._party, self._told, self._key, iat=int(time.time()))
         return self._own_info
 
     def _make_will(self) -> Will:
@@ -168,6 +195,7 @@ class Presence:
                     connection.cancel()
                     connection = trio.CancelScope()
                     self._keeper.connected()
+                    self._refused.clear()
                     self._log.info("broker-connected", mqtt=event.version, session=event.session_present)
                     nursery.start_soon(self._announce, connection)
                 case MqttDisconnected():
@@ -222,15 +250,8 @@ class Presence:
         """Subscribe, look at the own retained `info`, publish `info`, then `status` (§1)."""
         with scope:
             self._forget_retained()
-            try:
-                result = await self.client.subscribe(
-                    self._topics.rx_filter(self._party), self._status_topic, self._info_topic
-                )
-            except MqttError as error:
-                self._log.warning("subscribe-failed", reason=error)
-                return
-            for refused, reason in result.refused.items():
-                self._log.error("subscription-refused", topic=refused, reason=reason)
+            while not await self._subscribe():  # noqa: ASYNC110  # the broker tells nobody that its rules changed
+                await trio.sleep(_REFUSED_RETRY)
             with trio.move_on_after(_RETAINED_WAIT):
                 await self._retained_came.wait()
             retained = None
@@ -245,24 +266,41 @@ class Presence:
                 return
             self._epoch = verdict.epoch
             self._on_connected()
-            await self.publish_info()
-            await self._publish_status()
+            while not (await self.publish_info() and await self._publish_status()):  # noqa: ASYNC110  # as above
+                await trio.sleep(_REFUSED_RETRY)
             self._announced = True
             self._log.info("announced", epoch=self._epoch, state=self._state)
+
+    async def _subscribe(self) -> bool:
+        """Whether operators are heard: without that the device must not call itself ready."""
+        rx = self._topics.rx_filter(self._party)
+        try:
+            result = await self.client.subscribe(rx, self._status_topic, self._info_topic)
+        except MqttError as error:
+            self._log.warning("subscribe-failed", reason=error)
+            return False
+        for topic, reason in result.refused.items():
+            self._log.error("subscription-refused", topic=topic, reason=reason)
+        return rx not in result.refused
 
     def _forget_retained(self) -> None:
         self._retained, self._retained_came = None, trio.Event()
 
-    async def _publish_status(self) -> None:
+    async def _publish_status(self) -> bool:
         payload = self._status.publish(Status(self._state, self._epoch), now=trio.current_time())
         self._wake.set()
-        await self._publish(self._status_topic, payload, "status")
+        return await self._publish(self._status_topic, payload, "status")
 
-    async def _publish(self, topic: str, payload: bytes, what: str) -> None:
+    async def _publish(self, topic: str, payload: bytes, what: str) -> bool:
         try:
             await self.client.publish(topic, payload, retain=True, wait_connected=False)
+        except MqttRefusedError as error:
+            self._log.error("publish-refused", topic=topic, reason=error)
         except MqttError as error:
             self._log.warning("publish-failed", what=what, reason=error)
+        else:
+            return True
+        return False
 
     async def _repair_status(self) -> None:
         while True:
@@ -284,4 +322,12 @@ class Presence:
             self._info_spoiled = trio.Event()
             if self._announced and self._seen_info != self._own_info:
                 self._log.warning("info-repaired")
+                await self.publish_info()
+
+    async def _refresh_info(self) -> None:
+        while True:
+            await self._info_stale.wait()
+            await trio.sleep(_REFRESH_DELAY)
+            self._info_stale = trio.Event()
+            if self._announced and self._make_info(self._epoch) != self._told:
                 await self.publish_info()

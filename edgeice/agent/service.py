@@ -18,6 +18,7 @@ from edgeice.agent.presence import Presence
 from edgeice.agent.sessions import Sessions, check_description
 from edgeice.agent.state import EpochFile
 from edgeice.agent.status import check_status_socket, open_status_socket, serve_status
+from edgeice.agent.uplink import uplink_kind
 from edgeice.dtls import Certificate
 from edgeice.errors import ConfigError, DecodeError
 from edgeice.files import read_secret, read_trusted
@@ -246,6 +247,7 @@ class Agent:
         return NodeConfig.from_section(config.ice)
 
     def _info(self, epoch: int) -> Info:
+        link = uplink_kind()
         return Info(
             version=__version__,
             nonce=self._signaling.nonce,
@@ -254,6 +256,8 @@ class Agent:
             key=self._key.public,
             labels=self._config.labels,
             services=(*self._registry.protocols, SIGNAL_PROTOCOL),
+            link=link,
+            metered=link == "cellular",  # nobody said so, but whoever pays by volume is spared more often than not
             keepalive=self._config.broker.keepalive,
             limits=Limits(self._config.limits.sessions, self._sessions.active),
         )
@@ -282,11 +286,12 @@ class Agent:
             self._sessions.send_on_channel(action.session, action.jws)
         if action.road in ("mqtt", "both"):
             topic = self._topics.rx(action.session.peer, self._party)
-            self._presence.client.post(topic, action.jws, expiry=action.expiry)
+            self._presence.post(topic, action.jws, expiry=action.expiry)
 
     def _audit(self, audit: Audit) -> None:
         jws = sign_audit(self._party, audit, self._key, iat=int(time.time()))
-        self._presence.client.post(self._topics.of(TopicKind.AUDIT, self._party), jws)
+        self._presence.post(self._topics.of(TopicKind.AUDIT, self._party), jws)
+        self._presence.info_changed()  # a session began or ended
 
     def _trace(self, record: Record) -> None:
         self._log.debug(f"{record.layer}.{record.name}", **record.fields)
