@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from edgeice import stun
 from edgeice.addresses import Path
-from edgeice.ice import Role
+from edgeice.ice import Candidate, CandidatePair, IceConfig, PairState, Role, RoleSwitched
 from tests.support.ice_pair import Agent, World, address
 
 PATH = Path(address(1), address(2))
@@ -91,3 +92,152 @@ def test_ice_31_early_checks_are_acted_on_if_they_name_the_ufrag_that_the_descri
     requests = [sent.path for sent in world.a.sent if stun.decode(sent.data).message_class is stun.MessageClass.REQUEST]
     assert set(requests) == {PATH}
     assert world.a.ice.drops["check_ufrag"] == 1
+
+
+@pytest.mark.parametrize(
+    ("role", "theirs", "switches"),
+    [
+        # RFC 8445 §7.3.1.1: the larger tie-breaker controls, and who is asked wins where they are equal.
+        ("A", -1, False),
+        ("A", 0, False),
+        ("A", 1, True),
+        ("B", -1, True),
+        ("B", 0, True),
+        ("B", 1, False),
+    ],
+)
+def test_ice_14_who_changes_its_role(role: str, theirs: int, *, switches: bool) -> None:
+    world = World(roles=role + "B")
+    world.gather()
+    before = world.a.ice.role
+    claim = stun.Attribute.ICE_CONTROLLING if role == "A" else stun.Attribute.ICE_CONTROLLED
+    local = world.a.ice.local_credentials
+    attributes = [
+        (stun.Attribute.USERNAME, f"{local.ufrag}:abcd"),
+        (claim, world.a.ice._shared.tie_breaker + theirs),
+    ]
+    receive(world.a, stun.encode(stun.Method.BINDING, stun.MessageClass.REQUEST, b"r" * 12, attributes, key=local.key))
+    assert (world.a.ice.role is not before) is switches
+    assert len(world.a.of(RoleSwitched)) == switches
+    (answer,) = (stun.decode(sent.data) for sent in world.a.sent)
+    error = answer.get(stun.Attribute.ERROR_CODE)
+    assert (None if error is None else error.code) == (None if switches else 487)
+    stun.authenticate(answer, local.key)
+
+
+def silent(*candidates: Candidate, transmissions: int = 7) -> World:
+    """A has pairs with these remote candidates, and nothing answers it."""
+    world = World(config=IceConfig(check_transmissions=transmissions))
+    world.filter = lambda _agent, _sent: False
+    world.a.add_base(address(1))
+    world.a.end()
+    world.b.add_base(address(2))
+    ufrag = world.b.ice.local_credentials.ufrag
+    world.b.candidates[:] = [(candidate, ufrag) for candidate in candidates]
+    world.b.describe_to(world.a)
+    return world
+
+
+def remote(host: int, foundation: str, priority: int) -> Candidate:
+    """A host candidate of B's."""
+    world = World()
+    world.b.add_base(address(host))
+    return attrs.evolve(world.b.candidates[0][0], foundation=foundation, priority=priority)
+
+
+def pair_of(world: World, path: Path) -> CandidatePair:
+    pair = world.a.ice._slots.current.checklist.get(path.local, path.remote)
+    assert pair is not None
+    return pair
+
+
+def state_of(world: World, path: Path) -> PairState:
+    return pair_of(world, path).state
+
+
+def requests_on(world: World, path: Path) -> list[bytes]:
+    """Transaction ids of the requests that A sent on a path, one for each datagram."""
+    messages = [stun.decode(sent.data) for sent in world.a.sent if sent.path == path]
+    return [each.transaction_id for each in messages if each.message_class is stun.MessageClass.REQUEST]
+
+
+OTHER = Path(address(1), address(3))
+
+
+@pytest.mark.parametrize("state", [PairState.WAITING, PairState.FROZEN])
+def test_ice_40_a_pair_that_waits_or_is_frozen_is_checked_next_and_once(state: PairState) -> None:
+    foundation = "1" if state is PairState.FROZEN else "3"
+    # Another pair is before it, and a third one before it in the order of priorities.
+    world = silent(remote(2, "1", 300), remote(4, "4", 200), remote(3, foundation, 100))
+    assert state_of(world, OTHER) is state
+    receive(world.a, check(world, number=1), OTHER)
+    receive(world.a, check(world, number=2), OTHER)
+    assert state_of(world, OTHER) is PairState.WAITING
+    world.run(0.02)
+    assert state_of(world, OTHER) is PairState.IN_PROGRESS
+    assert len(requests_on(world, OTHER)) == 1
+    assert requests_on(world, Path(address(1), address(4))) == []
+    world.run(0.3)
+    assert len(requests_on(world, OTHER)) == 1
+
+
+def test_ice_40_a_check_in_progress_is_repeated_no_more_and_its_late_answer_counts() -> None:
+    world = silent(remote(2, "1", 300))
+    assert state_of(world, PATH) is PairState.IN_PROGRESS
+    world.run(0.1)
+    receive(world.a, check(world), PATH)
+    world.run(20.0)
+    first, *others = requests_on(world, PATH)
+    # 0, 0.5, 1.5, 3.5, 7.5, 15.5 s after the trigger.
+    assert others == [others[0]] * 6
+    assert others[0] != first
+    mapped = [(stun.Attribute.XOR_MAPPED_ADDRESS, address(1))]
+    key = world.b.ice.local_credentials.key
+    receive(world.a, stun.encode(stun.Method.BINDING, stun.MessageClass.SUCCESS, first, mapped, key=key))
+    assert state_of(world, PATH) is PairState.SUCCEEDED
+    assert world.a.ice.send_path == PATH
+
+
+def test_ice_40_a_retransmitted_check_triggers_no_other() -> None:
+    world = silent(remote(2, "1", 300))
+    for _ in range(3):
+        receive(world.a, check(world, number=1), PATH)
+        world.run(0.1)
+    assert len(set(requests_on(world, PATH))) == 2
+
+
+def test_ice_40_a_pair_that_succeeded_is_left_alone() -> None:
+    world = World()
+    world.connect()
+    sent = len(requests_on(world, PATH))
+    receive(world.a, check(world, number=9))
+    world.run(1.0)
+    assert state_of(world, PATH) is PairState.SUCCEEDED
+    assert len(requests_on(world, PATH)) == sent
+
+
+def test_ice_40_a_pair_that_failed_is_checked_again() -> None:
+    world = silent(remote(2, "1", 300), transmissions=1)
+    world.run(8.1)
+    assert state_of(world, PATH) is PairState.FAILED
+    receive(world.a, check(world))
+    world.run(0.4)
+    assert state_of(world, PATH) is PairState.IN_PROGRESS
+    assert len(requests_on(world, PATH)) == 2
+
+
+def test_trk_07_a_candidate_that_a_check_outran_leaves_one_pair_with_the_priority_that_the_peer_gave() -> None:
+    world = silent(remote(3, "3", 2000))
+    receive(world.a, check(world))
+    checklist = world.a.ice._slots.current.checklist
+    assert [pair.path for pair in checklist] == [PATH, OTHER]
+    early = pair_of(world, PATH)
+    assert early.remote.type.value == "prflx"
+    state = early.state
+    ufrag = world.b.ice.local_credentials.ufrag
+    world.a.ice.add_remote_candidate(remote(2, "2", 1000), ufrag=ufrag, now=world.now)
+    assert [pair.path for pair in checklist] == [OTHER, PATH]
+    assert pair_of(world, PATH) is early
+    assert (early.remote.type.value, early.remote.priority, early.state) == ("host", 1000, state)
+    # Both are pairs with a controlling side of priority G and a controlled one of D = 1000.
+    assert early.priority == (1000 << 32) + 2 * early.local.priority + 1

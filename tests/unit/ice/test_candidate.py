@@ -1,0 +1,147 @@
+"""Candidate lines and the order of candidates (RFC 8839 §5.1, RFC 8445 §5.1.2, RFC 8421)."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from edgeice.addresses import TransportAddress
+from edgeice.errors import DecodeError
+from edgeice.ice import Candidate, CandidateType, NamedCandidate, decode_candidate, encode_candidate
+from edgeice.ice.priority import candidate_priority, interleave, pair_priority
+
+REASONS = {
+    "candidate_syntax",
+    "candidate_transport",
+    "candidate_type",
+    "candidate_name",
+    "candidate_range",
+    "address",
+}
+ICE_CHARS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+addresses = st.builds(
+    TransportAddress,
+    st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str),
+    st.integers(0, 65535),
+)
+
+
+@st.composite
+def candidates(draw: st.DrawFn) -> Candidate:
+    kind = draw(st.sampled_from(CandidateType))
+    related = None
+    if kind is not CandidateType.HOST:
+        hidden = st.just(None)
+        related = draw(st.one_of(hidden, addresses.filter(lambda each: each.ip not in {"0.0.0.0", "::"})))
+    return Candidate(
+        draw(st.text(ICE_CHARS, min_size=1, max_size=32)),
+        draw(st.integers(1, (1 << 31) - 1)),
+        draw(addresses),
+        kind,
+        draw(st.integers(1, 256)),
+        related,
+    )
+
+
+def accepted(line: str) -> Candidate | NamedCandidate | None:
+    """What a line is, None where it is to be ignored; anything but DecodeError is a defect."""
+    try:
+        return decode_candidate(line)
+    except DecodeError as error:
+        reason = error.reason
+    assert reason in REASONS
+    return None
+
+
+@given(candidates())
+def test_sdp_01_02_a_candidate_comes_back_from_its_line(candidate: Candidate) -> None:
+    line = encode_candidate(candidate)
+    assert decode_candidate(line) == decode_candidate(f"a={line}\r\n") == candidate
+    assert ("raddr" in line) is (candidate.type is not CandidateType.HOST)
+
+
+@given(candidates(), st.lists(st.tuples(st.text(ICE_CHARS, min_size=1), st.text(ICE_CHARS, min_size=1)), max_size=4))
+def test_sdp_01_unknown_extensions_are_ignored(candidate: Candidate, extensions: list[tuple[str, str]]) -> None:
+    # `raddr` among them would be no unknown one.
+    extra = [word for name, value in extensions for word in (f"x{name}", value)]
+    assert decode_candidate(" ".join([encode_candidate(candidate), *extra])) == candidate
+
+
+@given(st.text(max_size=200))
+@example("candidate:")
+@example("candidate:1 1 udp 1 fe80::1%eth0 1 typ host")
+@example("candidate:1 1 udp 1 1.2.3.4.5 1 typ host")
+@example("candidate:1 1 udp ٣ 192.0.2.1 1 typ host")
+@example("candidate:1 1 udp 1 192.0.2.1 65536 typ host")
+@example("candidate:1 1 udp 1 192.0.2.1 1 typ srflx raddr x rport ²")
+@example("x" * 2000)
+def test_host_01_any_text_is_a_candidate_or_a_decode_error(text: str) -> None:
+    accepted(text)
+    accepted("candidate:" + text)
+
+
+@given(candidates(), st.data())
+def test_host_01_a_line_with_changes_is_a_candidate_or_a_decode_error(
+    candidate: Candidate, data: st.DataObject
+) -> None:
+    line = list(encode_candidate(candidate))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(line) - 1))
+        line[at : at + 1] = data.draw(st.text(max_size=3))
+    changed = accepted("".join(line))
+    if isinstance(changed, Candidate):
+        assert decode_candidate(encode_candidate(changed)) == changed
+
+
+@given(st.uuids(version=4), st.integers(0, 65535), addresses)
+def test_dec_7_only_uuid_names_are_taken_and_hold_any_address(uuid: object, port: int, at: TransportAddress) -> None:
+    found = accepted(f"candidate:1 1 UDP 5 {uuid}.local {port} typ host")
+    assert isinstance(found, NamedCandidate)
+    assert (found.name, found.port) == (f"{uuid}.local", port)
+    assert found.at(at.ip).address == TransportAddress(at.ip, port)
+    assert accepted(f"candidate:1 1 udp 5 {uuid}.example {port} typ host") is None
+
+
+def test_ice_07_08_17_priorities() -> None:
+    kinds = (
+        CandidateType.HOST,
+        CandidateType.PEER_REFLEXIVE,
+        CandidateType.SERVER_REFLEXIVE,
+        CandidateType.RELAYED,
+    )
+    assert [candidate_priority(kind, 65535) for kind in kinds] == [2130706431, 1862270975, 1694498815, 16777215]
+    host, reflexive = 2130706431, 1694498815
+    assert pair_priority(host, reflexive) == 7277816997797167103
+    assert pair_priority(reflexive, host) == 7277816997797167102
+
+
+def v4(number: int) -> TransportAddress:
+    return TransportAddress(f"192.0.2.{number}", 4000)
+
+
+def v6(number: int) -> TransportAddress:
+    return TransportAddress(str(ipaddress.IPv6Address("2001:db8::") + number), 4000)
+
+
+@pytest.mark.parametrize(
+    ("n4", "n6", "families"),
+    [
+        (2, 6, "66664646"),  # the example of ICE-12: IPv4 comes fifth
+        (1, 1, "64"),
+        (1, 3, "6664"),
+        (3, 3, "664644"),
+        (2, 0, "44"),
+        (0, 2, "66"),
+        (0, 0, ""),
+    ],
+)
+def test_ice_12_families_are_intermingled(n4: int, n6: int, families: str) -> None:
+    each = [*map(v4, range(n4)), *map(v6, range(n6))]
+    ordered = interleave(each)
+    assert "".join(str(address.family) for address in ordered) == families
+    for family in (4, 6):
+        assert [a for a in ordered if a.family == family] == [a for a in each if a.family == family]
