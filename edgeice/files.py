@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from edgeice.errors import ConfigError
@@ -40,6 +39,8 @@ def check_writable(folder: Path) -> None:
 
     Raises OSError.
     """
+    import tempfile  # noqa: PLC0415  # what only `check` needs is not to stay in the agent's memory
+
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     with tempfile.TemporaryFile(dir=folder):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import json
 import re
 import tomllib
 import types
@@ -20,7 +21,17 @@ import attrs
 
 from edgeice.errors import ConfigError
 
-__all__ = ["NAME", "BrokerSection", "IceSection", "KeyValueError", "broker_address", "load_toml", "structure"]
+__all__ = [
+    "NAME",
+    "BrokerSection",
+    "IceSection",
+    "KeyValueError",
+    "broker_address",
+    "check_broker_url",
+    "load_toml",
+    "structure",
+    "toml_text",
+]
 
 _SCHEMES = {"mqtt": 1883, "mqtts": 8883}
 _HOST = re.compile(r"[\w.-]{1,253}|[0-9a-f:.]{2,45}")
@@ -62,14 +73,25 @@ def broker_address(url: str) -> tuple[str, int, bool]:
         port = -1
     host = parts.hostname or ""
     if parts.scheme not in _SCHEMES or not _HOST.fullmatch(host) or port == -1 or parts.path not in ("", "/"):
-        raise ValueError(f"url: {url!r} should be mqtts://HOST[:PORT] or, on loopback, mqtt://HOST[:PORT]")
+        raise ValueError(f"{url!r} should be mqtts://HOST[:PORT] or, on loopback, mqtt://HOST[:PORT]")
     if parts.username or parts.password:
-        raise ValueError("url: user name and password belong in broker.username and broker.password_file")
+        raise ValueError("user name and password belong in broker.username and broker.password_file")
     return host, port or _SCHEMES[parts.scheme], parts.scheme == "mqtts"
 
 
-def _check_broker_url(_instance: object, _attribute: attrs.Attribute[str], value: str) -> None:
-    broker_address(value)
+def check_broker_url(url: str) -> None:
+    """Raise ConfigError where an URL that somebody typed is no broker's."""
+    try:
+        broker_address(url)
+    except ValueError as error:
+        raise ConfigError(f"broker {error}") from None
+
+
+def _check_url(_instance: object, _attribute: attrs.Attribute[str], value: str) -> None:
+    try:
+        broker_address(value)
+    except ValueError as error:
+        raise ValueError(f"url: {error}") from None
 
 
 def _check_username(_instance: object, _attribute: attrs.Attribute[str], value: str) -> None:
@@ -87,7 +109,7 @@ class BrokerSection:
     """[broker]: where the device is reached."""
 
     #: `mqtts://HOST[:8883]` or, on loopback or a trusted network only, `mqtt://HOST[:1883]`.
-    url: str = attrs.field(validator=_check_broker_url)
+    url: str = attrs.field(validator=_check_url)
     #: User name at the broker; empty for `FLEET/d/DEVICE`.
     username: str = attrs.field(default="", validator=_check_username)
     #: File with the password; read at start, mode 0600.
@@ -168,6 +190,14 @@ def load_toml(path: Path, *, made_by: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         last = f"at line {len(text.splitlines())}, the last"
         raise ConfigError(f"{path}: not valid TOML: {str(error).replace('at end of document', last)}") from None
+
+
+def toml_text(text: str) -> str:
+    """A text as a TOML basic string, quotes included; raises ConfigError for what is no text."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise ConfigError(f"{text!r}: not UTF-8 text")
+    # JSON's escapes are TOML's, which wants one character escaped more.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def structure(cls: type[C], table: Mapping[str, Any], *, file: Path, prefix: str = "") -> C:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import time
@@ -16,56 +15,12 @@ from edgeice.errors import ConfigError
 
 __all__ = ["main"]
 
-#: Most of a public key file that is read, bytes.
-_KEY_FILE_LIMIT = 65536
-
 _EXAMPLES = """\
 examples:
   edgeice-agent init --fleet home --device pi17 --broker mqtts://broker.example
   edgeice-agent trust add --operator alice --can shell,exec alice.pub
   edgeice-agent check
   edgeice-agent run
-"""
-
-_TEMPLATE = """\
-# One device.  `edgeice-agent check` says whether this file is right and what the agent would do.
-fleet = "{fleet}"
-device = "{device}"
-
-# Paths start at this file's folder.
-# key = "device.key"                  # mode 0600
-# trust = "authorized_operators"      # written by `edgeice-agent trust add`
-# state = "state"                     # what outlives a restart
-# socket = "agent.sock"               # asked by `edgeice-agent status`
-
-[broker]
-url = "{broker}"
-# username = "{fleet}/d/{device}"     # this is the default
-# password_file = "broker.password"   # mode 0600
-# ca = "ca.pem"                       # instead of the system's authorities
-# keepalive = 60                      # seconds
-# will_delay = 30                     # seconds until a lost connection is published as lost
-
-[ice]
-# stun = ["stun:stun.example.org"]    # found addresses let operators outside reach the device
-# exclude = ["wwan*"]                 # interfaces to leave out
-# include = ["wg0"]                   # interfaces to use although they are left out by default
-
-[services]
-# shell = true
-# exec = true
-
-[limits]
-# sessions = 8
-# channels = 64                       # of one session
-# processes = 16                      # of one session
-
-[labels]
-# site = "roof"
-
-[log]
-# level = "info"                      # debug, info, warning, error
-# json = false
 """
 
 
@@ -144,29 +99,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _init(arguments: argparse.Namespace) -> int:
-    from edgeice.files import replace_file  # noqa: PLC0415
-    from edgeice.sansio import Entropy  # noqa: PLC0415
-    from edgeice.signaling.keys import PrivateKey  # noqa: PLC0415
-    from edgeice.signaling.names import check_name  # noqa: PLC0415
+    from edgeice.cli.agent_init import init  # noqa: PLC0415
 
-    path: Path = arguments.config
-    check_name(arguments.fleet, "fleet")
-    check_name(arguments.device, "device")
-    if path.exists():
-        raise ConfigError(f"{path}: exists already; edit or remove it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        key_path = path.parent / "device.key"
-        if not key_path.exists():
-            replace_file(key_path, PrivateKey.generate(Entropy()).openssh_bytes())
-        text = _TEMPLATE.format(fleet=arguments.fleet, device=arguments.device, broker=arguments.broker)
-        replace_file(path, text.encode(), 0o644)
-    except OSError as error:
-        raise ConfigError(f"{error.filename or path}: cannot be written: {error.strerror}") from None
-    public = PrivateKey.load(key_path.read_bytes(), source=str(key_path)).public
-    print(f"{path}\n{key_path}\ndevice key {public.fingerprint}")
-    print(f"\nNext:\n  edgeice-agent trust add --config {path} --operator NAME --can shell,exec KEYFILE")
-    print(f"  edgeice-agent run --config {path}")
+    init(arguments.config, arguments.fleet, arguments.device, arguments.broker)
     return 0
 
 
@@ -221,45 +156,16 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _trust_add(arguments: argparse.Namespace) -> int:
-    from edgeice.agent.config import load_config  # noqa: PLC0415
-    from edgeice.files import read_trusted, replace_file  # noqa: PLC0415
-    from edgeice.signaling.trust import OperatorLine  # noqa: PLC0415
+    from edgeice.cli.agent_trust import add  # noqa: PLC0415
 
-    config = load_config(arguments.config)
-    before = read_trusted(config.trust, "whom the device trusts")
-    text, source = _read_public_key(arguments.keyfile)
-    line = OperatorLine.of_key_file(
-        text, operator=arguments.operator, can=arguments.can, expires=arguments.expires, where=source
-    )
-    if before and not before.endswith("\n"):
-        before += "\n"
-    replace_file(config.trust, f"{before}{line.format()}\n".encode(), 0o644)
-    print(f"{config.trust}: {arguments.operator} may {', '.join(line.can)} with key {line.key.fingerprint}")
-    print("Compare the fingerprint with what `edgeice keys show` prints; a running agent takes it over at SIGHUP.")
+    add(arguments.config, arguments.keyfile, arguments.operator, arguments.can, arguments.expires)
     return 0
 
 
-def _read_public_key(keyfile: str) -> tuple[str, str]:
-    """What a key file holds, and its name for messages."""
-    source = "standard input" if keyfile == "-" else keyfile
-    try:
-        with contextlib.nullcontext(sys.stdin.buffer) if keyfile == "-" else Path(keyfile).open("rb") as file:
-            return file.read(_KEY_FILE_LIMIT).decode("utf-8"), source
-    except OSError as error:
-        raise ConfigError(f"{source}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{source}: expected a line 'ssh-ed25519 AAAA…', found bytes that are no text") from None
-
-
 def _trust_list(arguments: argparse.Namespace) -> int:
-    from edgeice.agent.config import load_config  # noqa: PLC0415
-    from edgeice.agent.service import load_trust  # noqa: PLC0415
+    from edgeice.cli.agent_trust import show  # noqa: PLC0415
 
-    trust = load_trust(load_config(arguments.config).trust)
-    for line in trust.lines:
-        print(f"{line.operator:20} {line.key.fingerprint}  {','.join(line.can)}")
-    for refused in trust.refused:
-        print(f"refused: {refused}", file=sys.stderr)
+    show(arguments.config)
     return 0
 
 

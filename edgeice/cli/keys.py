@@ -11,22 +11,23 @@ import click
 from edgeice.cli.common import load_operator_key, load_options, reporting
 from edgeice.errors import ConfigError
 from edgeice.files import replace_file
-from edgeice.operator.config import config_folder
+from edgeice.operator.config import OperatorConfig, config_folder, read_config
 from edgeice.sansio import Entropy
-from edgeice.signaling import PrivateKey
+from edgeice.settings import check_broker_url, toml_text
+from edgeice.signaling import PrivateKey, PublicKey, check_name
 
 __all__ = ["command"]
 
 _TEMPLATE = """\
 # Who you are and where your fleet meets.  `edgeice devices` shows whether it works.
-fleet = "{fleet}"
-operator = "{operator}"
+fleet = {fleet}
+operator = {operator}
 # Your Ed25519 key; "~/.ssh/id_ed25519" works too, encrypted or not.
-key = "{key}"
+key = {key}
 
 [broker]
-url = "{broker}"
-# username = "{fleet}/o/{operator}"   # this is the default
+url = {broker}
+# username = "FLEET/o/OPERATOR"       # this is the default
 # password_file = "broker.password"   # mode 0600
 # ca = "ca.pem"                       # instead of the system's authorities
 
@@ -50,23 +51,54 @@ Examples:
 @click.option("--operator", required=True, help="Your name in it.")
 @click.option("--broker", required=True, help="mqtts://HOST[:PORT]")
 @click.option("--key", metavar="FILE", help="Use this OpenSSH Ed25519 key instead of making one.")
-def init(fleet: str, operator: str, broker: str, key: str | None) -> None:
-    """Write operator.toml, and make a key unless --key names one."""
-    with reporting(as_json=False):
-        folder = config_folder(os.environ)
-        path = folder / "operator.toml"
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def init(fleet: str, operator: str, broker: str, key: str | None, as_json: bool) -> None:
+    """Write operator.toml, and make a key and its .pub file unless --key names one."""
+    with reporting(as_json=as_json):
+        path = config_folder(os.environ) / "operator.toml"
+        config = _config_to_write(path, fleet, operator, broker, key)
         if path.exists():
             raise ConfigError(f"{path}: exists already; edit or remove it")
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if key is None and not (folder / "operator.key").exists():
-            replace_file(folder / "operator.key", PrivateKey.generate(Entropy()).openssh_bytes())
-        shown = str(Path(key).expanduser().resolve()) if key else "operator.key"
-        text = _TEMPLATE.format(fleet=fleet, operator=operator, broker=broker, key=shown)
-        replace_file(path, text.encode(), 0o644)
-        _show(path)
-        click.echo(
-            f"\nOn each device, have it trusted:\n  edgeice-agent trust add --operator {operator} --can shell,exec -"
-        )
+        try:
+            public, public_file = _write(path, config, made=key is None)
+        except OSError as error:
+            raise ConfigError(f"{error.filename or path}: cannot be written: {error.strerror}") from None
+        if as_json:
+            facts = {"file": str(config.key), "public_file": public_file and str(public_file), "config": str(path)}
+            print(json.dumps({"key": public.openssh(), "fingerprint": public.fingerprint, **facts}))
+            return
+        where = public_file or f"{operator}.pub"
+        for line in (path, config.key, *([public_file] if public_file else []), public.fingerprint):
+            click.echo(line)
+        click.echo("\nOn each device, have the public key trusted:")
+        if public_file is None:
+            click.echo(f"  edgeice keys show > {where}")
+        click.echo(f"  scp {where} DEVICE:{operator}.pub")
+        click.echo(f"  edgeice-agent trust add --operator {operator} --can shell,exec {operator}.pub")
+
+
+def _config_to_write(path: Path, fleet: str, operator: str, broker: str, key: str | None) -> OperatorConfig:
+    """What operator.toml is to say; raises ConfigError where it would be refused later."""
+    check_name(fleet, "fleet")
+    check_name(operator, "operator")
+    check_broker_url(broker)
+    table = {"fleet": fleet, "operator": operator, "broker": {"url": broker}}
+    return read_config(table | ({"key": str(Path(key).expanduser().resolve())} if key else {}), path)
+
+
+def _write(path: Path, config: OperatorConfig, *, made: bool) -> tuple[PublicKey, Path | None]:
+    """Write the files that are not there yet, the configuration last; the public key, and the file that holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if made and not config.key.exists():
+        replace_file(config.key, PrivateKey.generate(Entropy()).openssh_bytes())
+    public = load_operator_key(config).public
+    public_file = config.key.with_name(f"{config.key.name}.pub")
+    if made:
+        replace_file(public_file, f"{public.openssh(f'{config.fleet}/o/{config.operator}')}\n".encode(), 0o644)
+    values = {"fleet": config.fleet, "operator": config.operator, "broker": config.broker.url}
+    values["key"] = config.key.name if made else str(config.key)
+    replace_file(path, _TEMPLATE.format(**{name: toml_text(value) for name, value in values.items()}).encode(), 0o644)
+    return public, public_file if made or public_file.exists() else None
 
 
 @command.command()
@@ -83,9 +115,3 @@ def show(config: str | None, as_json: bool) -> None:
             # The key stands alone on standard output, for `edgeice keys show | … trust add … -`.
             click.echo(public.openssh(f"{settings.fleet}/o/{settings.operator}"))
             click.echo(public.fingerprint, err=True)
-
-
-def _show(path: Path) -> None:
-    settings = load_options(str(path))
-    public = load_operator_key(settings).public
-    click.echo(f"{path}\n{public.openssh(f'{settings.fleet}/o/{settings.operator}')}\n{public.fingerprint}")

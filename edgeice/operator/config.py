@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from edgeice.settings import NAME, BrokerSection, IceSection, load_toml, structure
 
-__all__ = ["OperatorConfig", "config_folder", "load_config"]
+__all__ = ["OperatorConfig", "config_folder", "load_config", "read_config"]
 
 
 @attrs.frozen(kw_only=True)
@@ -36,7 +37,12 @@ def config_folder(environment: Mapping[str, str]) -> Path:
 
 def load_config(path: Path) -> OperatorConfig:
     """Read and check a configuration file; raises ConfigError.  Paths start at its folder, `~` is the home folder."""
-    config = structure(OperatorConfig, load_toml(path, made_by="edgeice keys init"), file=path)
+    return read_config(load_toml(path, made_by="edgeice keys init"), path)
+
+
+def read_config(table: Mapping[str, Any], path: Path) -> OperatorConfig:
+    """The same for what stands, or is to stand, in the file."""
+    config = structure(OperatorConfig, table, file=path)
     return attrs.evolve(
         config,
         key=_placed(path, config.key),

@@ -114,3 +114,21 @@ def test_lines_are_added_to_what_stands_there(device: Device, agent: Command, tm
         f'operator="alice",can="shell",expires="2099-01-31" {ALICE.openssh} alice@desk\n'
     )
     assert len(load_trust(trust_file(device)).lines) == 2
+
+
+def test_a_trust_file_that_cannot_be_written(device: Device, agent: Command) -> None:
+    text = device.config.read_text()
+    device.config.write_text(text.replace("[broker]", 'trust = "missing/authorized_operators"\n[broker]'))
+    code, said, wrong = agent(device, "trust", "add", *OPTIONS, "-", stdin=ALICE.openssh.encode())
+    assert (code, said) == (2, "")
+    place = device.folder / "missing" / "authorized_operators"
+    assert wrong == f"edgeice-agent: {place}: cannot be written: No such file or directory\n"
+
+
+@pytest.mark.parametrize("command", [("add", *OPTIONS, "-"), ("list",)])
+def test_a_trust_file_that_is_no_text(device: Device, agent: Command, command: tuple[str, ...]) -> None:
+    trust_file(device).write_bytes(b"# ours\n\xff\xfe\n")
+    code, said, wrong = agent(device, "trust", *command, stdin=ALICE.openssh.encode())
+    assert (code, said) == (2, "")
+    assert wrong == f"edgeice-agent: {trust_file(device)}:2: not UTF-8 text\n"
+    assert trust_file(device).read_bytes() == b"# ours\n\xff\xfe\n"

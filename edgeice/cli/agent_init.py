@@ -1,0 +1,78 @@
+"""`edgeice-agent init`: a device's key and its first configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeice.errors import ConfigError
+from edgeice.files import read_secret, replace_file
+from edgeice.sansio import Entropy
+from edgeice.settings import check_broker_url, toml_text
+from edgeice.signaling import PrivateKey, check_name
+
+__all__ = ["init"]
+
+_TEMPLATE = """\
+# One device.  `edgeice-agent check` says whether this file is right and what the agent would do.
+fleet = {fleet}
+device = {device}
+
+# Paths start at this file's folder.
+# key = "device.key"                  # mode 0600
+# trust = "authorized_operators"      # written by `edgeice-agent trust add`
+# state = "state"                     # what outlives a restart
+# socket = "agent.sock"               # asked by `edgeice-agent status`
+
+[broker]
+url = {broker}
+# username = "FLEET/d/DEVICE"        # this is the default
+# password_file = "broker.password"   # mode 0600
+# ca = "ca.pem"                       # instead of the system's authorities
+# keepalive = 60                      # seconds
+# will_delay = 30                     # seconds until a lost connection is published as lost
+
+[ice]
+# stun = ["stun:stun.example.org"]    # found addresses let operators outside reach the device
+# exclude = ["wwan*"]                 # interfaces to leave out
+# include = ["wg0"]                   # interfaces to use although they are left out by default
+
+[services]
+# shell = true
+# exec = true
+
+[limits]
+# sessions = 8
+# channels = 64                       # of one session
+# processes = 16                      # of one session
+
+[labels]
+# site = "roof"
+
+[log]
+# level = "info"                      # debug, info, warning, error
+# json = false
+"""
+
+
+def init(path: Path, fleet: str, device: str, broker: str) -> None:
+    """Write a configuration, and a key where there is none yet; raises ConfigError before either is written."""
+    check_name(fleet, "fleet")
+    check_name(device, "device")
+    check_broker_url(broker)
+    if path.exists():
+        raise ConfigError(f"{path}: exists already; edit or remove it")
+    key_path = path.parent / "device.key"
+    text = _TEMPLATE.format(fleet=toml_text(fleet), device=toml_text(device), broker=toml_text(broker))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if key_path.exists():
+            key = PrivateKey.load(read_secret(key_path, "the device's key"), source=str(key_path))
+        else:
+            key = PrivateKey.generate(Entropy())
+            replace_file(key_path, key.openssh_bytes())
+        replace_file(path, text.encode(), 0o644)
+    except OSError as error:
+        raise ConfigError(f"{error.filename or path}: cannot be written: {error.strerror}") from None
+    print(f"{path}\n{key_path}\ndevice key {key.public.fingerprint}")
+    print(f"\nNext:\n  edgeice-agent trust add --config {path} --operator NAME --can shell,exec KEYFILE")
+    print(f"  edgeice-agent run --config {path}")
