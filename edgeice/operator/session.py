@@ -34,16 +34,19 @@ from edgeice.signaling import (
     PublicKey,
     SendSignal,
     SignalAction,
+    State,
     TopicKind,
 )
-from edgeice.signaling.broker import Message
+from edgeice.signaling.broker import Message, MqttRefusedError
 from edgeice.trace import Tracer, ignore
 from edgeice.transport import (
+    PATIENCE,
     SIGNAL_PROTOCOL,
     ConnectionFailedError,
     DataChannel,
     Node,
     NodeConfig,
+    PathRecovery,
     PeerConnection,
     Progress,
     SignaledConnection,
@@ -56,6 +59,8 @@ __all__ = ["ConfirmKey", "Session", "Step", "Watcher", "open_session"]
 #: Asked at first contact; True pins the key.
 ConfirmKey = Callable[[Party, PublicKey], Awaitable[bool]]
 
+#: Brokers do not tell an empty topic from one that may not be read.
+_UNSEEN = "is its name right, and may you read its topics there?"
 _REFUSALS = frozenset({"unauthorized", "expired"})
 
 
@@ -96,13 +101,12 @@ class Session:
         self._timeline = timeline
         self._pump = SignalPump(connector, self._act, self._take, _wall)
         self._signaled: SignaledConnection | None = None
+        self._recovery: PathRecovery | None = None
         self._failure: OperatorError | None = None
         self._established = trio.Event()
-        self._over = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._step = "device"
         self._bye = ""
-        self._had_path = False
         #: The path as it was said last, empty while there is none.
         self._path = ""
         self._patience = math.inf
@@ -148,7 +152,13 @@ class Session:
             raise self._failure
         if self._attempt.cancelled_caught:
             raise self._timeout_error(patience)
-        nursery.start_soon(self._run_signal_channel)
+        try:
+            # The session's first channel (contract §8): before any service asks for one.
+            channel = await self.peer.open_channel(SIGNAL_PROTOCOL, label="signal")
+        except ConnectionFailedError:
+            return  # over already; whoever uses the session is told why
+        nursery.start_soon(self._run_signal_channel, channel)
+        nursery.start_soon(self._keep_path)
 
     def close(self) -> None:
         """Say goodbye and end; done when the scope of `open_session` ends."""
@@ -182,7 +192,17 @@ class Session:
             self._signaled.send_on_channel(action.jws)
         if action.road in ("mqtt", "both"):
             topic = self._link.topics.rx(self.device, self._link.party)
-            self._link.client.post(topic, action.jws, expiry=action.expiry)
+
+            def refused(error: MqttRefusedError) -> None:
+                self._refused_by_broker(topic, error)
+
+            self._link.client.post(topic, action.jws, expiry=action.expiry, on_refused=refused)
+
+    def _refused_by_broker(self, topic: str, error: MqttRefusedError) -> None:
+        """Nothing that is said by the broker reaches the device; a session that stands has its own road."""
+        self._timeline.note("broker", "refused", topic=topic, reason=str(error))
+        if not self._established.is_set():
+            self._fail(RefusedError("broker", f"the broker does not let {self._link.party} write {topic}: {error}"))
 
     def _take(self, event: Event) -> None:
         self._timeline.event("signaling", event)
@@ -193,9 +213,10 @@ class Session:
             case OfferNeeded():
                 self._offer()
             case DeviceSaidAway():
-                self._say("notice", f"{self.device.name} says it is {event.state}; trying anyway")
+                said = "gives no state" if event.state == State.UNKNOWN else f"says it is {event.state}"
+                self._say("notice", f"{self.device.name} {said}; trying anyway")
             case DeviceNotSeen():
-                self._say("notice", f"nothing is known of {self.device} at the broker yet: is its name right?")
+                self._say("notice", f"nothing is known of {self.device} at the broker yet: {_UNSEEN}")
             case NothingHeard():
                 self._say(
                     "notice",
@@ -219,6 +240,8 @@ class Session:
             return
         try:
             self._signaled.take(event)
+            if self._recovery is not None:
+                self._recovery.take(event)
         except (DecodeError, RemoteProtocolError) as error:
             self._fail(OperatorError("offer", f"the device's answer cannot be used: {error}"))
 
@@ -230,6 +253,7 @@ class Session:
         signaled = SignaledConnection(machine, _wall, self._pump.touch)
         signaled.attach(self._node.connection(watch=self._progress, offerer=True))
         self._signaled = signaled
+        self._recovery = PathRecovery(signaled, lambda: self._say("path", "no path; restarting ICE"))
         self._say("offer", "offering a session")
         self._connector.offer(signaled.describe_first(), now=trio.current_time(), wall=_wall())
 
@@ -268,36 +292,32 @@ class Session:
     async def _after_end(self) -> None:
         # The reason follows the change of state within the same batch of events.
         ended = await self.peer.wait_closed()
-        self._over.set()
         if not self._established.is_set() and self._failure is None:
             verdict = dict(ended.verdict)
             self._fail(UnreachableError(ended.step, f"{ended.step}: {self._bye or ended.reason}", verdict))
 
     def _path_changed(self, path: PathChanged) -> None:
+        if self._recovery is not None:
+            self._recovery.path_changed()
         if path.path is not None:
-            self._had_path = True
             shown = f"{path.local_type} {path.path.local} -> {path.remote_type} {path.path.remote}"
             if shown != self._path:  # a pair is told again when it is nominated
                 self._path = shown
                 self._say("path", shown)
             return
         self._path = ""
-        if self._had_path and self._established.is_set() and self._nursery is not None:
-            self._say("path", "no path; restarting ICE")
-            self._nursery.start_soon(self._restart)
 
-    async def _restart(self) -> None:
-        # Not from within the event that told of it: the connection is in the middle of an input.
-        await trio.lowlevel.checkpoint()
-        if self._signaled is not None and self._signaled.peer.path.path is None:
-            self._signaled.restart()
+    async def _keep_path(self) -> None:
+        assert self._recovery is not None  # there is a session
+        await self._recovery.run()
+        reason = f"no path for {PATIENCE:g} s"
+        self._bye = f"{ByeCode.LOST}: {reason}"
+        self._connector.close(ByeCode.LOST, reason, wall=_wall())
+        self._pump.touch()
+        self.peer.abort()
 
-    async def _run_signal_channel(self) -> None:
+    async def _run_signal_channel(self, channel: DataChannel) -> None:
         assert self._signaled is not None
-        try:
-            channel = await self._signaled.peer.open_channel(SIGNAL_PROTOCOL, label="signal")
-        except ConnectionFailedError:
-            return  # over already; whoever uses the session is told why
 
         def receive(text: str) -> None:
             self._connector.receive_channel(text, now=trio.current_time(), wall=_wall())
@@ -330,7 +350,7 @@ class Session:
             error = RefusedError if event.code in _REFUSALS else UnreachableError
             return error("offer", f"{device.name} refused: {event.code}: {event.reason}".rstrip(": "), detail)
         if event.kind == "no-info":
-            return UnreachableError("device", f"nothing is known of {device} at the broker: is its name right?", detail)
+            return UnreachableError("device", f"nothing is known of {device} at the broker: {_UNSEEN}", detail)
         return UnreachableError(
             "offer",
             f"{device.name} did not answer: it may be away, or may not know your key {self._fingerprint}"

@@ -19,6 +19,8 @@ from tests.support.brokers import Authority, Mosquitto, free_port, mosquitto
 
 pytestmark = pytest.mark.slow
 
+UNSEEN = "is its name right, and may you read its topics there?"
+
 
 def one_line(done: Finished) -> str:
     """What a command that failed said, which is one line."""
@@ -182,8 +184,8 @@ async def test_a_name_that_nobody_has(fleet: Fleet) -> None:
     done = await edgeice(fleet.operator, "exec", "pl", "--", "true")
     assert done.code == 3
     notice, failure = done.stderr.splitlines()
-    assert notice == "edgeice: nothing is known of home/d/pl at the broker yet: is its name right?"
-    assert failure == "edgeice: nothing is known of home/d/pl at the broker: is its name right?"
+    assert notice == f"edgeice: nothing is known of home/d/pl at the broker yet: {UNSEEN}"
+    assert failure == f"edgeice: nothing is known of home/d/pl at the broker: {UNSEEN}"
     assert 5 < done.seconds < 15
 
 
