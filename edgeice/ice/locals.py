@@ -87,6 +87,7 @@ class LocalCandidates:
     def remove(self, base: TransportAddress) -> None:
         """Drop all candidates of a base."""
         self._hosts.pop(base, None)
+        self._preferences.release(base)
         self._all = {key: candidate for key, candidate in self._all.items() if key[1] != base}
 
     def _make(

@@ -56,23 +56,35 @@ def interleave(addresses: Iterable[TransportAddress]) -> list[TransportAddress]:
 
 
 class LocalPreferences:
-    """Gives each base a local preference that no other living base has (RFC 8445 §5.1.2.1).
+    """Gives each base of a generation a local preference that no other has (RFC 8445 §5.1.2.1).
 
-    Bases come and go one by one, and what was announced cannot be changed: within a rank IPv6 bases get the odd
-    places from the top and IPv4 bases the even ones, which is what RFC 8421 §4 gives for equal numbers.  A lone
-    IPv4 base, having no IPv6 to give way to, still gets 65534: a base of the other family may come.
+    The bases that there are when the generation begins are ordered by RFC 8421 §4 within each rank.  Further ones come
+    one by one, and what was announced cannot be changed: of the places left, IPv6 bases get the odd ones from the top
+    and IPv4 bases the even ones, so that the families alternate.
+
+    Args:
+        ranks: Interface name -> rank, 0 where there is none.
+        bases: Those that are known from the beginning.
     """
 
-    def __init__(self, ranks: Mapping[str, int]) -> None:
+    def __init__(self, ranks: Mapping[str, int], bases: Iterable[Base] = ()) -> None:
         self._ranks = ranks
         self._taken: dict[TransportAddress, int] = {}
+        by_rank: dict[int, list[TransportAddress]] = {}
+        for base in bases:
+            by_rank.setdefault(self._top(base), []).append(base.address)
+        for top, addresses in by_rank.items():
+            self._taken |= {address: top - place for place, address in enumerate(interleave(addresses)[:_RANK_SIZE])}
+
+    def _top(self, base: Base) -> int:
+        """The highest preference of a base's rank."""
+        return _HIGHEST - min(max(self._ranks.get(base.interface, 0), 0), _RANKS - 1) * _RANK_SIZE
 
     def allocate(self, base: Base) -> int | None:
         """The preference of `base`, the same as before if it has one; None when its rank is full."""
         address = base.address
         if address not in self._taken:
-            rank = min(max(self._ranks.get(base.interface, 0), 0), _RANKS - 1)
-            top = _HIGHEST - rank * _RANK_SIZE
+            top = self._top(base)
             used = set(self._taken.values())
             start = top if address.family == 6 else top - 1
             free = next((p for p in range(start, top - _RANK_SIZE, -2) if p not in used), None)

@@ -75,11 +75,10 @@ class IceSession:
             salt=entropy.token_bytes(16),
         )
         self.drops: DropCounter = self._shared.drops
-        self._preferences = LocalPreferences(config.interface_ranks)
         self._bases: dict[TransportAddress, Base] = {}
         self._reflexive: dict[tuple[TransportAddress, TransportAddress], TransportAddress] = {}
         self._gathered = False
-        first = Generation(self._shared, 0, generate_credentials(entropy), self._preferences)
+        first = Generation(self._shared, 0, generate_credentials(entropy), LocalPreferences(config.interface_ranks))
         self._slots = Slots(first, config.retire_time)
         self._responder = Responder(self._shared, self._slots, now=now)
         self._turn = Turn(pacer, config.pacing)
@@ -134,7 +133,6 @@ class IceSession:
         """A base is gone, and with it its candidates and pairs in all generations."""
         if self._bases.pop(address, None) is None:
             return
-        self._preferences.release(address)
         self._reflexive = {key: server for key, server in self._reflexive.items() if key[0] != address}
         lost = self._send_path if self._send_path is not None and self._send_path.local == address else None
         for generation in self._slots.all():
@@ -203,7 +201,8 @@ class IceSession:
         if self.state is IceState.CLOSED:
             raise LocalProtocolError("the session is closed")
         number = self._slots.newest.number + 1
-        pending = Generation(self._shared, number, generate_credentials(self._shared.entropy), self._preferences)
+        preferences = LocalPreferences(self.config.interface_ranks, self._bases.values())
+        pending = Generation(self._shared, number, generate_credentials(self._shared.entropy), preferences)
         self._slots.pending = pending
         for base in self._bases.values():
             pending.base_added(base)

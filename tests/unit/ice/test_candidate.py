@@ -8,10 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edgeice.addresses import TransportAddress
+from edgeice.addresses import Base, TransportAddress
 from edgeice.errors import DecodeError
-from edgeice.ice import Candidate, CandidateType, NamedCandidate, decode_candidate, encode_candidate
+from edgeice.ice import Candidate, CandidateType, IceConfig, NamedCandidate, decode_candidate, encode_candidate
 from edgeice.ice.priority import candidate_priority, interleave, pair_priority
+from tests.support.ice_pair import World
 
 REASONS = {
     "candidate_syntax",
@@ -145,3 +146,46 @@ def test_ice_12_families_are_intermingled(n4: int, n6: int, families: str) -> No
     assert "".join(str(address.family) for address in ordered) == families
     for family in (4, 6):
         assert [a for a in ordered if a.family == family] == [a for a in each if a.family == family]
+
+
+def trickled(world: World, ufrag: str) -> str:
+    """The families of A's candidates of a generation, the most preferred first."""
+    own = [candidate for candidate, of in world.a.candidates if of == ufrag]
+    assert len({candidate.priority for candidate in own}) == len(own)
+    return "".join(str(each.address.family) for each in sorted(own, key=lambda each: each.priority, reverse=True))
+
+
+def test_ice_12_a_restart_intermingles_the_families_of_all_bases_that_there_are() -> None:
+    world = World()
+    for address in (*map(v4, range(1, 3)), *map(v6, range(1, 7))):
+        world.a.add_base(address)
+    # They came one by one, and what is told cannot be changed: the families alternate.
+    assert trickled(world, world.a.ice.local_credentials.ufrag) == "64646666"
+    ufrag = world.a.ice.restart(now=world.now).ufrag
+    world.a.drain()
+    assert trickled(world, ufrag) == "66664646"
+    for address in (v4(7), v6(7)):
+        world.a.add_base(address)
+    assert sorted(trickled(world, ufrag)[-2:]) == ["4", "6"]
+
+
+def test_ice_12_interfaces_that_are_preferred_less_come_after_all_others() -> None:
+    world = World(config=IceConfig(interface_ranks={"wwan0": 1}))
+    for number, interface in enumerate(("wwan0", "eth0", "wwan0", "eth0"), start=1):
+        for address in (v4(number), v6(number)):
+            world.a.ice.base_added(Base(address, interface), now=world.now)
+    ufrag = world.a.ice.restart(now=world.now).ufrag
+    world.a.drain()
+    for of, families in ((world.a.candidates[0][1], [6, 4, 6, 4]), (ufrag, [6, 6, 4, 4])):
+        own = sorted((each for each, named in world.a.candidates if named == of), key=lambda each: -each.priority)
+        numbers = [int(each.address.ip.replace(":", ".").split(".")[-1]) for each in own]
+        assert [number % 2 for number in numbers] == [0] * 4 + [1] * 4
+        assert [each.address.family for each in own] == families * 2
+
+
+def test_ice_07_a_single_address_has_the_highest_preference_in_a_restart() -> None:
+    world = World()
+    world.a.add_base(v4(1))
+    ufrag = world.a.ice.restart(now=world.now).ufrag
+    world.a.drain()
+    assert [candidate.priority for candidate, of in world.a.candidates if of == ufrag] == [2130706431]
