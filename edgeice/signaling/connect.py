@@ -38,7 +38,7 @@ __all__ = ["INFO_TIME", "SILENCE_TIME", "UNSEEN_TIME", "Connector", "ConnectorSt
 
 #: Seconds to wait for a retained `info`, or for one with another nonce.
 INFO_TIME = 5.0
-#: Seconds without an `info` after which the person is told.
+#: Seconds without an `info`, or without a status of its epoch, after which the person is told.
 UNSEEN_TIME = 1.5
 #: Seconds of silence after which the person is told.
 SILENCE_TIME = 5.0
@@ -155,6 +155,8 @@ class Connector:
         self._go(ConnectorState.OFFERED)
         self._used_nonce = self.info.nonce
         self.session.offer(sdp, now=now, wall=wall, want=self._want, nonce=self._used_nonce)
+        if seen_state(self._status, self.info.epoch) is State.UNKNOWN:
+            self._timers.set(_Timer.UNSEEN, now + UNSEEN_TIME)
         if self._timeout > SILENCE_TIME:
             self._timers.set(_Timer.SILENCE, now + SILENCE_TIME)
 
@@ -206,7 +208,7 @@ class Connector:
             if timer is _Timer.SILENCE:
                 self._events.append(NothingHeard(self._key.public.fingerprint))
             elif timer is _Timer.UNSEEN:
-                self._events.append(DeviceNotSeen())
+                self._say_unseen()
             elif self.state is ConnectorState.WAITING_FOR_NONCE:
                 self._fail("rejected", RejectCode.STALE_NONCE, "the device published no other nonce")
             else:
@@ -254,7 +256,7 @@ class Connector:
 
     def _present(self, info: Info) -> None:
         if self.state is ConnectorState.WAITING_FOR_INFO:
-            self._seen()
+            self._timers.clear()
             self._go(ConnectorState.CONFIRMING_KEY)
             self._presented = info
             self._events.append(DeviceKeyPresented(self._device, info.key))
@@ -267,13 +269,9 @@ class Connector:
         self.info = info
         self._say_away()
 
-    def _seen(self) -> None:
-        self._timers.cancel(_Timer.UNSEEN)
-        self._timers.cancel(_Timer.INFO)
-
     def _prepare_offer(self, *, retry: bool) -> None:
         assert self._device_key is not None
-        self._seen()
+        self._timers.clear()
         self._go(ConnectorState.PREPARING_OFFER)
         sid = b64url_encode(self._entropy.token_bytes(16))
         self.session = SignalingSession(
@@ -290,11 +288,20 @@ class Connector:
         self._events.append(OfferNeeded(self.session.id, retry))
 
     def _say_away(self) -> None:
-        if self.info is None or self._status is None or self._said_away:
+        # Once it answered, a broker that lost it means nothing to the session.
+        if self.info is None or self._said_away or self.state in (_S.ESTABLISHED, _S.OVER):
             return
-        if self._status.epoch == self.info.epoch and self._status.state in (State.OFF, State.LOST):
+        state = seen_state(self._status, self.info.epoch)
+        if state in (State.OFF, State.LOST):
             self._said_away = True
-            self._events.append(DeviceSaidAway(seen_state(self._status, self.info.epoch)))
+            self._events.append(DeviceSaidAway(state))
+
+    def _say_unseen(self) -> None:
+        if self.info is None:
+            self._events.append(DeviceNotSeen())
+        elif not self._said_away and seen_state(self._status, self.info.epoch) is State.UNKNOWN:
+            self._said_away = True
+            self._events.append(DeviceSaidAway(State.UNKNOWN))
 
     def _pump(self, *, now: float, wall: int | None) -> None:
         """Pass the session's events on, and act on those about the first offer."""
@@ -302,7 +309,7 @@ class Connector:
             event = self._session_events.popleft()
             match event:
                 case AnswerReceived(gen=0):
-                    self._timers.cancel(_Timer.SILENCE)
+                    self._timers.clear()
                     self._go(ConnectorState.ESTABLISHED)
                     self._events.append(event)
                 case OfferRejected(gen=0):

@@ -211,7 +211,7 @@ class OfferNeeded(Event):
 
 @attrs.frozen
 class DeviceSaidAway(Event):
-    """The device's status at the present epoch is `off` or `lost`; it is tried anyway."""
+    """The device's status is `off` or `lost`, or missing or outdated (`unknown`); it is tried anyway."""
 
     state: str
 

@@ -84,9 +84,16 @@ def signals(connector: Connector) -> list[bytes]:
     return [action.jws for action in acts(connector) if isinstance(action, SendSignal)]
 
 
-def offered(connector: Connector, *, now: float = 0.0, nonce: str = "nonce-one") -> bytes:
+READY = Status(State.READY, 5)
+
+
+def offered(
+    connector: Connector, *, now: float = 0.0, nonce: str = "nonce-one", status: Status | None = READY
+) -> bytes:
     """Bring it to its first offer."""
     connector.receive_info(info(nonce=nonce))
+    if status is not None:
+        connector.receive_status(status.encode())
     taken(connector)
     connector.offer(make_sdp("AliceU"), now=now, wall=WALL)
     (jws,) = signals(connector)
@@ -266,7 +273,7 @@ def test_an_info_with_a_lower_epoch_is_refused_within_one_run() -> None:
         (Status(State.LOST, 5), True),
         (Status(State.OFF, 5), True),
         (Status(State.LOST, 4), False),
-        (Status(State.LOST, 6), False),
+        (Status(State.LOST, 6), True),
         (Status(State.READY, 5), False),
         (Status(State.SLEEPING, 5), False),
     ],
@@ -281,6 +288,25 @@ def test_away_at_the_same_epoch_is_said_and_tried_anyway(status: Status, said: b
     found = taken(connector)
     assert [event for event in found if isinstance(event, DeviceSaidAway)] == [DeviceSaidAway(status.state)] * said
     assert any(isinstance(event, OfferNeeded) for event in found)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(None, True), (Status(State.READY, 4), True), (Status(State.READY, 5), False)]
+)
+def test_a_missing_or_outdated_status_is_said_within_2_seconds(status: Status | None, said: bool) -> None:
+    connector = make_connector()
+    offered(connector, status=status)
+    found = [entry for entry in run(connector, 2.0) if entry[1] != "offer"]
+    assert found == [(1.5, "DeviceSaidAway")] * said
+
+
+def test_a_device_that_loses_its_broker_later_is_not_said_to_be_away() -> None:
+    connector = make_connector()
+    offer = offered(connector)
+    give(connector, reply(Answer(DEVICE_SDP), offer), now=0.1)
+    assert [type(event) for event in taken(connector)] == [AnswerReceived]
+    connector.receive_status(Status(State.LOST, 5).encode())
+    assert taken(connector) == []
 
 
 @pytest.mark.parametrize(
