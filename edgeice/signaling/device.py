@@ -219,6 +219,8 @@ class DeviceSignaling:
                 self._refuse(message, session, verdict, now=now, wall=wall)
             else:
                 self._admit(message, session, verdict, now=now, wall=wall)
+        elif self._admission.nonces.knows(session.kid, session.sid):
+            return  # the session is over: what was under way at its end, its goodbye above all, is late and no harm
         elif route.type in ("candidates", "bye"):
             self._hold(message, session, now=now)
         else:

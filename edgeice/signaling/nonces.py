@@ -70,6 +70,10 @@ class NonceKeeper:
         self.change(now=now)
         return True
 
+    def knows(self, kid: str, sid: str) -> bool:
+        """Whether this session was offered while the nonce was valid, or the one before."""
+        return (kid, sid) in self._used or (kid, sid) in self._used_previous
+
     def _memory(self, nonce: str, now: float) -> set[tuple[str, str]] | None:
         if nonce == self._current:
             return self._used

@@ -416,6 +416,16 @@ def test_a_bye_that_overtook_the_offer_ends_it() -> None:
     assert (device.sessions, device.next_timeout()) == ((), None)
 
 
+def test_what_comes_after_the_end_is_neither_held_nor_counted() -> None:
+    device = make_device()
+    give(device, first_offer(device))
+    give(device, message(Bye("done"), seq=1), now=1.0)
+    give(device, message(Candidates("AliceU", (CANDIDATE,)), seq=2), now=1.1)
+    give(device, message(Bye("done"), seq=3), now=1.2)
+    assert [type(event) for event in events(device)] == [OfferReceived, ByeReceived]
+    assert (device.next_timeout(), device.drops.snapshot()) == (None, {})
+
+
 def test_host_16_held_messages_are_bounded_in_time_and_number() -> None:
     device = make_device()
     for sid in range(6):
