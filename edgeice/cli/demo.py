@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -206,7 +206,8 @@ class _Demo:
         self._begin("command")
         output = bytearray()
         async with open_exec(await session.open(EXEC_PROTOCOL), _COMMAND) as process:
-            await process.send_eof()
+            with suppress(trio.BrokenResourceError):  # the command may be quicker
+                await process.send_eof()
             while (item := await process.read()) is not None:
                 stream, data = item
                 if stream == STDOUT:
