@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 
 import trio
 
@@ -26,6 +25,8 @@ __all__ = ["IceTransport"]
 
 #: Datagrams kept for a reader that is slow; newer ones are dropped, as on a network.
 RECEIVE_LIMIT = 1024
+#: Candidates that nobody took yet: interfaces that come and go for long may not fill the memory; newer ones are lost.
+CANDIDATES_LIMIT = 1024
 
 
 class IceTransport:
@@ -40,16 +41,16 @@ class IceTransport:
         self._endpoint = endpoint
         self._driver = driver
         self._remote_ufrag = ""
-        self._candidates_send, self.candidates = trio.open_memory_channel[str](math.inf)
+        self._candidates_send, self.candidates = trio.open_memory_channel[str](CANDIDATES_LIMIT)
         self._received_send, self._received = trio.open_memory_channel[bytes](RECEIVE_LIMIT)
         self._connected = trio.Event()
         self._ended: ConnectionEnded | None = None
         driver.attach(connection, self._on_event)
         lines, ended = connection.local_candidates(now=trio.current_time())
         for line in lines:
-            self._candidates_send.send_nowait(line)
+            self._announce(line)
         if ended:
-            self._candidates_send.send_nowait("")
+            self._announce("")
 
     @property
     def ufrag(self) -> str:
@@ -97,7 +98,11 @@ class IceTransport:
         self._touch()
 
     async def wait_connected(self) -> None:
-        """Wait for a path; raises ConnectionFailedError if there is none."""
+        """Wait for a path; raises ConnectionFailedError if there is none.
+
+        That there is none is known only once the peer's last candidate was added (the empty string, RFC 8838 §14):
+        bound the wait (`trio.fail_after`) where a peer may never say so.
+        """
         await self._connected.wait()
         if self._ended is not None:
             raise ConnectionFailedError(self._ended)
@@ -132,14 +137,18 @@ class IceTransport:
                 with contextlib.suppress(trio.WouldBlock):
                     self._received_send.send_nowait(event.data)
             case CandidateGathered():
-                self._candidates_send.send_nowait(event.candidate)
+                self._announce(event.candidate)
             case CandidatesEnded():
-                self._candidates_send.send_nowait("")
+                self._announce("")
             case ConnectionEnded():
                 self._end(event)
             case _:
                 if self._connection.state is ConnectionState.CONNECTED:
                     self._connected.set()
+
+    def _announce(self, line: str) -> None:
+        with contextlib.suppress(trio.WouldBlock):
+            self._candidates_send.send_nowait(line)
 
     def _end(self, event: ConnectionEnded) -> None:
         self._ended = event
