@@ -17,6 +17,7 @@ import trio
 
 from edgeice.cli.ending import ended_at_once_by_signals, ended_by_signals
 from edgeice.cli.groups import first_of
+from edgeice.cli.options import timeout_option
 from edgeice.cli.stdio import read_input
 from edgeice.errors import ConfigError, EdgeIceError
 from edgeice.files import read_secret, read_trusted, replace_file
@@ -96,7 +97,7 @@ def session_options(function: Callable[..., None]) -> Callable[..., None]:
     for decorate in (
         click.option("--config", metavar="FILE", help="operator.toml to use instead of the one in ~/.config/edgeice."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
-        click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds to reach the device."),
+        timeout_option(10.0, "Seconds to reach the device."),
         click.option(
             "--accept-key",
             metavar="[SHA256:…]",

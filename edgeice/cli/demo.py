@@ -31,6 +31,7 @@ from edgeice.cli.demo_fleet import (
     start_device,
 )
 from edgeice.cli.groups import first_of
+from edgeice.cli.options import timeout_option
 from edgeice.errors import EdgeIceError
 from edgeice.operator.session import Session, Step, open_session
 from edgeice.services import EXEC_PROTOCOL, PING_PROTOCOL, STDOUT, ServiceError, open_exec
@@ -38,7 +39,7 @@ from edgeice.signaling import Party, PublicKey
 
 __all__ = ["command"]
 
-#: How long everything up to the end of the tour may take, seconds; ending the processes comes on top.
+#: How long everything up to the end of the tour may take by default, seconds; ending the processes comes on top.
 _TOUR_TIME: Final = 26.0
 #: Echoes before and after the switch, one every 10 ms.
 _ECHOES: Final = 60
@@ -82,21 +83,23 @@ where it failed also step, error and the end of the device's log.""",
 )
 @click.option("--once", is_flag=True, help="End by itself when everything was shown.")
 @click.option("--json", "as_json", is_flag=True, help="Print nothing but one JSON object at the end.")
-def command(*, once: bool, as_json: bool) -> None:
+@timeout_option(_TOUR_TIME, "Seconds that the tour may take.")
+def command(*, once: bool, as_json: bool, timeout: float) -> None:
     """Start a broker, a device and an operator on this machine, connect them, and move the device to another address.
 
     The device is the agent as it is installed on a Raspberry Pi, in a process of its own.  Nothing leaves this
     machine, no root is needed, and everything is gone afterwards.
     """
-    demo = _Demo(once=once, as_json=as_json)
+    demo = _Demo(once=once, as_json=as_json, patience=timeout)
     trio.run(demo.run)
     demo.finish()
 
 
 class _Demo:
-    def __init__(self, *, once: bool, as_json: bool) -> None:
+    def __init__(self, *, once: bool, as_json: bool, patience: float) -> None:
         self._once = once
         self._as_json = as_json
+        self._patience = patience
         self._step = "broker"
         self._result = _Result()
         self._error: DemoError | None = None
@@ -152,7 +155,7 @@ class _Demo:
 
     async def _bounded_tour(self, nursery: trio.Nursery, folder: Path) -> None:
         """Run the tour within its time, and without `--once` echo until a signal comes."""
-        with trio.move_on_after(_TOUR_TIME) as tour:
+        with trio.move_on_after(self._patience) as tour:
             port = await self._start_broker(nursery, folder)
             fleet = await self._start_device(nursery, folder, port)
             async with self._session(fleet) as session:
@@ -168,7 +171,7 @@ class _Demo:
                     await self._settle(echo)
                     self._done = True
         if tour.cancelled_caught and not self._done:
-            raise DemoError(self._step, f"not done within the {_TOUR_TIME:g} s of the whole demo")
+            raise DemoError(self._step, f"not done within the {self._patience:g} s of the whole demo")
 
     async def _start_broker(self, nursery: trio.Nursery, folder: Path) -> int:
         self._begin("broker")

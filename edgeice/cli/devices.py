@@ -7,6 +7,7 @@ import json
 import click
 
 from edgeice.cli.common import load_known, load_options, reporting, run
+from edgeice.cli.options import timeout_option
 from edgeice.operator.config import OperatorConfig
 from edgeice.operator.devices import DeviceEntry, device_filters, list_devices
 from edgeice.operator.link import open_broker
@@ -25,7 +26,7 @@ Examples:
 )
 @click.option("--config", metavar="FILE", help="operator.toml to use instead of the one in ~/.config/edgeice.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-@click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds for the broker.")
+@timeout_option(10.0, "Seconds for the broker.")
 def command(config: str | None, as_json: bool, timeout: float) -> None:
     """List the devices of the fleet, with what each says of itself and whether its key is known."""
     with reporting(as_json=as_json):

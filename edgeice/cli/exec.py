@@ -9,6 +9,7 @@ import click
 import trio
 
 from edgeice.cli.common import Options, SessionCommand, device_session, run, session_options
+from edgeice.cli.options import device_argument
 from edgeice.cli.stdio import read_input, write_output
 from edgeice.operator.session import Session
 from edgeice.services import EXEC_PROTOCOL, STDERR, ExecClient, ExitStatus, ServiceError, open_exec
@@ -28,7 +29,7 @@ Examples:
   tar c data | edgeice exec pi17 -- tar x -C /tmp
   edgeice exec pi17 --json -- systemctl is-active nginx""",
 )
-@click.argument("device")
+@device_argument
 @click.argument("argv", nargs=-1, required=True, metavar="-- COMMAND [ARG]…")
 @session_options
 def command(options: Options, device: str, argv: tuple[str, ...]) -> None:

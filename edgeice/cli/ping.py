@@ -9,6 +9,7 @@ import click
 import trio
 
 from edgeice.cli.common import Options, SessionCommand, device_session, run, session_options
+from edgeice.cli.options import SECONDS, device_argument
 from edgeice.operator.session import Session, Step
 from edgeice.services import PING_PROTOCOL, PingClient
 
@@ -23,9 +24,9 @@ Examples:
   edgeice ping pi17
   edgeice ping -c 100 -i 0.2 --json pi17""",
 )
-@click.argument("device")
+@device_argument
 @click.option("-c", "--count", type=click.IntRange(1), help="Stop after so many; without it, at Ctrl-C.")
-@click.option("-i", "--interval", type=click.FloatRange(0.001), default=1.0, show_default=True, help="Seconds between.")
+@click.option("-i", "--interval", type=SECONDS, default=1.0, show_default=True, help="Seconds between.")
 @click.option("-s", "--size", type=click.IntRange(8, 16384), default=56, show_default=True, help="Bytes of each.")
 @session_options
 def command(options: Options, device: str, count: int | None, interval: float, size: int) -> None:

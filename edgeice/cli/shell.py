@@ -11,6 +11,7 @@ import click
 import trio
 
 from edgeice.cli.common import Options, SessionCommand, device_session, run, session_options
+from edgeice.cli.options import device_argument
 from edgeice.cli.stdio import raw_terminal, read_input, terminal_size, write_output
 from edgeice.operator.session import Session
 from edgeice.services import SHELL_PROTOCOL, ServiceError, ShellClient, open_shell
@@ -71,7 +72,7 @@ Examples:
 Escapes, at the start of a line:
   ~.  disconnect     ~~  send a tilde     ~?  this list""",
 )
-@click.argument("device")
+@device_argument
 @session_options
 def command(options: Options, device: str) -> None:
     """Open a login shell on DEVICE; its exit status is yours."""

@@ -1,0 +1,61 @@
+"""Kinds of arguments and options that click does not have."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from edgeice.errors import ConfigError
+from edgeice.files import read_trusted
+from edgeice.operator.config import config_folder, load_config
+from edgeice.signaling import KnownDevices
+
+__all__ = ["SECONDS", "device_argument", "timeout_option"]
+
+F = TypeVar("F", bound=Callable[..., object])
+
+#: Longest time that anything may be waited for, seconds.
+_DAY = 86400.0
+
+
+class _Seconds(click.FloatRange):
+    """A time that is longer than nothing and comes to an end."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401  # text, or a default
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):  # which no comparison keeps out
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
+SECONDS = _Seconds(0, _DAY, min_open=True)
+
+
+def timeout_option(default: float, purpose: str) -> Callable[[F], F]:
+    """The option --timeout."""
+    return click.option("--timeout", type=SECONDS, default=default, show_default=True, help=purpose)
+
+
+def _complete_device(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The devices whose keys were accepted; nothing where a file cannot be used, which the command itself will say."""
+    path = ctx.params.get("config")
+    try:
+        config = load_config(Path(path) if path else config_folder(os.environ) / "operator.toml")
+        known = KnownDevices(read_trusted(config.known_devices, "known devices"), source=str(config.known_devices))
+    except ConfigError:
+        return []
+    names = sorted(party.name for party in known if party.fleet == config.fleet)
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def device_argument(function: F) -> F:
+    """The argument DEVICE, which the shell completes."""
+    return click.argument("device", shell_complete=_complete_device)(function)
