@@ -22,7 +22,7 @@ from edgeice.agent.uplink import uplink_kind
 from edgeice.dtls import Certificate
 from edgeice.errors import ConfigError, DecodeError
 from edgeice.files import read_secret, read_trusted
-from edgeice.sansio import Entropy, Event
+from edgeice.sansio import DropCounter, Entropy, Event
 from edgeice.services import (
     EXEC_PROTOCOL,
     PING_PROTOCOL,
@@ -87,6 +87,7 @@ class Agent:
         self._topics = Topics(config.fleet, config.broker.root)
         self._started_at = trio.current_time()
         self._failures = Failures(log)
+        self._status_drops = DropCounter()
         self._registry = ServiceRegistry(
             service for service in standard_services() if service.protocol in self._offered(config)
         )
@@ -145,7 +146,7 @@ class Agent:
                         self._sessions.use(self._pump, nursery)
                         nursery.start_soon(self._pump.run)
                         nursery.start_soon(self._presence.run)
-                        nursery.start_soon(serve_status, listener, self.status)
+                        nursery.start_soon(serve_status, listener, self.status, self._status_drops)
                         self._log.info(
                             "started", version=__version__, device=self._party, key=self._key.public.fingerprint
                         )
@@ -163,6 +164,7 @@ class Agent:
         drops = {f"signaling.{reason}": count for reason, count in self._signaling.drops.snapshot().items()}
         drops |= {f"mqtt.{reason}": count for reason, count in self._presence.client.drops.snapshot().items()}
         drops |= {f"presence.{reason}": count for reason, count in self._presence.drops.snapshot().items()}
+        drops |= {f"status.{reason}": count for reason, count in self._status_drops.snapshot().items()}
         drops |= self._node.drops() | self._sessions.drops.snapshot()
         return {
             "version": __version__,

@@ -147,7 +147,7 @@ class Sessions:
                 "path": describe_path(session.signaled.peer.path),
                 "want": list(session.want),
                 "seconds": round(now - session.opened_at, 1),
-                "drops": session.signaled.peer.drops(),
+                "drops": session.signaled.drops(),
             }
             for session in self._sessions.values()
         ]
@@ -376,7 +376,7 @@ class Sessions:
         code = ByeCode.DONE if ended is not None and ended.step == "closed" else ByeCode.LOST
         session.signaled.session.bye(code, why, wall=self._wall())
         self._flush()
-        for reason, count in peer.drops().items():
+        for reason, count in session.signaled.drops().items():
             self.drops.count(reason, count)
         seconds = round(trio.current_time() - session.opened_at, 1)
         self._log.info("ended", operator=session.id.peer.name, sid=session.id.sid, why=why, seconds=seconds)

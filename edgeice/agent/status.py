@@ -15,12 +15,18 @@ import trio
 
 from edgeice.errors import ConfigError
 from edgeice.files import check_writable
+from edgeice.sansio import DropCounter
 
 __all__ = ["ask_status", "check_status_socket", "open_status_socket", "serve_status"]
 
-#: Status requests answered at once; further ones wait in the kernel's backlog.
-_BACKLOG: Final = 8
+#: Connections served at once; further ones wait in the kernel's backlog, and beyond that are refused by it.
+_AT_ONCE: Final = 16
+_BACKLOG: Final = 128
 _ANSWER_TIME: Final = 5.0
+#: How long a client that was answered may take to close, seconds.
+_CLOSE_TIME: Final = 1.0
+#: How long to wait where no descriptor is left for another connection, seconds.
+_ACCEPT_PAUSE: Final = 0.1
 _READ_LIMIT: Final = 1 << 20
 #: sun_path holds 108 bytes, the last of them a zero.
 _SUN_PATH: Final = 107
@@ -89,18 +95,41 @@ def _is_served(path: Path) -> bool:
     return True
 
 
-async def serve_status(listener: socket.socket, snapshot: Callable[[], dict[str, object]]) -> None:
-    """Answer each connection with one JSON object, for ever."""
+async def serve_status(listener: socket.socket, snapshot: Callable[[], dict[str, object]], drops: DropCounter) -> None:
+    """Answer each connection with one JSON object, for ever.
+
+    Args:
+        listener: From `open_status_socket`.
+        snapshot: What to answer.
+        drops: Counts clients that say something, as `unasked`: none has to.
+    """
     server = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+    slots = trio.Semaphore(_AT_ONCE)
 
     async def answer(stream: trio.SocketStream) -> None:
-        with trio.move_on_after(_ANSWER_TIME):
-            try:
-                await stream.send_all(json.dumps(snapshot(), default=str).encode() + b"\n")
-            except trio.BrokenResourceError:
-                return
+        try:
+            async with stream:
+                with trio.fail_after(_ANSWER_TIME):
+                    await stream.send_all(json.dumps(snapshot(), default=str).encode() + b"\n")
+                    await stream.send_eof()
+                with trio.fail_after(_CLOSE_TIME):
+                    if await stream.receive_some(1):
+                        drops.count("unasked")
+        except (trio.BrokenResourceError, trio.TooSlowError):
+            return
+        finally:
+            slots.release()
 
-    await trio.serve_listeners(answer, [server])
+    async with trio.open_nursery() as nursery:
+        while True:
+            await slots.acquire()
+            try:
+                stream = await server.accept()
+            except OSError:
+                slots.release()
+                await trio.sleep(_ACCEPT_PAUSE)
+            else:
+                nursery.start_soon(answer, stream)
 
 
 async def ask_status(path: Path) -> dict[str, object]:

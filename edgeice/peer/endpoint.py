@@ -204,9 +204,7 @@ class Endpoint:
                 self.drops.count("unroutable")
             return found
         username = message.get(stun.Attribute.USERNAME)
-        if username is None:
-            return owner
-        found = self._routes.by_ufrag(username.partition(":")[0])
+        found = owner if username is None else self._routes.by_ufrag(username.partition(":")[0])
         if found is None:
             self.drops.count("unroutable")
         return found

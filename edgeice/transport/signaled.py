@@ -8,7 +8,7 @@ import trio
 
 from edgeice.errors import DecodeError, LocalProtocolError, RemoteProtocolError
 from edgeice.peer import CandidateGathered, CandidatesEnded, ConnectionState
-from edgeice.sansio import Event
+from edgeice.sansio import DropCounter, Event
 from edgeice.signaling import (
     AnswerReceived,
     CandidatesReceived,
@@ -47,6 +47,7 @@ class SignaledConnection:
         #: Generations of the own ufrags that candidates may still be sent for.
         self._generations: dict[str, int] = {}
         self._channel: DataChannel | None = None
+        self._drops = DropCounter()
 
     @property
     def peer(self) -> PeerConnection:
@@ -118,6 +119,8 @@ class SignaledConnection:
                 if isinstance(message, str):
                     receive(message)
                     self._flush()
+                else:
+                    self._drops.count("binary")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
@@ -128,6 +131,11 @@ class SignaledConnection:
         """Send a message by the second road; dropped where that is not open."""
         if self._channel is not None and not self._channel.closed:
             self._channel.send_nowait(jws.decode("ascii"))
+
+    def drops(self) -> dict[str, int]:
+        """Input that was dropped, by layer and reason; what the signaling machine drops, it counts itself."""
+        own = {f"signal.{reason}": count for reason, count in self._drops.snapshot().items()}
+        return self.peer.drops() | own
 
     # Inside
 
