@@ -5,14 +5,21 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
 
 from edgeice import __version__
+from edgeice.agent.log import Log
+from edgeice.agent.service import Agent
 from edgeice.agent.uplink import uplink_kind
+from edgeice.operator.config import load_config
+from edgeice.operator.session import open_session
+from edgeice.signaling import Party, PrivateKey, PublicKey
 from tests.agent.conftest import Fleet
-from tests.agent.kit import PATIENCE, Operator, edgeice, edgeice_agent, environment
+from tests.agent.kit import PATIENCE, Device, Operator, edgeice, edgeice_agent, environment
+from tests.support.brokers import Mosquitto
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +89,36 @@ async def test_devices_as_json(fleet: Fleet) -> None:
         "services": ["edgeice.exec.1", "edgeice.ping.1", "edgeice.shell.1", "edgeice.signal.1"],
         "labels": {"site": "roof"},
     }
+
+
+async def test_devices_say_how_many_sessions_there_are(
+    broker: Mosquitto, tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeice.agent.presence._REFRESH_DELAY", 0.05)
+    url = f"mqtt://127.0.0.1:{broker.port}"
+    device, operator = Device(tmp_path / "busy", url, "busy"), Operator(tmp_path / "alice", url)
+    device.trust(operator)
+    agent = Agent.load(device.config, Log("error", wall=lambda: 0.0))
+    await nursery.start(agent.run)
+    config = load_config(operator.config)
+    key = PrivateKey.load(config.key.read_bytes(), source="operator.key")
+
+    async def confirm(_device: Party, _key: PublicKey) -> bool:
+        return True
+
+    async def shown() -> str:
+        rows = (await edgeice(operator, "devices", "--json")).json()
+        (row,) = [row for row in rows if row["name"] == "busy"]
+        return str(row["sessions"])
+
+    with trio.fail_after(PATIENCE):
+        async with open_session(config, key, "busy", pinned=None, want=(), confirm=confirm, watch=lambda _step: None):
+            while await shown() != "1/8":
+                pass  # each question takes a process, so this does not spin
+        while await shown() != "0/8":
+            pass
+        with trio.CancelScope(shield=True):
+            await agent._presence.leave()
 
 
 async def test_devices_as_a_table(fleet: Fleet) -> None:
