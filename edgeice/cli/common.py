@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -44,6 +45,8 @@ __all__ = [
 
 #: Steps at which something was tried that a timeline explains.
 _PATH_STEPS = frozenset({"checks", "securing", "ice", "dtls", "sctp"})
+#: Errors of whoever takes what is written, not of this program.
+_UNWRITABLE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 #: Entries of a timeline that a failure shows to people.
 _SHOWN = 60
 #: Most of a line that answers a question, bytes.
@@ -116,22 +119,36 @@ def session_options(function: Callable[..., None]) -> Callable[..., None]:
 def reporting(*, as_json: bool, verbose: bool = False) -> Iterator[None]:
     """Turn what is raised into one message and the right exit code; with `verbose` the timeline was shown already."""
     try:
-        yield
-    except (EdgeIceError, KeyboardInterrupt, BrokenPipeError) as error:
+        try:
+            yield
+        finally:
+            # What cannot be written is to be told here: at the interpreter's end it would be too late.
+            sys.stdout.flush()
+    except (EdgeIceError, KeyboardInterrupt, OSError) as error:
+        if _is_defect(error):
+            raise
         fail(error, as_json=as_json, verbose=verbose)
     except BaseExceptionGroup as group:
-        if (first := first_of(group, EdgeIceError, KeyboardInterrupt, BrokenPipeError)) is None:
+        first = first_of(group, EdgeIceError, KeyboardInterrupt, OSError)
+        if first is None or _is_defect(first):
             raise
         fail(first, as_json=as_json, verbose=verbose)
+
+
+def _is_defect(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno not in _UNWRITABLE
 
 
 def fail(error: BaseException, *, as_json: bool, verbose: bool = False) -> NoReturn:
     """Say what went wrong and exit with its code."""
     if isinstance(error, KeyboardInterrupt):
         sys.exit(130)
-    if isinstance(error, BrokenPipeError):
-        # Nobody reads the output any more, as in `… | head -1`: nothing to say, nor anything left to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if isinstance(error, OSError):
+        # Nothing is left to flush.  Where nobody reads any more, as in `… | head -1`, there is nothing to say either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            what = error.filename or "the output"
+            print(f"edgeice: {what} cannot be written: {error.strerror}", file=sys.stderr)
         sys.exit(1)
     code = 1
     facts: dict[str, object] = {"error": str(error)}
