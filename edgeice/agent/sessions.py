@@ -249,7 +249,10 @@ class Sessions:
         def watch(progress: Progress) -> None:
             self._watch(session, progress)
 
-        signaled.attach(self._node.connection(self._certificate, watch))
+        def failed(error: Exception) -> None:
+            self.fail(event.session, error)
+
+        signaled.attach(self._node.connection(self._certificate, watch, on_failure=failed))
         self._sessions[event.session] = session
         self._nursery.start_soon(self._run, session)
         try:

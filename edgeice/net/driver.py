@@ -92,11 +92,17 @@ class Router(Machine, Protocol):
 class _Entry:
     """A machine, who hears its events, and its deadline as of the last time it was drained."""
 
-    __slots__ = ("deadline", "machine", "on_event")
+    __slots__ = ("deadline", "machine", "on_event", "on_failure")
 
-    def __init__(self, machine: Machine, on_event: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        on_event: Callable[[Event], None],
+        on_failure: Callable[[Exception], None] | None = None,
+    ) -> None:
         self.machine = machine
         self.on_event = on_event
+        self.on_failure = on_failure
         self.deadline = math.inf
 
 
@@ -115,8 +121,9 @@ class Driver:
     Attributes:
         counters: What was dropped or refused, by reason: those of `UdpSocket`, `FlowTable` and `Resolver`, and
             `no_base` (sent from a base that is closed), `unattached` (for a session that is detached), `unpinned`
-            (a socket that the kernel would not pin), `timer_stalled` (a machine left a due deadline standing),
-            `not_running` (a flow or name asked for while `run` is not under way).
+            (a socket that the kernel would not pin), `session_failed` (a session detached over a bug),
+            `timer_stalled` (a machine left a due deadline standing), `not_running` (a flow or name asked for while
+            `run` is not under way).
         wakeups: How often the timer task woke.
     """
 
@@ -148,11 +155,23 @@ class Driver:
 
     # Owner's side
 
-    def attach(self, session: Session, on_event: Callable[[Event], None]) -> None:
-        """Drive a session from now on; `on_event` hears its events."""
+    def attach(
+        self,
+        session: Session,
+        on_event: Callable[[Event], None],
+        on_failure: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """Drive a session from now on.
+
+        Args:
+            session: The machine.
+            on_event: Hears its events.
+            on_failure: Told what the machine or `on_event` raised, which is a bug; the session is detached then, and
+                the others go on.  Without it, such a bug ends `run`.
+        """
         if id(session) in self._entries:
             raise LocalProtocolError("the session is attached already")
-        self._entries[id(session)] = _Entry(session, on_event)
+        self._entries[id(session)] = _Entry(session, on_event, on_failure)
         self.touch(session)
 
     def detach(self, session: Session) -> None:
@@ -206,7 +225,7 @@ class Driver:
         """Drive until canceled; then every socket and flow is closed.
 
         Bases can be opened once it has started (`await nursery.start(driver.run)`).  What a machine or handler
-        raises is a bug and ends the run.
+        raises is a bug and ends the run, unless the session has an `on_failure`.
         """
         if self._nursery is not None:
             raise LocalProtocolError("the driver runs already")
@@ -253,16 +272,29 @@ class Driver:
             for entry in due:
                 machine = entry.machine
                 if self._entries.get(id(machine)) is entry:  # not detached by what an earlier one set off
-                    machine.handle_timeout(now=now)
-                    drain(machine, self._act, entry.on_event)
-                    self._dirty[id(machine)] = entry
+                    try:
+                        machine.handle_timeout(now=now)
+                        drain(machine, self._act, entry.on_event)
+                    except Exception as error:  # noqa: BLE001  # a bug of one session is not to end the others
+                        self._contain(entry, error)
+                    else:
+                        self._dirty[id(machine)] = entry
             self._settle()
         finally:
             self._busy = False
         for entry in due:
-            if entry.deadline <= now:
+            if entry.deadline <= now and id(entry.machine) in self._entries:
                 self.counters.count("timer_stalled")
                 entry.deadline = now + STALL_DELAY
+
+    def _contain(self, entry: _Entry, error: Exception) -> None:
+        """Let go of a session that raised; raises `error` where nobody would hear of it."""
+        if entry.on_failure is None:
+            raise error
+        self.counters.count("session_failed")
+        self._entries.pop(id(entry.machine), None)
+        self._dirty.pop(id(entry.machine), None)
+        entry.on_failure(error)
 
     # Datagrams
 
@@ -290,9 +322,13 @@ class Driver:
                 self.counters.count("unattached")
                 return
             entry = found
-            session.receive_datagram(data, path, now=self._now)
-            self._dirty[id(session)] = entry
-        drain(entry.machine, self._act, entry.on_event)
+        try:
+            if session is not None:
+                session.receive_datagram(data, path, now=self._now)
+                self._dirty[id(session)] = entry
+            drain(entry.machine, self._act, entry.on_event)
+        except Exception as error:  # noqa: BLE001  # as in `_fire`
+            self._contain(entry, error)
 
     def _act(self, action: Action) -> None:
         match action:
@@ -370,9 +406,13 @@ class Driver:
                 self._tell_errors(told)
             elif dirty:
                 _, entry = dirty.popitem()
-                drain(entry.machine, self._act, entry.on_event)
-                at = entry.machine.next_timeout()
-                entry.deadline = math.inf if at is None else at
+                try:
+                    drain(entry.machine, self._act, entry.on_event)
+                    at = entry.machine.next_timeout()
+                except Exception as error:  # noqa: BLE001  # as in `_fire`
+                    self._contain(entry, error)
+                else:
+                    entry.deadline = math.inf if at is None else at
             else:
                 break
         at = self._router.next_timeout()

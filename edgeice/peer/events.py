@@ -88,7 +88,7 @@ class DatagramReceived(Event):
 class ConnectionEnded(Event):
     """The session is over, or never came to be."""
 
-    #: "ice", "dtls", "sctp" or "closed": the step that failed, or an orderly end.
+    #: "ice", "dtls", "sctp" or "closed": the step that failed, or an orderly end; "defect" for a bug on this side.
     step: str
     reason: str
     #: What was tried, for a machine to read.

@@ -77,6 +77,7 @@ class Node:
         watch: Callable[[Progress], None] = _unwatched,
         *,
         offerer: bool = False,
+        on_failure: Callable[[Exception], None] | None = None,
     ) -> PeerConnection:
         """Begin a session with data channels.
 
@@ -84,11 +85,12 @@ class Node:
             certificate: The DTLS certificate; a fresh one by default.
             watch: Hears candidates, states and paths.
             offerer: This side makes the offer, and so controls ICE (RFC 8445 §6.1.1).
+            on_failure: Told of a bug that ended this session; without it, such a bug ends the node.
         """
         role = Role.CONTROLLING if offerer else Role.CONTROLLED
         connection = self._endpoint.connect(certificate or Certificate.generate(), role, now=trio.current_time())
         self._driver.touch(self._endpoint)
-        return PeerConnection(connection, self._endpoint, self._driver, watch)
+        return PeerConnection(connection, self._endpoint, self._driver, watch, on_failure)
 
     def ice_transport(self, *, controlling: bool) -> IceTransport:
         """Begin a session of plain datagrams."""

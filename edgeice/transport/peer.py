@@ -92,10 +92,16 @@ class PeerConnection:
         endpoint: Where it is registered.
         driver: What moves its bytes.
         watch: Hears everything that a person might want to see while it connects.
+        on_failure: Told of a bug that ended the session; without it, such a bug ends the node.
     """
 
     def __init__(
-        self, connection: Connection, endpoint: Endpoint, driver: Driver, watch: Callable[[Progress], None]
+        self,
+        connection: Connection,
+        endpoint: Endpoint,
+        driver: Driver,
+        watch: Callable[[Progress], None],
+        on_failure: Callable[[Exception], None] | None = None,
     ) -> None:
         self._connection = connection
         self._endpoint = endpoint
@@ -107,7 +113,8 @@ class PeerConnection:
         self._connected = trio.Event()
         self._closed = trio.Event()
         self._ended: ConnectionEnded | None = None
-        driver.attach(connection, self._on_event)
+        self._on_failure = on_failure
+        driver.attach(connection, self._on_event, None if on_failure is None else self._fail)
 
     # Description and candidates
 
@@ -219,6 +226,8 @@ class PeerConnection:
 
     def abort(self) -> None:
         """End the session at once; the peer is told by SCTP and DTLS."""
+        if self._ended is not None:
+            return
         self._connection.close(now=trio.current_time())
         self._touch()
 
@@ -270,6 +279,12 @@ class PeerConnection:
             self._incoming_send.send_nowait(channel)
         except trio.WouldBlock:
             channel.abort()
+
+    def _fail(self, error: Exception) -> None:
+        """The machine raised: it cannot be used any more, not even to say so."""
+        assert self._on_failure is not None
+        self._end(ConnectionEnded("defect", "this side failed"))
+        self._on_failure(error)
 
     def _end(self, event: ConnectionEnded) -> None:
         self._ended = event

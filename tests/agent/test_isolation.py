@@ -133,7 +133,12 @@ def in_watching(running: Running, spoiled: SessionId) -> None:
     running.parts()[spoiled].signaled.watch = fail
 
 
-@pytest.mark.parametrize("plant", [in_signaling, in_carrying, in_sending, in_watching])
+def in_the_connection(running: Running, spoiled: SessionId) -> None:
+    """The peer connection's machine fails at the next datagram."""
+    running.parts()[spoiled].signaled.peer._connection.receive_datagram = fail
+
+
+@pytest.mark.parametrize("plant", [in_signaling, in_carrying, in_sending, in_watching, in_the_connection])
 async def test_a_defect_ends_its_session_alone(running: Running, plant: Callable[[Running, SessionId], None]) -> None:
     async with running.session() as healthy, running.session() as spoiled:
         await works(healthy)

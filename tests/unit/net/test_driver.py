@@ -256,6 +256,32 @@ async def test_failing_machine_closes_everything() -> None:
     assert open_files() == before
 
 
+@pytest.mark.parametrize("where", ["receive_datagram", "handle_timeout", "poll_action", "poll_event", "next_timeout"])
+async def test_a_session_that_fails_is_let_go_and_the_others_go_on(where: str) -> None:
+    def fail(*_arguments: object, **_more: object) -> None:
+        raise ZeroDivisionError
+
+    broken, sound = Toy(), Toy(echo=True)
+    router = ToyRouter(broken)
+    failures: list[Exception] = []
+    async with driving(router, sound) as driver:
+        driver.attach(broken, nothing, failures.append)
+        base = driver.open_base("127.0.0.1")
+        broken.deadlines.append(trio.current_time())
+        setattr(broken, where, fail)
+        driver.touch(broken)
+        with stranger() as peer:
+            if where == "receive_datagram":
+                peer.sendto(b"bad", (base.address.ip, base.address.port))
+            await until(lambda: bool(failures))
+            router.session = sound
+            peer.sendto(b"good", (base.address.ip, base.address.port))
+            assert (await receive(peer))[0] == b"good"
+    assert [type(error) for error in failures] == [ZeroDivisionError]
+    assert driver.counters["session_failed"] == 1
+    assert driver.counters["timer_stalled"] == 0
+
+
 async def test_misuse_is_refused() -> None:
     session = Toy()
     driver = Driver(ToyRouter(), on_router_event=nothing)
