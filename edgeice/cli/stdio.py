@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import select
+import signal
 import sys
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import trio
@@ -55,15 +56,28 @@ async def write_output(data: bytes, *, error: bool = False) -> None:
 
 
 @contextmanager
-def raw_terminal() -> Iterator[None]:
-    """Put the terminal into raw mode for a while; nothing happens where input is no terminal."""
+def raw_terminal() -> Iterator[Callable[[], None]]:
+    """Put the terminal into raw mode for a while; nothing happens where input is no terminal.
+
+    Gives what suspends the job, as ^Z does, and returns when it was resumed.
+    """
     if not sys.stdin.isatty():
-        yield
+        yield lambda: None
         return
     before = termios.tcgetattr(0)
-    try:
+
+    def make_raw() -> None:
         tty.setraw(0, termios.TCSADRAIN)  # not its default, which throws away what was typed ahead
-        yield
+
+    def suspend() -> None:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        # The whole job, as the terminal would: a script that runs us would be waited for otherwise.
+        os.killpg(0, signal.SIGTSTP)
+        make_raw()
+
+    try:
+        make_raw()
+        yield suspend
     finally:
         # Without waiting for output: a terminal that is stopped would hold up a command that has to end.
         with suppress(termios.error):  # the terminal is gone

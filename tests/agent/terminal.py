@@ -75,13 +75,15 @@ class TerminalSession:
 
 
 @asynccontextmanager
-async def on_terminal(operator: Operator, *arguments: str, columns: int = 80) -> AsyncIterator[TerminalSession]:
-    """`edgeice` on a terminal of its own."""
+async def on_terminal(
+    operator: Operator, *arguments: str, columns: int = 80, starter: str = "tests.agent.controlling"
+) -> AsyncIterator[TerminalSession]:
+    """`edgeice` on a terminal of its own, started by a module that makes it the controlling one."""
     master, slave = pty.openpty()
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = await trio.lowlevel.open_process(
         # The terminal has to be the controlling one for SIGWINCH to come.
-        [sys.executable, "-m", "tests.agent.controlling", *arguments],
+        [sys.executable, "-m", starter, *arguments],
         stdin=slave,
         stdout=slave,
         stderr=slave,

@@ -72,11 +72,26 @@ async def test_the_escape_disconnects(fleet: Fleet) -> None:
         await terminal.type("PS1=; echo rea''dy\n")
         await terminal.expect("ready\r")
         await terminal.type("\r~?")
-        await terminal.expect("~.  disconnect")
+        await terminal.expect("~\\^Z  suspend")
         await terminal.type("\r~.")
-        assert await terminal.end() == 0
+        assert await terminal.end() == 255  # as ssh: no shell ended with 0
         assert b"disconnected from pi" in terminal.screen
         assert terminal.mode() == before
+
+
+@pytest.mark.slow
+async def test_the_escape_suspends(fleet: Fleet) -> None:
+    async with on_terminal(fleet.operator, "shell", "--json", "pi", starter="tests.agent.job") as terminal:
+        await terminal.type("PS1=; echo rea''dy\n")
+        await terminal.expect("ready\r")
+        await terminal.type("\r~\x1a")
+        await terminal.expect("stopped, canonical: True")
+        terminal.resize(91, 37)
+        await terminal.type("\n")
+        await terminal.type("stty size; exec sh -c 'printf half; exit 9'\n")
+        await terminal.expect("37 91\r")
+        assert await terminal.end() == 9
+    assert terminal.screen.endswith(b'half\r\n{"exit": 9, "exit_signal": null, "disconnected": false}\r\n')
 
 
 @pytest.mark.slow
@@ -139,6 +154,8 @@ async def test_the_end_of_input_ends_the_shell(fleet: Fleet, script: bytes, stat
         (b"ls\r", b"ls\r", ""),
         (b"~.", b"", "disconnect"),
         (b"~?", b"", "help"),
+        (b"\n~\x1a", b"\n", "suspend"),
+        (b"ls\x1a", b"ls\x1a", ""),
         (b"~~", b"~", ""),
         (b"~x", b"~x", ""),
         (b"~", b"", ""),
