@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -39,10 +39,12 @@ __all__ = [
     "MOSQUITTO",
     "Amqtt",
     "Authority",
+    "GivenMosquitto",
     "Mosquitto",
     "amqtt",
     "amqtt_sync",
     "free_port",
+    "given_mosquitto_sync",
     "mosquitto",
     "mosquitto_sync",
 ]
@@ -50,6 +52,8 @@ __all__ = [
 #: The broker's program, None where it is not installed.
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
+#: It would drop its rights, and could not read the test's directory any more.
+_AS_ROOT = "user root\n"
 _READY_TIMEOUT = 15.0
 _POLL = 0.005
 
@@ -255,7 +259,7 @@ class Mosquitto(_Broker):
             "log_type all",
         ]
         if os.getuid() == 0:
-            lines.append("user root")  # it would drop its rights, and could not read this directory any more
+            lines.append(_AS_ROOT.strip())
         if users is not None:
             lines.append(f"password_file {self._write_passwords(users)}")
         if acl is not None:
@@ -287,6 +291,30 @@ class Mosquitto(_Broker):
         path.chmod(0o600)
         subprocess.run(["mosquitto_passwd", "-U", str(path)], check=True, capture_output=True)
         return path
+
+
+class GivenMosquitto(_Broker):
+    """mosquitto with a configuration from elsewhere."""
+
+    def __init__(self, directory: Path, conf: str, ports: Sequence[int]) -> None:
+        """Write the configuration, with what lets it run here put in front.
+
+        Args:
+            directory: Where its files are.
+            conf: The configuration.
+            ports: Where it listens, on 127.0.0.1.
+        """
+        super().__init__(directory)
+        self._listening = list(ports)
+        self._conf = directory / "mosquitto.conf"
+        self._conf.write_text(f"log_dest stderr\nlog_type all\n{_AS_ROOT if os.getuid() == 0 else ''}{conf}")
+
+    def _command(self) -> list[str]:
+        assert MOSQUITTO is not None, "mosquitto is not installed"
+        return [MOSQUITTO, "-c", str(self._conf)]
+
+    def _ports(self) -> list[int]:
+        return self._listening
 
 
 class Amqtt(_Broker):
@@ -362,6 +390,14 @@ def mosquitto_sync(
 ) -> Iterator[Mosquitto]:
     """The same without Trio."""
     broker = Mosquitto(_directory(parent), tls=tls, websockets=websockets, users=users, acl=acl, extra=extra)
+    with _running_sync(broker):
+        yield broker
+
+
+@contextlib.contextmanager
+def given_mosquitto_sync(directory: Path, conf: str, ports: Sequence[int]) -> Iterator[GivenMosquitto]:
+    """A running mosquitto with a configuration from elsewhere; the arguments are those of `GivenMosquitto`."""
+    broker = GivenMosquitto(directory, conf, ports)
     with _running_sync(broker):
         yield broker
 
