@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Literal, TextIO, TypeAlias
 
-__all__ = ["LEVELS", "Level", "Log"]
+from edgeice.trace import Record, Tracer, redact
+
+__all__ = ["LEVELS", "Level", "Log", "goes_to_journal", "trace_to"]
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
@@ -17,6 +20,18 @@ LEVELS: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3}
 _VALUE_LIMIT = 500
 #: Longest traceback written: its end, where the innermost calls and the exception stand.
 _TRACEBACK_LIMIT = 8000
+
+
+def goes_to_journal(environment: Mapping[str, str], descriptor: int = 2) -> bool:
+    """Whether what is written to a descriptor, standard error by default, reaches journald, which reads levels there.
+
+    systemd names the stream's device and inode in JOURNAL_STREAM; a child whose output goes elsewhere inherits it too.
+    """
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 class Log:
@@ -45,19 +60,19 @@ class Log:
         self._prefix = prefix
         self._wall = wall
 
-    def debug(self, event: str, **fields: object) -> None:
+    def debug(self, event: str, /, **fields: object) -> None:
         """What only someone who looks for a fault wants."""
         self._write("debug", event, fields)
 
-    def info(self, event: str, **fields: object) -> None:
+    def info(self, event: str, /, **fields: object) -> None:
         """What happened."""
         self._write("info", event, fields)
 
-    def warning(self, event: str, **fields: object) -> None:
+    def warning(self, event: str, /, **fields: object) -> None:
         """What somebody should look at."""
         self._write("warning", event, fields)
 
-    def error(self, event: str, **fields: object) -> None:
+    def error(self, event: str, /, **fields: object) -> None:
         """What keeps the agent from its work."""
         self._write("error", event, fields)
 
@@ -74,6 +89,19 @@ class Log:
         prefix = f"<{LEVELS[level]}>" if self._prefix else ""
         self._stream.write(f"{prefix}{line}\n")
         self._stream.flush()
+
+
+def trace_to(log: Log) -> Tracer:
+    """What writes trace records at level debug, without secrets.
+
+    Addresses stay: whoever looks for a path needs them, and the journal is the device's own.
+    """
+
+    def write(record: Record) -> None:
+        event = f"{record.layer}.{record.name}"
+        log.debug(event, **redact(record, addresses=False).fields)
+
+    return write
 
 
 def _shown(name: str, value: object) -> str:

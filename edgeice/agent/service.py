@@ -13,7 +13,7 @@ from edgeice import __version__
 from edgeice.agent.clock import wall_clock
 from edgeice.agent.config import AgentConfig, changed_keys, load_config
 from edgeice.agent.failures import Failures
-from edgeice.agent.log import Log
+from edgeice.agent.log import Log, trace_to
 from edgeice.agent.presence import Presence
 from edgeice.agent.sessions import Sessions, check_description
 from edgeice.agent.state import EpochFile
@@ -49,7 +49,6 @@ from edgeice.signaling import (
     sign_audit,
     sign_info,
 )
-from edgeice.trace import Record
 from edgeice.transport import SIGNAL_PROTOCOL, Node, NodeConfig, SignalPump, broker_config, open_node
 
 __all__ = ["Agent", "load_key", "load_trust"]
@@ -85,6 +84,7 @@ class Agent:
         self._entropy = entropy
         self._party = Party.device(config.fleet, config.device)
         self._topics = Topics(config.fleet, config.broker.root)
+        self._trace = trace_to(log)
         self._started_at = trio.current_time()
         self._failures = Failures(log)
         self._status_drops = DropCounter()
@@ -294,6 +294,3 @@ class Agent:
         jws = sign_audit(self._party, audit, self._key, iat=int(time.time()))
         self._presence.post(self._topics.of(TopicKind.AUDIT, self._party), jws)
         self._presence.info_changed()  # a session began or ended
-
-    def _trace(self, record: Record) -> None:
-        self._log.debug(f"{record.layer}.{record.name}", **record.fields)

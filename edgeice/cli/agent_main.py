@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -82,11 +83,12 @@ def _run(arguments: argparse.Namespace) -> int:
     import trio  # noqa: PLC0415  # the other commands start without it
 
     from edgeice.agent.config import load_config  # noqa: PLC0415
-    from edgeice.agent.log import Log  # noqa: PLC0415
+    from edgeice.agent.log import Log, goes_to_journal  # noqa: PLC0415
     from edgeice.agent.service import Agent  # noqa: PLC0415
 
     config = load_config(arguments.config)
-    log = Log(config.log.level, as_json=arguments.log_json or config.log.json, wall=time.time)
+    as_json = arguments.log_json or config.log.json
+    log = Log(config.log.level, as_json=as_json, prefix=goes_to_journal(os.environ), wall=time.time)
 
     async def serve() -> None:
         await Agent.load(arguments.config, log).run()

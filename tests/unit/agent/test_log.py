@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 
-from edgeice.agent.log import Log
+from edgeice.agent.log import Log, goes_to_journal, trace_to
+from edgeice.trace import Record
 
 
 def make(**options: object) -> tuple[Log, io.StringIO]:
@@ -51,3 +53,22 @@ def test_levels_and_journald_prefix() -> None:
     log.warning("c")
     log.error("d")
     assert stream.getvalue() == "<4>c\n<3>d\n"
+
+
+def test_levels_are_for_the_journal_alone(tmp_path: Path) -> None:
+    with (tmp_path / "journal").open("w") as stream, (tmp_path / "file").open("w") as other:
+        status = (tmp_path / "journal").stat()
+        environment = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        assert goes_to_journal(environment, stream.fileno())
+        # Redirected by somebody who inherited the variable.
+        assert not goes_to_journal(environment, other.fileno())
+        assert not goes_to_journal({}, stream.fileno())
+        closed = other.fileno()
+    assert not goes_to_journal(environment, closed)
+
+
+def test_traces_hold_addresses_but_no_secrets() -> None:
+    log, stream = make(level="debug")
+    fields = {"event": "x", "pwd": "hush", "path": "192.0.2.1:5"}
+    trace_to(log)(Record(1.0, "ice", "checked", fields))
+    assert stream.getvalue() == "ice.checked event=x pwd=[secret] path=192.0.2.1:5\n"
