@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import trio
 
-from edgeice.net import InterfaceMonitor, InterfacePolicy, usable_addresses
 from tests.agent.conftest import Fleet
 from tests.agent.kit import FLEET, ROOT, AgentProcess, Device, Operator
 from tests.support.chromium import BROWSER, chromium_page
@@ -47,8 +46,6 @@ async def aiortc_exec(fleet: Fleet, device: Device, operator: Operator, request:
         "device_x": device.key.x,
         **request,
     }
-    if not await other_addresses():
-        pytest.skip("aiortc gathers no loopback candidates, and this host has no other address")
     with trio.fail_after(15):
         done = await trio.run_process(
             [sys.executable, str(_INTEROP / "operator_aiortc.py"), json.dumps(config)],
@@ -77,24 +74,6 @@ async def chromium_exec(fleet: Fleet, device: Device, operator: Operator, reques
     return result
 
 
-async def other_addresses() -> list[str]:
-    """This host's addresses besides loopback."""
-    with InterfaceMonitor() as monitor:
-        return [ip for ip, _interface in usable_addresses(await monitor.read(), InterfacePolicy()) if ":" not in ip]
-
-
-@pytest.fixture(scope="module")
-def station(fleet: Fleet) -> Iterator[Device]:
-    """A running device for operators that do not all use loopback: on this host's other addresses too."""
-    device = Device(fleet.folder / "station", fleet.url, "station")
-    addresses = json.dumps(["127.0.0.1", *trio.run(other_addresses)])
-    device.config.write_text(device.config.read_text().replace('["127.0.0.1"]', addresses))
-    device.trust(fleet.operator)
-    with AgentProcess(device) as agent:
-        agent.wait_log_sync("^announced ")
-        yield device
-
-
 OPERATORS = pytest.mark.parametrize(
     "run",
     [
@@ -116,17 +95,17 @@ OPERATORS = pytest.mark.parametrize(
 
 
 @OPERATORS
-async def test_exec_by_an_independent_operator(fleet: Fleet, station: Device, run: Run) -> None:
+async def test_exec_by_an_independent_operator(fleet: Fleet, run: Run) -> None:
     script = "cat; echo problem >&2; exit 7"
     request = {"argv": ["sh", "-c", script], "stdin": "input\n", "want": ["exec"]}
-    result = await run(fleet, station, fleet.operator, request)
+    result = await run(fleet, fleet.device, fleet.operator, request)
     assert result == {"stdout": "input\n", "stderr": "problem\n", "exit": 7}
 
 
 @OPERATORS
-async def test_much_output_flows_by_credit(fleet: Fleet, station: Device, run: Run) -> None:
+async def test_much_output_flows_by_credit(fleet: Fleet, run: Run) -> None:
     request = {"argv": ["sh", "-c", "head -c 1000000 /dev/zero | tr '\\0' x"], "stdin": "", "want": ["exec"]}
-    result = await run(fleet, station, fleet.operator, request)
+    result = await run(fleet, fleet.device, fleet.operator, request)
     assert (len(result["stdout"]), result["stderr"], result["exit"]) == (1_000_000, "", 0)
 
 

@@ -16,6 +16,7 @@ import sys
 import time
 from typing import Any
 
+import aioice.ice
 import paho.mqtt.client as mqtt
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.sdp import candidate_from_sdp
@@ -24,6 +25,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+
+# aioice passes over loopback addresses, and the device under test has no others.
+aioice.ice.get_host_addresses = lambda **_families: ["127.0.0.1"]
 
 
 def b64(data: bytes) -> str:
