@@ -164,7 +164,7 @@ async def test_a_command_that_does_not_read_stops_the_writer_and_can_still_be_en
 
 async def test_a_command_that_closed_its_input_takes_no_more_and_stalls_nobody(device: Device) -> None:
     with trio.fail_after(5):
-        script = "exec 0</dev/null; echo up; trap 'exit 4' USR1; while :; do sleep 0.01; done"
+        script = "exec 0</dev/null; trap 'exit 4' USR1; echo up; while :; do sleep 0.01; done"
         async with open_exec(device.open(EXEC_PROTOCOL), ["sh", "-c", script]) as client:
             await until(device, client, b"up")
             await client.write(bytes(1024 * KIB))
