@@ -45,7 +45,7 @@ class _Lazy(click.Group):
     epilog="""\b
 Examples:
   edgeice demo                    see it work, no set-up needed
-  edgeice keys init               make a key, then have it trusted on the device
+  edgeice keys init --help        make a key, then have it trusted on the device
   edgeice shell pi17              a shell on pi17
   edgeice exec pi17 -- uname -a   one command
 

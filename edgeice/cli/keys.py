@@ -36,7 +36,13 @@ url = {broker}
 """
 
 
-@click.group("keys")
+@click.group(
+    "keys",
+    epilog="""\b
+Examples:
+  edgeice keys init --fleet home --operator alice --broker mqtts://broker.example
+  edgeice keys show""",
+)
 def command() -> None:
     """Make, find and show your key."""
 
@@ -101,7 +107,13 @@ def _write(path: Path, config: OperatorConfig, *, made: bool) -> tuple[PublicKey
     return public, public_file if made or public_file.exists() else None
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  edgeice keys show
+  edgeice keys show > alice.pub
+  edgeice keys show --json | jq -r .fingerprint"""
+)
 @click.option("--config", metavar="FILE", help="operator.toml to use.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def show(config: str | None, as_json: bool) -> None:
