@@ -226,7 +226,8 @@ def _check(arguments: argparse.Namespace) -> int:
     else:
         for name, value in facts.items():
             for item in value if isinstance(value, list) else [value]:
-                shown = " ".join(f"{k}={v}" for k, v in item.items()) if isinstance(item, dict) else item
+                words = item.items() if isinstance(item, dict) else ()
+                shown = " ".join(f"{k}={','.join(v) if isinstance(v, list) else v}" for k, v in words) or item
                 print(f"{name:10} {shown}")
     return 0
 
