@@ -6,10 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["COMPLETE", "answer_shell", "completions"]
-
-#: What the shell sets in the environment: `bash_source` for the function to define, `bash_complete` for an answer.
-COMPLETE: Final = "_EDGEICE_AGENT_COMPLETE"
+__all__ = ["answer_shell", "completions"]
 
 _BASH: Final = """\
 _edgeice_agent_completion() {
@@ -20,19 +17,20 @@ complete -o default -F _edgeice_agent_completion edgeice-agent
 """
 
 
-def answer_shell(environment: Mapping[str, str], usages: Mapping[tuple[str, ...], str]) -> int:
+def answer_shell(wanted: str, environment: Mapping[str, str], usages: Mapping[tuple[str, ...], str]) -> int:
     """Print what the shell wants; the exit status.
 
     Args:
-        environment: Ours: COMPLETE, and for an answer COMP_WORDS, a word a line, and COMP_CWORD.
+        wanted: `bash_source` for the function to define, `bash_complete` for an answer.
+        environment: For an answer COMP_WORDS, a word a line, and COMP_CWORD.
         usages: The usage line of each command, which names its options.
     """
-    if environment[COMPLETE] == "bash_source":
+    if wanted == "bash_source":
         print(_BASH, end="")
         return 0
     words = environment.get("COMP_WORDS", "").split("\n")
     at = environment.get("COMP_CWORD", "")
-    if environment[COMPLETE] != "bash_complete" or not at.isdecimal() or not 0 < int(at) < len(words):
+    if wanted != "bash_complete" or not at.isdecimal() or not 0 < int(at) < len(words):
         return 2
     for word in completions(words[1 : int(at)], words[int(at)], usages):
         print(word)

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 from edgeice import __version__
-from edgeice.cli.agent_completion import COMPLETE, answer_shell
 from edgeice.cli.groups import first_of
 from edgeice.errors import ConfigError
 
 __all__ = ["main", "parsers"]
+
+#: Set by the shell that wants to complete a command line.
+_COMPLETE = "_EDGEICE_AGENT_COMPLETE"
 
 _ADD_EXAMPLE = "  edgeice-agent trust add --operator alice --can shell,exec alice.pub\n"
 
@@ -45,9 +47,11 @@ class _Described(TypedDict):
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `edgeice-agent`; exits 0 done, 1 failure, 2 usage or configuration."""
     parser, commands = parsers()
-    if COMPLETE in os.environ:
+    if _COMPLETE in os.environ:
+        from edgeice.cli.agent_completion import answer_shell  # noqa: PLC0415  # a running agent needs none of it
+
         options = {command: each.format_usage() for command, each in commands.items()}
-        sys.exit(answer_shell(os.environ, options))
+        sys.exit(answer_shell(os.environ[_COMPLETE], os.environ, options))
     arguments = parser.parse_args(argv)
     act: Callable[[argparse.Namespace], int] = arguments.act
     try:

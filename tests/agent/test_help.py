@@ -13,7 +13,7 @@ from contextlib import suppress
 import click
 import pytest
 
-from edgeice.cli.agent_completion import COMPLETE, answer_shell, completions
+from edgeice.cli.agent_completion import answer_shell, completions
 from edgeice.cli.agent_main import main, parsers
 from edgeice.cli.commands import cli
 
@@ -112,14 +112,14 @@ def test_words_that_the_shell_completes(before: list[str], word: str, offered: l
     ],
 )
 def test_what_no_shell_asks_for_is_wrong_usage(wanted: str, words: str, at: str) -> None:
-    assert answer_shell({COMPLETE: wanted, "COMP_WORDS": words, "COMP_CWORD": at}, USAGES) == 2
+    assert answer_shell(wanted, {"COMP_WORDS": words, "COMP_CWORD": at}, USAGES) == 2
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_bash_completes_with_what_the_command_prints(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(COMPLETE, "bash_source")
+    monkeypatch.setenv("_EDGEICE_AGENT_COMPLETE", "bash_source")
     with pytest.raises(SystemExit) as ended:
         main([])
     assert ended.value.code == 0
