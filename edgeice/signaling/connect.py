@@ -38,8 +38,9 @@ __all__ = ["INFO_TIME", "SILENCE_TIME", "UNSEEN_TIME", "Connector", "ConnectorSt
 
 #: Seconds to wait for a retained `info`, or for one with another nonce.
 INFO_TIME = 5.0
-#: Seconds without an `info`, or without a status of its epoch, after which the person is told.
-UNSEEN_TIME = 1.5
+#: Seconds without an `info`, or without a status of its epoch, after which the person is told: with the start of the
+#: program and the way to the broker no more than two.
+UNSEEN_TIME = 1.0
 #: Seconds of silence after which the person is told.
 SILENCE_TIME = 5.0
 

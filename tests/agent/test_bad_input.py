@@ -153,6 +153,8 @@ async def test_a_device_that_is_away_is_said_at_once_and_tried(
     assert done.code == 3
     notice, failure = done.stderr.splitlines()
     assert notice == f"edgeice: pi4 says it is {state}; trying anyway"
+    said, failed = done.said_at
+    assert failed - said > 1  # of the 2 s that it looked for the device
     assert failure.startswith("edgeice: pi4 did not answer")
     assert done.seconds > 2
     rows = (await edgeice(operator, "devices", "--json")).json()
@@ -185,6 +187,8 @@ async def test_a_name_that_nobody_has(fleet: Fleet) -> None:
     assert done.code == 3
     notice, failure = done.stderr.splitlines()
     assert notice == f"edgeice: nothing is known of home/d/pl at the broker yet: {UNSEEN}"
+    said, failed = done.said_at
+    assert failed - said > 3  # of the 5 s that it looked for the device: it was said within 2
     assert failure == f"edgeice: nothing is known of home/d/pl at the broker: {UNSEEN}"
     assert 5 < done.seconds < 15
 

@@ -123,7 +123,7 @@ def run(connector: Connector, until: float) -> list[tuple[float, str]]:
 
 def test_the_way_to_a_pinned_device() -> None:
     connector = make_connector()
-    assert connector.next_timeout() == 1.5
+    assert connector.next_timeout() == 1.0
     connector.receive_info(info())
     (needed,) = taken(connector)
     assert isinstance(needed, OfferNeeded)
@@ -189,7 +189,7 @@ def test_host_24_garbage_and_foreign_infos_are_dropped(payload: bytes) -> None:
 
 def test_without_an_info_it_says_so_within_2_seconds_and_waits_5() -> None:
     connector = make_connector()
-    assert run(connector, 100.0) == [(1.5, "DeviceNotSeen"), (5.0, "OperatorFailed")]
+    assert run(connector, 100.0) == [(1.0, "DeviceNotSeen"), (5.0, "OperatorFailed")]
     assert connector.next_timeout() is None
 
 
@@ -297,7 +297,7 @@ def test_a_missing_or_outdated_status_is_said_within_2_seconds(status: Status | 
     connector = make_connector()
     offered(connector, status=status)
     found = [entry for entry in run(connector, 2.0) if entry[1] != "offer"]
-    assert found == [(1.5, "DeviceSaidAway")] * said
+    assert found == [(1.0, "DeviceSaidAway")] * said
 
 
 def test_a_device_that_loses_its_broker_later_is_not_said_to_be_away() -> None:
