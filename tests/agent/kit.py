@@ -83,6 +83,13 @@ def _broker_lines(url: str, password: str | None, ca: Path | None, folder: Path)
 _ICE = '[ice]\nloopback = ["127.0.0.1"]\ninterfaces = false\n'
 
 
+def _append(path: Path, line: str) -> None:
+    """Add to a file that only its owner may write, whatever the umask of who runs the tests."""
+    with path.open("a") as file:
+        file.write(line)
+    path.chmod(0o644)
+
+
 class Device:
     """A device's folder."""
 
@@ -110,8 +117,9 @@ class Device:
 
     def trust(self, operator: Operator, can: str = "shell,exec") -> None:
         """Let an operator in, as `trust add` does."""
-        with (self.folder / "authorized_operators").open("a") as file:
-            file.write(f'operator="{operator.name}",can="{can}" {operator.key.openssh}\n')
+        _append(
+            self.folder / "authorized_operators", f'operator="{operator.name}",can="{can}" {operator.key.openssh}\n'
+        )
 
     def command(self, *arguments: str) -> list[str]:
         """A command line of `edgeice-agent` with this configuration."""
@@ -145,8 +153,7 @@ class Operator:
 
     def pin(self, device: Device, key: Key | None = None) -> None:
         """Know a device's key, as after the first contact."""
-        with (self.folder / "known_devices").open("a") as file:
-            file.write(f"{FLEET}/d/{device.name} {(key or device.key).openssh}\n")
+        _append(self.folder / "known_devices", f"{FLEET}/d/{device.name} {(key or device.key).openssh}\n")
 
 
 @attrs.frozen

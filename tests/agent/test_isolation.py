@@ -26,6 +26,9 @@ from tests.support.brokers import Mosquitto
 
 pytestmark = pytest.mark.slow
 
+#: Not the name of the device that other tests run at the same broker: two agents of one name take turns there.
+_NAME = "isolated"
+
 
 class PlantedError(Exception):
     """What no code of ours would raise on purpose."""
@@ -63,7 +66,7 @@ class Running:
         key = PrivateKey.load(config.key.read_bytes(), source="operator.key")
         pinned = PublicKey(self.device.key.raw)
         async with open_session(
-            config, key, "pi", pinned=pinned, want=(), confirm=confirm, watch=lambda _step: None
+            config, key, _NAME, pinned=pinned, want=(), confirm=confirm, watch=lambda _step: None
         ) as session:
             yield session
 
@@ -90,7 +93,7 @@ async def running(
     monkeypatch.setattr(service, "standard_services", lambda: (*standard_services(), Service("crash", None, crash)))
     monkeypatch.setattr(Agent, "_offered", staticmethod(lambda _config: {PING_PROTOCOL, "crash"}))
     url = f"mqtt://127.0.0.1:{broker.port}"
-    device, operator = Device(tmp_path / "pi", url), Operator(tmp_path / "alice", url)
+    device, operator = Device(tmp_path / "pi", url, _NAME), Operator(tmp_path / "alice", url)
     device.trust(operator)
     written = io.StringIO()
     agent = Agent.load(device.config, Log("debug", stream=written, wall=lambda: 0.0))
