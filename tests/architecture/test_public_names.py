@@ -1,4 +1,4 @@
-"""What others may import: the public names of each module are there, and those that other programs build on are listed."""
+"""What others may import: public names are there, and those that other programs build on are listed."""
 
 from __future__ import annotations
 
