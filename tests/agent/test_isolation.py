@@ -151,7 +151,7 @@ async def test_a_defect_ends_its_session_alone(running: Running, plant: Callable
         await wait_for_signal_channel(running, sid)
         plant(running, sid)
         spoiled._signaled.restart()
-        assert await running.gone(spoiled) == "the session with pi ended: error: the agent failed; see its log"
+        assert await running.gone(spoiled) == f"the session with {_NAME} ended: error: the agent failed; see its log"
         await works(healthy)
         assert healthy._signaled is not None
         healthy._signaled.restart()
