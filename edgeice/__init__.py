@@ -1,6 +1,6 @@
 """edgeice: peer-to-peer sessions for small devices, on Trio.
 
-Importing this package loads nothing heavy; the public names below come from their modules on first use.
+Importing this package loads nothing; `edgeice.transport` is where programs begin.
 """
 
 from __future__ import annotations

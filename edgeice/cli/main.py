@@ -12,7 +12,7 @@ def main() -> None:
     try:
         from edgeice.cli.commands import cli  # noqa: PLC0415  # the device's installation has no click
     except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich"):
+        if error.name != "click":
             raise
         print(
             "edgeice: the operator's commands are not installed; run: pip install 'edgeice[operator]'", file=sys.stderr
