@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
@@ -111,19 +112,20 @@ class SignaledConnection:
         return sdp
 
     async def run_channel(self, channel: DataChannel, receive: Callable[[str], None]) -> None:
-        """Use a signal channel until it closes: the session's second road."""
+        """Use a signal channel until it closes: the session's second road.
+
+        Canceled, it leaves the road open for sending: who ends a session has still to say goodbye.
+        """
         self._channel = channel
         self.session.channel_open = True
-        try:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async for message in channel:
                 if isinstance(message, str):
                     receive(message)
                     self._flush()
                 else:
                     self._drops.count("binary")
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-        finally:
+        if self._channel is channel:
             self.session.channel_open = False
             self._channel = None
 

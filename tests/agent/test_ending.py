@@ -31,7 +31,8 @@ COMMANDS = {
 async def said_goodbye(fleet: Fleet, start: int) -> None:
     """Wait for the end of the session that began after `start` of the agent's log: `bye` must have come first."""
     ended = await fleet.agent.wait_log("^ended ", start=start, patience=5)
-    assert re.search("^bye operator=alice code=done", fleet.agent.log()[start : ended.end()], re.MULTILINE)
+    text = fleet.agent.log()[start : ended.end()]
+    assert re.search("^bye operator=alice code=done", text, re.MULTILINE), text
 
 
 @pytest.mark.parametrize(
