@@ -11,10 +11,15 @@ import termios
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 
 import trio
 
 __all__ = ["raw_terminal", "read_input", "terminal_size", "write_output"]
+
+
+#: Seconds until a terminal is tried again that has room for nothing whole.
+_CRAMPED = 0.02
 
 
 async def read_input(size: int) -> bytes:
@@ -32,12 +37,23 @@ async def read_input(size: int) -> bytes:
         return b""
 
 
+@cache
+def _writer(descriptor: int) -> int:
+    """What to write to instead of `descriptor`: a terminal is opened anew, for a mode that is ours alone.
+
+    A terminal that is writable may take a single byte, and would hold up the whole process with the rest.
+    """
+    with suppress(OSError):  # no terminal, or its device is not to be seen here, as in a container
+        return os.open(os.ttyname(descriptor), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    return descriptor
+
+
 async def write_output(data: bytes, *, error: bool = False) -> None:
     """Write to standard output or error; raises BrokenPipeError where nobody reads any more.
 
     A pager that shows its first page, or a terminal that is stopped, keeps this task waiting and not the session.
     """
-    descriptor = 2 if error else 1
+    descriptor = _writer(2 if error else 1)
     rest = memoryview(data)
     while rest:
         try:
@@ -46,8 +62,12 @@ async def write_output(data: bytes, *, error: bool = False) -> None:
             # A regular file or /dev/null, which epoll refuses: writing never waits.
             await trio.lowlevel.checkpoint()
         try:
-            # What is writable takes this much at once, although the descriptor would block.
+            # A pipe that is writable takes this much at once, although the descriptor would block.
             written = os.write(descriptor, rest[: select.PIPE_BUF])
+        except BlockingIOError:
+            # There is room, but not for a line's end that becomes two bytes.
+            await trio.sleep(_CRAMPED)
+            continue
         except OSError as failed:
             if failed.errno != errno.EIO:
                 raise
