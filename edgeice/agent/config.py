@@ -46,7 +46,13 @@ class ServicesSection:
 
     shell: bool = True
     exec: bool = True
+    forward: bool = True
     ping: bool = True
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The names of those that are on."""
+        return tuple(field.name for field in attrs.fields(type(self)) if getattr(self, field.name))
 
 
 @attrs.frozen(kw_only=True)

@@ -25,12 +25,14 @@ from edgeice.files import read_secret, read_trusted
 from edgeice.sansio import DropCounter, Entropy, Event
 from edgeice.services import (
     EXEC_PROTOCOL,
+    FORWARD_PROTOCOL,
     PING_PROTOCOL,
     SHELL_PROTOCOL,
     LocalSpawner,
     ServiceRegistry,
     standard_services,
 )
+from edgeice.settings import broker_address
 from edgeice.signaling import (
     Audit,
     AuthorizedOperators,
@@ -89,7 +91,9 @@ class Agent:
         self._failures = Failures(log)
         self._status_drops = DropCounter()
         self._registry = ServiceRegistry(
-            service for service in standard_services() if service.protocol in self._offered(config)
+            service
+            for service in standard_services(broker_address(config.broker.url)[:2])
+            if service.protocol in self._offered(config)
         )
         self._signaling = DeviceSignaling(
             me=self._party,
@@ -241,7 +245,12 @@ class Agent:
     @staticmethod
     def _offered(config: AgentConfig) -> set[str]:
         services = config.services
-        offered = {SHELL_PROTOCOL: services.shell, EXEC_PROTOCOL: services.exec, PING_PROTOCOL: services.ping}
+        offered = {
+            SHELL_PROTOCOL: services.shell,
+            EXEC_PROTOCOL: services.exec,
+            FORWARD_PROTOCOL: services.forward,
+            PING_PROTOCOL: services.ping,
+        }
         return {protocol for protocol, on in offered.items() if on}
 
     @staticmethod

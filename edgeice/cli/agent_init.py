@@ -39,6 +39,7 @@ url = {broker}
 [services]
 # shell = true
 # exec = true
+# forward = true
 
 [limits]
 # sessions = 8

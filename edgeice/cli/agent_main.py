@@ -144,7 +144,9 @@ def _add_trust_commands(trust: _Subparsers, commands: _Commands) -> None:
         ),
     )
     add.add_argument("--operator", required=True, help="the operator's name")
-    add.add_argument("--can", required=True, metavar="LIST", help="capabilities, separated by commas: shell, exec")
+    add.add_argument(
+        "--can", required=True, metavar="LIST", help="capabilities, separated by commas: shell, exec, forward:HOST:PORT"
+    )
     add.add_argument("--expires", metavar="DATE", help="trust ends at 00:00 UTC of this day, YYYY-MM-DD")
     add.add_argument("keyfile", metavar="KEYFILE", help="OpenSSH public key file, - for standard input")
     add.set_defaults(act=_trust_add)
@@ -217,7 +219,7 @@ def _check(arguments: argparse.Namespace) -> int:
         "broker": f"{broker.host}:{broker.port}",
         "tls": broker.tls is not None,
         "user": broker.username,
-        "services": [name for name in ("shell", "exec", "ping") if getattr(config.services, name)],
+        "services": list(config.services.offered),
         "stun": list(config.ice.stun),
         "sessions": config.limits.sessions,
         "operators": [

@@ -1,4 +1,4 @@
-"""What runs over a data channel: shell, exec and ping, each with a half for the device and one for the operator.
+"""What runs over a data channel: shell, exec, forward, ping; each has a half for the device and one for the operator.
 
 A device makes one `ServiceRegistry`, and a `ChannelServer` for each session.  An operator opens a channel of the
 service's protocol and hands it to `open_shell`, `open_exec` or `PingClient`.
@@ -10,15 +10,19 @@ from edgeice.services.channel import MAX_BINARY, MAX_CONTROL, Channel
 from edgeice.services.control import ErrorCode, PeerError, ServiceError
 from edgeice.services.exec import EXEC_PROTOCOL, serve_exec
 from edgeice.services.exec_client import STDERR, STDIN, STDOUT, ExecClient, open_exec
+from edgeice.services.forward import FORWARD_PROTOCOL, ForwardTarget, forward_stream
 from edgeice.services.ping import PING_PROTOCOL, PingClient, serve_ping
-from edgeice.services.registry import ChannelServer, Service, ServiceRegistry, standard_services
+from edgeice.services.registry import ChannelServer, Service, ServiceContext, ServiceRegistry, standard_services
+from edgeice.services.relay import ByteStream, StreamBrokenError
 from edgeice.services.shell import SHELL_PROTOCOL, serve_shell
 from edgeice.services.shell_client import ShellClient, open_shell
 from edgeice.services.signals import ExitStatus, signal_name, signal_number
 from edgeice.services.spawner import LimitedSpawner, LocalSpawner, Process, Spawner, Terminal
+from edgeice.services.tcp import TcpStream
 
 __all__ = [
     "EXEC_PROTOCOL",
+    "FORWARD_PROTOCOL",
     "MAX_BINARY",
     "MAX_CONTROL",
     "PING_PROTOCOL",
@@ -26,22 +30,28 @@ __all__ = [
     "STDERR",
     "STDIN",
     "STDOUT",
+    "ByteStream",
     "Channel",
     "ChannelServer",
     "ErrorCode",
     "ExecClient",
     "ExitStatus",
+    "ForwardTarget",
     "LimitedSpawner",
     "LocalSpawner",
     "PeerError",
     "PingClient",
     "Process",
     "Service",
+    "ServiceContext",
     "ServiceError",
     "ServiceRegistry",
     "ShellClient",
     "Spawner",
+    "StreamBrokenError",
+    "TcpStream",
     "Terminal",
+    "forward_stream",
     "open_exec",
     "open_shell",
     "serve_exec",

@@ -12,12 +12,13 @@ from edgeice.sansio import DropCounter
 from edgeice.services.channel import Channel
 from edgeice.services.control import ErrorCode, PeerError, ServiceError, encode_control, malformed
 from edgeice.services.exec import EXEC_PROTOCOL, serve_exec
+from edgeice.services.forward import FORWARD_PROTOCOL, Forwarder
 from edgeice.services.ping import PING_PROTOCOL, serve_ping
 from edgeice.services.shell import SHELL_PROTOCOL, serve_shell
 from edgeice.services.spawner import LimitedSpawner, Spawner
 from edgeice.trace import Record, Tracer, ignore
 
-__all__ = ["ChannelServer", "Service", "ServiceRegistry", "standard_services"]
+__all__ = ["ChannelServer", "Service", "ServiceContext", "ServiceRegistry", "standard_services"]
 
 #: How long a peer may take to read the error that ends its channel, seconds.
 _CLOSE_PATIENCE = 5.0
@@ -28,23 +29,31 @@ class Service:
     """What runs on channels of one protocol."""
 
     protocol: str
-    #: What the session must have wanted; None if everybody may use it.
+    #: What the session must have wanted; None if everybody may use it, or if the service looks at `wants` itself.
     capability: str | None
-    #: Serves one channel until it is over, starting processes by the spawner.  Raises ServiceError for what the peer
-    #: is to be told, and may let the channel's own exceptions through.
-    serve: Callable[[Channel, Spawner], Awaitable[None]]
+    #: Serves one channel until it is over.  Raises ServiceError for what the peer is to be told, and may let the
+    #: channel's own exceptions through.
+    serve: Callable[[Channel, ServiceContext], Awaitable[None]]
 
 
-async def _serve_ping(channel: Channel, _spawner: Spawner) -> None:
-    await serve_ping(channel)
+@attrs.frozen
+class ServiceContext:
+    """What a service may use for one session."""
+
+    #: Starts processes.
+    spawner: Spawner
+    #: The capabilities that the session asked for and was allowed.
+    wants: Collection[str]
 
 
-def standard_services() -> tuple[Service, ...]:
-    """The services of this package: shell, exec, ping."""
+def standard_services(broker: tuple[str, int]) -> tuple[Service, ...]:
+    """The services of this package: shell, exec, forward, ping; forwards do not go to `broker` (host and port)."""
+    forwarder = Forwarder(broker)
     return (
-        Service(SHELL_PROTOCOL, "shell", serve_shell),
-        Service(EXEC_PROTOCOL, "exec", serve_exec),
-        Service(PING_PROTOCOL, None, _serve_ping),
+        Service(SHELL_PROTOCOL, "shell", lambda channel, context: serve_shell(channel, context.spawner)),
+        Service(EXEC_PROTOCOL, "exec", lambda channel, context: serve_exec(channel, context.spawner)),
+        Service(FORWARD_PROTOCOL, None, lambda channel, context: forwarder.serve(channel, context.wants)),
+        Service(PING_PROTOCOL, None, lambda channel, _context: serve_ping(channel)),
     )
 
 
@@ -98,8 +107,7 @@ class ChannelServer:
             on_failure: told what a service let through that none may: a defect, which ended its channel.
         """
         self._registry = registry
-        self._wants = wants
-        self._spawner = LimitedSpawner(spawner, max_processes)
+        self._context = ServiceContext(LimitedSpawner(spawner, max_processes), wants)
         self._max_channels = max_channels
         self._drops = DropCounter() if drops is None else drops
         self._tracer = tracer
@@ -137,7 +145,7 @@ class ChannelServer:
     async def _run(self, channel: Channel) -> ServiceError | None:
         """Run the channel's service; returns what the peer is to be told, if anything."""
         try:
-            await self._registry.admit(channel.protocol, self._wants).serve(channel, self._spawner)
+            await self._registry.admit(channel.protocol, self._context.wants).serve(channel, self._context)
         except (PeerError, trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
             return None
         except ServiceError as error:

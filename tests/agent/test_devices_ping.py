@@ -86,7 +86,7 @@ async def test_devices_as_json(fleet: Fleet) -> None:
         "trust": "pinned",
         "link": uplink_kind(),  # the same host
         "sessions": "0/8",
-        "services": ["edgeice.exec.1", "edgeice.ping.1", "edgeice.shell.1", "edgeice.signal.1"],
+        "services": ["edgeice.exec.1", "edgeice.forward.1", "edgeice.ping.1", "edgeice.shell.1", "edgeice.signal.1"],
         "labels": {"site": "roof"},
     }
 
@@ -152,7 +152,7 @@ async def test_check_says_what_the_agent_would_do(fleet: Fleet) -> None:
     assert (done.code, done.stderr) == (0, "")
     assert facts["device"] == "home/d/pi"
     assert facts["key"] == fleet.device.key.fingerprint
-    assert facts["services"] == ["shell", "exec", "ping"]
+    assert facts["services"] == ["shell", "exec", "forward", "ping"]
     assert facts["operators"] == [
         {"operator": "alice", "key": fleet.operator.key.fingerprint, "can": ["shell", "exec"]}
     ]

@@ -18,7 +18,7 @@ from edgeice.agent.log import Log
 from edgeice.agent.service import Agent
 from edgeice.operator.config import load_config
 from edgeice.operator.session import Session, open_session
-from edgeice.services import PING_PROTOCOL, Channel, PeerError, PingClient, Service, Spawner, standard_services
+from edgeice.services import PING_PROTOCOL, Channel, PeerError, PingClient, Service, ServiceContext, standard_services
 from edgeice.services.control import decode_control, parse_error
 from edgeice.signaling import Party, PrivateKey, PublicKey, SessionId
 from tests.agent.kit import FLEET, PATIENCE, Device, Operator
@@ -38,7 +38,7 @@ def fail(*_arguments: object, **_more: object) -> NoReturn:
     raise PlantedError("planted")
 
 
-async def crash(channel: Channel, _spawner: Spawner) -> None:
+async def crash(channel: Channel, _context: ServiceContext) -> None:
     """A service that fails in a task of its own, for a message that asks for it."""
     await channel.receive()
     async with trio.open_nursery() as nursery:
@@ -90,7 +90,9 @@ async def running(
     broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
 ) -> AsyncIterator[Running]:
     """An agent with one more service, `crash`."""
-    monkeypatch.setattr(service, "standard_services", lambda: (*standard_services(), Service("crash", None, crash)))
+    monkeypatch.setattr(
+        service, "standard_services", lambda broker: (*standard_services(broker), Service("crash", None, crash))
+    )
     monkeypatch.setattr(Agent, "_offered", staticmethod(lambda _config: {PING_PROTOCOL, "crash"}))
     url = f"mqtt://127.0.0.1:{broker.port}"
     device, operator = Device(tmp_path / "pi", url, _NAME), Operator(tmp_path / "alice", url)

@@ -16,11 +16,11 @@ __all__ = ["Device", "alive"]
 class Device:
     """Opens channels to the channel server of one session that wants shell and exec."""
 
-    def __init__(self, nursery: trio.Nursery, grace: float = 0.1) -> None:
+    def __init__(self, nursery: trio.Nursery, grace: float = 0.1, wants: tuple[str, ...] = ()) -> None:
         self.drops = DropCounter()
         self.server = ChannelServer(
-            ServiceRegistry(standard_services()),
-            {"shell", "exec"},
+            ServiceRegistry(standard_services(("127.0.0.1", 1))),
+            {"shell", "exec", *wants},
             LocalSpawner(grace=grace),
             max_channels=4,
             max_processes=2,

@@ -12,19 +12,19 @@ from edgeice.services import (
     ChannelServer,
     LocalSpawner,
     Service,
+    ServiceContext,
     ServiceRegistry,
-    Spawner,
     standard_services,
 )
 from edgeice.trace import Record
 from tests.support.channels import MemoryChannel, channel_pair
 
 
-async def _hold(channel: Channel, _spawner: Spawner) -> None:
+async def _hold(channel: Channel, _context: ServiceContext) -> None:
     await channel.receive()
 
 
-async def _crash(channel: Channel, _spawner: Spawner) -> None:
+async def _crash(channel: Channel, _context: ServiceContext) -> None:
     async with trio.open_nursery():
         raise RuntimeError("a bug")
 
@@ -37,7 +37,7 @@ class Session:
         self.drops = DropCounter()
         self.records: list[Record] = []
         self.failures: list[tuple[str, Exception]] = []
-        registry = ServiceRegistry((*standard_services(), *EXTRA))
+        registry = ServiceRegistry((*standard_services(("127.0.0.1", 1)), *EXTRA))
         self.server = ChannelServer(
             registry,
             wants,
@@ -90,7 +90,12 @@ async def test_ping_needs_no_capability(nursery: trio.Nursery) -> None:
 
 
 def test_protocols_are_listed_in_order() -> None:
-    assert ServiceRegistry(standard_services()).protocols == ("edgeice.exec.1", "edgeice.ping.1", "edgeice.shell.1")
+    assert ServiceRegistry(standard_services(("127.0.0.1", 1))).protocols == (
+        "edgeice.exec.1",
+        "edgeice.forward.1",
+        "edgeice.ping.1",
+        "edgeice.shell.1",
+    )
 
 
 async def test_channels_are_limited_and_come_back(nursery: trio.Nursery) -> None:

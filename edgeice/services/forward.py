@@ -1,0 +1,131 @@
+"""`edgeice.forward.1`: a TCP connection that the device makes, carried over one channel; both halves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import aclosing
+from typing import Final
+
+import attrs
+import trio
+
+from edgeice.errors import DecodeError
+from edgeice.services.channel import Channel
+from edgeice.services.control import ErrorCode, ServiceError, as_int, as_object, as_text, command, malformed
+from edgeice.services.credit import CreditedChannel
+from edgeice.services.relay import ByteStream, StreamBrokenError, relay
+from edgeice.services.tcp import Endpoints, connect_tcp
+from edgeice.signaling import covers
+
+__all__ = ["FORWARD_PROTOCOL", "ForwardTarget", "Forwarder", "forward_stream"]
+
+FORWARD_PROTOCOL = "edgeice.forward.1"
+
+#: Seconds that a peer may take to say where to, and that the operator waits for the connection.
+_OPEN_PATIENCE: Final = 10.0
+_CONNECT_PATIENCE: Final = 20.0
+_LONGEST_NAME: Final = 253
+
+
+@attrs.frozen
+class ForwardTarget:
+    """Where a forward goes to, as the device sees it."""
+
+    #: A name, or an IP address without brackets.
+    host: str
+    port: int
+
+    @property
+    def capability(self) -> str:
+        """What a session must want for it (contract §4)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"forward:{host}:{self.port}"
+
+
+class Forwarder:
+    """The device's half.
+
+    Args:
+        broker: Where the device's own broker is; forwards do not go there.
+    """
+
+    def __init__(self, broker: tuple[str, int]) -> None:
+        self._broker = broker
+
+    async def serve(self, channel: Channel, wants: Collection[str]) -> None:
+        """Serve one forward channel until both directions have ended.
+
+        Raises what `relay` and `connect_tcp` raise; `ChannelServer` tells the peer.
+        """
+        link = CreditedChannel(channel)
+        target = await _receive_connect(link)
+        if not any(covers(want, target.capability) for want in wants):
+            raise ServiceError(ErrorCode.UNAUTHORIZED, f"the session did not ask for {target.capability}")
+        stream, address = await connect_tcp(target.host, target.port, self._forbidden)
+        async with aclosing(stream):
+            await link.send_control({"connected": {"address": address}})
+            try:
+                await relay(link, stream)
+            except StreamBrokenError:
+                return  # either side knows
+
+    async def _forbidden(self) -> Endpoints:
+        host, port = self._broker
+        try:
+            found = await trio.socket.getaddrinfo(host, port)
+        except OSError:
+            return []
+        return [(str(address[0]), port) for *_rest, address in found]
+
+
+async def _receive_connect(link: CreditedChannel) -> ForwardTarget:
+    with trio.move_on_after(_OPEN_PATIENCE) as scope:
+        message = await link.receive()
+    if scope.cancelled_caught:
+        raise ServiceError(ErrorCode.TIMEOUT, f"no connect within {_OPEN_PATIENCE:g} s")
+    if isinstance(message, bytes):
+        raise ServiceError(ErrorCode.MALFORMED, "bytes before connect")
+    try:
+        members = as_object(command(message, ("connect",))[1], "connect")
+        host = as_text(members.get("host"), "host")
+        if not 1 <= len(host) <= _LONGEST_NAME or not host.isprintable() or " " in host:
+            raise DecodeError("control-range", "host is no name and no address")  # noqa: TRY301  # as the others
+        return ForwardTarget(host, as_int(members.get("port"), "port", 1, 0xFFFF))
+    except DecodeError as error:
+        raise malformed(error) from None
+
+
+async def forward_stream(channel: Channel, target: ForwardTarget, stream: ByteStream) -> None:
+    """The operator's half: carry `stream` to `target` over a fresh forward channel, until both directions ended.
+
+    Raises:
+        ServiceError: `refused`, `unreachable`, `not-found`, `timeout`, `unauthorized`, …: as the device says; the
+            stream is reset.
+        StreamBrokenError: the connection broke at either end; likewise.
+        trio.BrokenResourceError, trio.EndOfChannel: the session is gone; likewise.
+    """
+    link = CreditedChannel(channel)
+    try:
+        try:
+            await link.send_control({"connect": {"host": target.host, "port": target.port}})
+            await _receive_connected(link)
+        except BaseException:
+            stream.reset()
+            raise
+        await relay(link, stream)
+        await channel.aclose()
+    finally:
+        channel.abort()
+
+
+async def _receive_connected(link: CreditedChannel) -> None:
+    with trio.move_on_after(_CONNECT_PATIENCE) as scope:
+        message = await link.receive()
+    if scope.cancelled_caught:
+        raise ServiceError(ErrorCode.TIMEOUT, f"the device did not connect within {_CONNECT_PATIENCE:g} s")
+    if isinstance(message, bytes):
+        raise ServiceError(ErrorCode.MALFORMED, "bytes before connected")
+    try:
+        command(message, ("connected",))
+    except DecodeError as error:
+        raise malformed(error) from None

@@ -1,0 +1,297 @@
+"""Forwards: TCP connections over channels, to real sockets on loopback."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import trio
+import trio.testing
+
+from edgeice.services import (
+    FORWARD_PROTOCOL,
+    ErrorCode,
+    ForwardTarget,
+    ServiceError,
+    StreamBrokenError,
+    TcpStream,
+    forward_stream,
+)
+from edgeice.services.tcp import is_off_limits
+from tests.support.channels import MemoryChannel, drain
+from tests.support.device import Device
+
+KIB = 1024
+RST = struct.pack("ii", 1, 0)
+
+
+@pytest.fixture
+def anywhere(home: object, nursery: trio.Nursery) -> Device:
+    """A device whose session may connect everywhere."""
+    return Device(nursery, wants=("forward:*:*",))
+
+
+class Server:
+    """A TCP server on loopback that takes one connection; `ended` says how its reading ended."""
+
+    def __init__(self, port: int) -> None:
+        self.target = ForwardTarget("127.0.0.1", port)
+        self.accepted = trio.Event()
+        self.stream: trio.SocketStream
+
+    async def accept(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.accepted.set()
+        await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Server]:
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        server = Server(listeners[0].socket.getsockname()[1])
+        nursery.start_soon(trio.serve_listeners, server.accept, listeners)
+        yield server
+        nursery.cancel_scope.cancel()
+
+
+class Local:
+    """The operator's end: a connection of an application here, carried to a target."""
+
+    def __init__(self, channel: MemoryChannel, target: ForwardTarget) -> None:
+        self._channel, self._target = channel, target
+        ours, theirs = socket.socketpair()
+        self.app = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        self._carried = TcpStream(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
+        self.failure: Exception | None = None
+        self.over = trio.Event()
+
+    async def run(self) -> None:
+        try:
+            await forward_stream(self._channel, self._target, self._carried)
+            await self._carried.aclose()
+        except (StreamBrokenError, ServiceError, trio.BrokenResourceError, trio.EndOfChannel) as error:
+            self.failure = error
+        finally:
+            self._carried.reset()
+            self.over.set()
+
+
+@asynccontextmanager
+async def forwarding(device: Device, target: ForwardTarget) -> AsyncIterator[Local]:
+    local = Local(device.open(FORWARD_PROTOCOL), target)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery, local.app:
+            nursery.start_soon(local.run)
+            yield local
+            await local.app.aclose()
+            nursery.cancel_scope.cancel()
+        await device.idle()
+
+
+async def read_all(stream: trio.SocketStream) -> bytes:
+    data = bytearray()
+    while chunk := await stream.receive_some(64 * KIB):
+        data += chunk
+    return bytes(data)
+
+
+async def test_both_directions_end_by_themselves(anywhere: Device) -> None:
+    async with serving() as server, forwarding(anywhere, server.target) as local:
+        await server.accepted.wait()
+        await local.app.send_all(b"question")
+        await local.app.send_eof()
+        assert await read_all(server.stream) == b"question"
+        await server.stream.send_all(b"answer")
+        assert await local.app.receive_some() == b"answer"
+        await server.stream.send_all(b", later")
+        await server.stream.send_eof()
+        assert await read_all(local.app) == b", later"
+        await local.over.wait()
+        assert local.failure is None
+
+
+async def test_megabytes_each_way_at_once_arrive_unchanged(anywhere: Device) -> None:
+    there, back = random.Random(1).randbytes(3 << 20), random.Random(2).randbytes(3 << 20)
+    got: dict[str, bytes] = {}
+    async with serving() as server, forwarding(anywhere, server.target) as local:
+        await server.accepted.wait()
+        async with trio.open_nursery() as nursery:
+
+            async def write(stream: trio.SocketStream, data: bytes) -> None:
+                await stream.send_all(data)
+                await stream.send_eof()
+
+            async def read(name: str, stream: trio.SocketStream) -> None:
+                got[name] = await read_all(stream)
+
+            nursery.start_soon(write, local.app, there)
+            nursery.start_soon(write, server.stream, back)
+            nursery.start_soon(read, "there", server.stream)
+            nursery.start_soon(read, "back", local.app)
+        assert (got["there"] == there, got["back"] == back) == (True, True)
+        await local.over.wait()
+        assert local.failure is None
+
+
+async def test_a_reader_that_stops_stops_the_writer_and_nothing_grows(anywhere: Device) -> None:
+    async with serving() as server, forwarding(anywhere, server.target) as local:
+        await server.accepted.wait()
+        with trio.move_on_after(0.2) as scope:
+            await local.app.send_all(bytes(64 << 20))
+        assert scope.cancelled_caught
+        local.app.socket.shutdown(socket.SHUT_WR)
+        with trio.fail_after(5):
+            received = len(await read_all(server.stream))
+        assert 256 * KIB < received < 32 << 20
+
+
+async def test_a_reset_over_there_is_a_failure_here(anywhere: Device) -> None:
+    async with serving() as server, forwarding(anywhere, server.target) as local:
+        await server.accepted.wait()
+        await server.stream.send_all(b"half")
+        assert await local.app.receive_some() == b"half"
+        server.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+        server.stream.socket.close()
+        await local.over.wait()
+        assert isinstance(local.failure, StreamBrokenError)
+
+
+async def test_an_end_of_the_session_resets_the_connection_over_there(anywhere: Device) -> None:
+    async with serving() as server, forwarding(anywhere, server.target):
+        await server.accepted.wait()
+        anywhere.cancel()
+        with pytest.raises(trio.BrokenResourceError):
+            await read_all(server.stream)
+
+
+@pytest.mark.parametrize(
+    ("host", "code", "words"),
+    [
+        ("169.254.169.254", ErrorCode.UNAUTHORIZED, "forwards do not go to 169.254.169.254"),
+        ("::ffff:169.254.169.254", ErrorCode.UNAUTHORIZED, "forwards do not go to"),
+        ("224.0.0.1", ErrorCode.UNAUTHORIZED, "forwards do not go to 224.0.0.1"),
+        ("0.0.0.0", ErrorCode.UNAUTHORIZED, "forwards do not go to 0.0.0.0"),
+        ("no such name", ErrorCode.MALFORMED, "host is no name"),
+        ("nobody.invalid", ErrorCode.NOT_FOUND, "nobody.invalid: "),
+    ],
+)
+async def test_where_no_forward_goes(anywhere: Device, host: str, code: ErrorCode, words: str) -> None:
+    async with forwarding(anywhere, ForwardTarget(host, 80)) as local:
+        await local.over.wait()
+        assert isinstance(local.failure, ServiceError)
+        assert local.failure.code == code
+        assert words in local.failure.reason
+
+
+async def test_the_broker_is_off_limits(anywhere: Device) -> None:
+    # tests/support/device.py says where it is.
+    async with forwarding(anywhere, ForwardTarget("localhost", 1)) as local:
+        await local.over.wait()
+        assert isinstance(local.failure, ServiceError)
+        assert local.failure.code == ErrorCode.UNAUTHORIZED or "::1" in local.failure.reason
+
+
+async def test_nobody_listens(anywhere: Device) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        async with forwarding(anywhere, ForwardTarget("127.0.0.1", port)) as local:
+            await local.over.wait()
+            assert isinstance(local.failure, ServiceError)
+            assert local.failure.code == ErrorCode.REFUSED
+            assert local.failure.reason == f"127.0.0.1:{port}: Connection refused"
+
+
+async def test_a_session_reaches_only_what_it_wanted(home: object, nursery: trio.Nursery) -> None:
+    async with serving() as server:
+        port = server.target.port
+        narrow = Device(nursery, wants=(f"forward:127.0.0.1:{port + 1 if port < 65535 else 1}", "forward:other:*"))
+        async with forwarding(narrow, server.target) as local:
+            await local.over.wait()
+            assert isinstance(local.failure, ServiceError)
+            assert local.failure.code == ErrorCode.UNAUTHORIZED
+            assert f"forward:127.0.0.1:{port}" in local.failure.reason
+        assert not server.accepted.is_set()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"bytes",
+        "{}",
+        '{"connect":[]}',
+        '{"connect":{"host":"","port":22}}',
+        '{"connect":{"host":"a","port":0}}',
+        '{"connect":{"host":"a","port":65536}}',
+        '{"connect":{"host":"a","port":"22"}}',
+        '{"connect":{"host":"a\\u0000b","port":22}}',
+        '{"connect":{"host":"' + "a" * 254 + '","port":22}}',
+    ],
+)
+async def test_malformed_requests(anywhere: Device, message: bytes | str) -> None:
+    channel = anywhere.open(FORWARD_PROTOCOL)
+    await channel.send(message)
+    (answer,) = await drain(channel)
+    assert json.loads(answer)["error"]["code"] == "malformed"
+
+
+@pytest.mark.parametrize("message", ['{"eof":false}', '{"later":1}', '{"reset":1}'])
+async def test_malformed_messages_reset_the_connection(anywhere: Device, message: str) -> None:
+    async with serving() as server:
+        with trio.fail_after(5):
+            channel = anywhere.open(FORWARD_PROTOCOL)
+            await channel.send(json.dumps({"connect": {"host": "127.0.0.1", "port": server.target.port}}))
+            await server.accepted.wait()
+            await channel.send(message)
+            with pytest.raises(trio.BrokenResourceError):
+                await read_all(server.stream)
+            *_, answer = await drain(channel)
+            assert json.loads(answer)["error"]["code"] == "malformed"
+            await anywhere.idle()
+
+
+async def test_bytes_after_eof_are_malformed(anywhere: Device) -> None:
+    async with serving() as server:
+        with trio.fail_after(5):
+            channel = anywhere.open(FORWARD_PROTOCOL)
+            await channel.send(json.dumps({"connect": {"host": "127.0.0.1", "port": server.target.port}}))
+            for message in ('{"eof":true}', b"more"):
+                with suppress(trio.BrokenResourceError):
+                    await channel.send(message)
+            *_, answer = await drain(channel)
+            assert json.loads(answer)["error"] == {"code": "malformed", "reason": "bytes after eof"}
+            await anywhere.idle()
+
+
+@pytest.mark.parametrize(
+    ("ip", "off"),
+    [
+        ("127.0.0.1", False),
+        ("192.168.1.20", False),
+        ("fd00::1", False),
+        ("2001:db8::1", False),
+        ("169.254.169.254", True),
+        ("fe80::1%eth0", True),
+        ("fd00:ec2::254", True),
+        ("100.100.100.200", True),
+        ("ff02::1", True),
+        ("::", True),
+        ("255.255.255.255", True),
+        ("::ffff:224.0.0.1", True),
+    ],
+)
+def test_off_limits(ip: str, off: bool) -> None:
+    assert is_off_limits(ip) is off
+
+
+@pytest.mark.parametrize(
+    ("host", "capability"), [("localhost", "forward:localhost:22"), ("fd00::1", "forward:[fd00::1]:22")]
+)
+def test_the_capability_of_a_target(host: str, capability: str) -> None:
+    assert ForwardTarget(host, 22).capability == capability
