@@ -17,6 +17,8 @@ _COMMANDS: Final = {
     "devices": ("devices", "List the fleet's devices and their presence."),
     "exec": ("exec", "Run a command on a device."),
     "shell": ("shell", "Open a shell on a device."),
+    "forward": ("forward", "Open ports here that lead to the device or its network."),
+    "proxy": ("proxy", "Connect standard input and output to a port of the device, as for ssh."),
     "ping": ("ping", "Measure the round trip to a device over the data path."),
     "demo": ("demo", "See it work on this machine: broker, device and operator."),
 }
@@ -48,6 +50,7 @@ Examples:
   edgeice keys init --help        make a key, then have it trusted on the device
   edgeice shell pi17              a shell on pi17
   edgeice exec pi17 -- uname -a   one command
+  edgeice forward pi17 8080:localhost:80
 
 \b
 Exit codes: the remote command's for exec and shell (128 + N for a signal), else

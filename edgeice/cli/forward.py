@@ -1,0 +1,114 @@
+"""`edgeice forward`: TCP ports here that lead to where the device can connect to."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from functools import partial
+
+import click
+import trio
+
+from edgeice.cli.common import Options, SessionCommand, device_session, run, session_options
+from edgeice.cli.options import device_argument
+from edgeice.cli.targets import Forward, parse_forward
+from edgeice.errors import ConfigError
+from edgeice.operator.session import Session
+from edgeice.services import FORWARD_PROTOCOL, ServiceError, StreamBrokenError, TcpStream, forward_stream
+from edgeice.services.tcp import format_endpoint
+
+__all__ = ["command"]
+
+#: Connections that wait to be accepted, of each port.
+_BACKLOG = 64
+
+
+@click.command(
+    "forward",
+    cls=SessionCommand,
+    epilog="""\b
+Examples:
+  edgeice forward pi17 8080:localhost:80
+  edgeice forward pi17 5432:db.lan:5432 8443:192.168.1.1:443
+  edgeice forward pi17 0.0.0.0:8080:localhost:80    let others use it too
+  edgeice forward pi17 0:localhost:80               a free port, which is said
+
+\b
+The device has to allow it: edgeice-agent trust add --can forward:localhost:80 …
+(a host or a port may be *).""",
+)
+@device_argument
+@click.argument("forwards", nargs=-1, required=True, metavar="[BIND:]PORT:HOST:PORT…")
+@session_options
+def command(options: Options, device: str, forwards: tuple[str, ...]) -> None:
+    """Listen on PORT here and connect from DEVICE to HOST:PORT for each connection, until interrupted."""
+    wanted = [parse_forward(text) for text in forwards]
+
+    async def main() -> int:
+        # Before the device is reached: a port that is taken is to be said at once.
+        listeners = [(forward, await _listen(forward)) for forward in wanted]
+        want = tuple(dict.fromkeys(forward.target.capability for forward in wanted))
+        async with device_session(options, device, want) as session, trio.open_nursery() as nursery:
+            for forward, opened in listeners:
+                for listener in opened:
+                    _say_listening(options, device, forward, listener)
+                nursery.start_soon(trio.serve_listeners, partial(_carry, options, session, forward), opened)
+            ended = await session.peer.wait_closed()
+            assert ended is not None
+            raise session.ended_error()
+
+    run(main)
+
+
+async def _listen(forward: Forward) -> list[trio.SocketListener]:
+    host = "localhost" if forward.bind is None else None if forward.bind == "*" else forward.bind
+    try:
+        return list(await trio.open_tcp_listeners(forward.port, host=host, backlog=_BACKLOG))
+    except OSError as error:
+        where = f"{forward.bind or 'localhost'}:{forward.port}"
+        raise ConfigError(f"cannot listen on {where}: {_reason(error)}") from None
+
+
+def _reason(error: OSError) -> str:
+    """The cause beneath what Trio says of several addresses."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.strerror):
+        inner = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else None
+        cause = inner or cause.__cause__
+    return str(cause.strerror) if isinstance(cause, OSError) else str(error)
+
+
+def _say_listening(options: Options, device: str, forward: Forward, listener: trio.SocketListener) -> None:
+    ip, port = listener.socket.getsockname()[:2]
+    target = forward.target
+    if options.as_json:
+        facts = {"event": "listening", "address": ip, "port": port, "host": target.host, "target_port": target.port}
+        print(json.dumps(facts), flush=True)
+    elif not options.quiet:
+        there = format_endpoint(target.host, target.port)
+        print(f"edgeice: {format_endpoint(ip, port)} leads to {there} from {device}", file=sys.stderr)
+
+
+async def _carry(options: Options, session: Session, forward: Forward, stream: trio.SocketStream) -> None:
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    carried = TcpStream(stream)
+    try:
+        await forward_stream(await session.open(FORWARD_PROTOCOL), forward.target, carried)
+        await carried.aclose()
+    except StreamBrokenError:
+        return  # both ends of the connection see it
+    except (ServiceError, trio.BrokenResourceError, trio.EndOfChannel) as error:
+        _say_failed(options, forward, error)
+    finally:
+        carried.reset()  # does nothing where it was closed in order
+
+
+def _say_failed(options: Options, forward: Forward, error: Exception) -> None:
+    where = format_endpoint(forward.target.host, forward.target.port)
+    code = str(error.code) if isinstance(error, ServiceError) else "lost"
+    reason = str(error) or "the session is gone"
+    if options.as_json:
+        print(json.dumps({"event": "failed", "target": where, "code": code, "error": reason}), flush=True)
+    else:
+        print(f"edgeice: {where}: {reason}", file=sys.stderr)

@@ -1,0 +1,164 @@
+"""`edgeice forward` and `edgeice proxy` end to end, to TCP servers on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from subprocess import PIPE
+
+import pytest
+import trio
+
+from tests.agent.conftest import Fleet
+from tests.agent.kit import PATIENCE, AgentProcess, Device, Operator, edgeice, environment
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def gate(fleet: Fleet) -> Iterator[Device]:
+    """A device that lets alice connect wherever it can."""
+    device = Device(fleet.folder / "gate", fleet.url, "gate")
+    device.trust(fleet.operator, can="forward:*:*")
+    fleet.operator.pin(device)
+    with AgentProcess(device) as agent:
+        agent.wait_log_sync("^announced ")
+        yield device
+
+
+@pytest.fixture
+async def echo(nursery: trio.Nursery) -> int:
+    """The port of a server that returns what it gets, to the end."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async for data in stream:
+            await stream.send_all(data)
+        await stream.send_eof()
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, serve, listeners)
+    return int(listeners[0].socket.getsockname()[1])
+
+
+@asynccontextmanager
+async def forward(operator: Operator, *arguments: str) -> AsyncIterator[tuple[trio.Process, list[int]]]:
+    """A running `edgeice forward`, and the ports that it listens on."""
+    command = [sys.executable, "-m", "edgeice.cli.main", "forward", "--json", "gate", *arguments]
+    with trio.fail_after(PATIENCE):
+        process = await trio.lowlevel.open_process(
+            command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, env=environment(operator.folder)
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        async with process.stdout, process.stderr:
+            try:
+                yield process, [int(str((await next_line(process))["port"])) for _ in arguments]
+                process.terminate()
+                assert await process.wait() == 128 + signal.SIGTERM
+                assert await process.stderr.receive_some() == b""
+            finally:
+                process.kill()
+                with trio.CancelScope(shield=True):
+                    await process.wait()
+
+
+async def next_line(process: trio.Process) -> dict[str, object]:
+    assert process.stdout is not None
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = await process.stdout.receive_some(1)
+        assert byte, "the command ended"
+        line += byte
+    facts = json.loads(line)
+    assert isinstance(facts, dict)
+    return facts
+
+
+async def test_many_connections_over_one_session(fleet: Fleet, gate: Device, echo: int) -> None:
+    async with forward(fleet.operator, f"127.0.0.1:0:localhost:{echo}", f"127.0.0.1:0:127.0.0.1:{echo}") as (_, ports):
+
+        async def exchange(number: int) -> None:
+            data = random.Random(number).randbytes(100_000)
+            stream = await trio.open_tcp_stream("127.0.0.1", ports[number % 2])
+            got = bytearray()
+            async with stream, trio.open_nursery() as sending:
+
+                async def send() -> None:
+                    await stream.send_all(data)
+                    await stream.send_eof()
+
+                sending.start_soon(send)
+                async for chunk in stream:
+                    got += chunk
+            assert bytes(got) == data
+
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(exchange, number)
+
+
+async def test_what_fails_is_said_and_resets_the_connection(fleet: Fleet, gate: Device) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        closed = taken.getsockname()[1]
+        async with forward(fleet.operator, f"127.0.0.1:0:127.0.0.1:{closed}") as (process, (port,)):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                with pytest.raises(trio.BrokenResourceError):
+                    await stream.receive_some()
+            facts = await next_line(process)
+    assert facts["event"] == "failed"
+    assert facts["code"] == "refused"
+    assert facts["error"] == f"refused: 127.0.0.1:{closed}: Connection refused"
+
+
+async def test_a_port_that_is_taken_is_said_before_anything_else(fleet: Fleet) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = await edgeice(fleet.operator, "forward", "gate", f"127.0.0.1:{port}:localhost:80")
+    assert done.code == 2
+    assert done.stderr == f"edgeice: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+async def test_a_forward_that_the_device_does_not_allow(fleet: Fleet) -> None:
+    done = await edgeice(fleet.operator, "proxy", "pi", "22")
+    assert done.code == 4
+    assert done.stderr == "edgeice: pi refused: unauthorized: not allowed: forward:localhost:22\n"
+
+
+async def test_proxy_carries_standard_input_and_output(fleet: Fleet, gate: Device, echo: int) -> None:
+    data = random.Random(4).randbytes(1 << 20)
+    done = await edgeice(fleet.operator, "proxy", "gate", f"127.0.0.1:{echo}", stdin=data)
+    assert (done.code, done.stderr) == (0, "")
+    assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(data).digest()
+
+
+async def test_proxy_says_why_it_cannot_connect(fleet: Fleet, gate: Device) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        done = await edgeice(fleet.operator, "proxy", "gate", f"127.0.0.1:{port}")
+    assert done.code == 1
+    assert done.stderr == f"edgeice: refused: 127.0.0.1:{port}: Connection refused\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("8080", "expected [BIND:]PORT:HOST:PORT"),
+        ("x:localhost:80", "a port is a number from 0 to 65535, not 'x'"),
+        ("1:localhost:0", "a port is a number from 1 to 65535, not '0'"),
+        ("1::80", "the host is missing"),
+        ("[::1:1:localhost:80", "expected [BIND:]PORT:HOST:PORT"),
+    ],
+)
+async def test_how_a_forward_is_written(fleet: Fleet, text: str, said: str) -> None:
+    done = await edgeice(fleet.operator, "forward", "gate", text)
+    assert done.code == 2
+    assert said in done.stderr
