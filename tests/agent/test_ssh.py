@@ -1,4 +1,4 @@
-"""ssh, scp and rsync to a real sshd through `edgeice proxy`."""
+"""ssh, scp and rsync to a real sshd through `edgeice proxy`, as `edgeice ssh-config` sets it up."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ class Ssh:
     """How to reach an sshd by a device."""
 
     options: list[str]
-    user: str
     environment: dict[str, str]
 
     async def run(self, *command: str, stdin: bytes = b"") -> bytes:
@@ -63,7 +62,7 @@ def port() -> int:
 def gate(fleet: Fleet, port: int) -> Iterator[Device]:
     """A device that lets alice to this sshd and nowhere else."""
     device = Device(fleet.folder / "sshgate", fleet.url, "sshgate")
-    device.trust(fleet.operator, can=f"forward:127.0.0.1:{port}")
+    device.trust(fleet.operator, can=f"forward:localhost:{port}")
     fleet.operator.pin(device)
     with AgentProcess(device) as agent:
         agent.wait_log_sync("^announced ")
@@ -90,19 +89,24 @@ async def ssh(fleet: Fleet, gate: Device, port: int, tmp_path: Path, nursery: tr
             assert data, said
             said += data
     nursery.start_soon(_keep, sshd)
-    proxy = shlex.join([sys.executable, "-m", "edgeice.cli.main", "proxy", "-q", "sshgate", f"127.0.0.1:{port}"])
-    options = [
-        *("-F", "none", "-i", str(tmp_path / "user"), "-o", f"ProxyCommand={proxy}", "-o", "BatchMode=yes"),
-        *(
-            "-o",
-            f"UserKnownHostsFile={tmp_path}/known",
-            "-o",
-            "StrictHostKeyChecking=accept-new",
-            "-o",
-            "LogLevel=ERROR",
-        ),
-    ]
-    return Ssh(options, getpass.getuser(), environment(fleet.operator.folder))
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    # What an installation puts there; the package under test is not always installed.
+    own = bin_folder / "edgeice"
+    own.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m edgeice.cli.main "$@"\n')
+    own.chmod(0o755)
+    values = environment(fleet.operator.folder)
+    values["PATH"] = f"{bin_folder}:{values['PATH']}"
+    block = await trio.run_process(
+        [str(own), "ssh-config", "--user", getpass.getuser()], capture_stdout=True, env=values
+    )
+    client = tmp_path / "ssh_config"
+    client.write_bytes(
+        block.stdout
+        + f"    Port {port}\n    IdentityFile {tmp_path}/user\n    BatchMode yes\n"
+        f"    UserKnownHostsFile {tmp_path}/known\n    StrictHostKeyChecking accept-new\n    LogLevel ERROR\n".encode()
+    )
+    return Ssh(["-F", str(client)], values)
 
 
 async def _keep(sshd: trio.Process) -> None:
@@ -122,7 +126,7 @@ def digest(path: Path) -> str:
 
 
 async def test_ssh_scp_and_rsync(ssh: Ssh, tmp_path: Path) -> None:
-    target = f"{ssh.user}@sshgate"
+    target = "sshgate.edgeice"
     assert await ssh.run("ssh", *ssh.options, target, "cat; echo done", stdin=b"input\n") == b"input\ndone\n"
     source = tmp_path / "source"
     source.write_bytes(random.Random(5).randbytes(SIZE))
