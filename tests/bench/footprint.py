@@ -5,7 +5,8 @@
 A real `edgeice-agent run` on a local mosquitto over TLS, with one operator, logging as a device in service does.
 
 - `ready_ms`: from before the process is started to the line `announced` in its log: connected, subscribed, and its
-  state and birth document at the broker.
+  state and birth document at the broker.  The broker knows the device from before; one that it does not know waits
+  another half second for the document that it might have there.
 - `idle_rss_mib`: VmRSS of the agent, pages that it shares with others included, a moment after it was announced.
 - `session_rss_mib`: the same with one open session: its own channel and one of `edgeice.ping.1` that has answered.
 - `per_session_mib`: what each further session such as that adds: the slope of a line through VmRSS at one session and
@@ -97,6 +98,7 @@ class Agent:
     @classmethod
     @contextlib.contextmanager
     def running(cls, device: Device) -> Iterator[Agent]:
+        (device.folder / "log").unlink(missing_ok=True)  # what an earlier start wrote
         begun = time.perf_counter()
         with AgentProcess(device) as agent:
             while "announced " not in agent.log():
@@ -130,9 +132,9 @@ def count_modules(fleet: Fleet) -> int:
     return len(ast.literal_eval((fleet.folder / "lean" / "modules").read_text()))
 
 
-def count_wakeups(fleet: Fleet, seconds: float) -> float:
+def count_wakeups(device: Device, seconds: float) -> float:
     """By the minute."""
-    with Agent.running(fleet.device("idle")) as agent:
+    with Agent.running(device) as agent:
         time.sleep(_REST)
         before, begun = agent.switches(), time.perf_counter()
         time.sleep(seconds)
@@ -166,9 +168,8 @@ async def sessions_rss(fleet: Fleet, device: Device, agent: Agent, count: int) -
     return found
 
 
-def one_round(fleet: Fleet, name: str, further: int) -> tuple[float, float, float, float]:
+def one_round(fleet: Fleet, device: Device, further: int) -> tuple[float, float, float, float]:
     """The figures in their order."""
-    device = fleet.device(name)
     with Agent.running(device) as agent:
         time.sleep(_REST)
         idle = agent.rss()
@@ -181,8 +182,9 @@ def measure(rounds: int, sessions: int, seconds: float) -> dict[str, float]:
     """Values by figure."""
     with Fleet.running() as fleet:
         modules = count_modules(fleet)
-        wakeups = count_wakeups(fleet, seconds)
-        samples = [one_round(fleet, f"pi{number}", sessions) for number in range(rounds)]
+        device = fleet.device("pi")
+        wakeups = count_wakeups(device, seconds)
+        samples = [one_round(fleet, device, sessions) for _ in range(rounds)]
     medians = {
         name: round(statistics.median(column), 2)
         for name, column in zip(_FIGURES, zip(*samples, strict=True), strict=True)
