@@ -65,6 +65,12 @@ class LimitsSection:
     channels: int = attrs.field(default=64, validator=attrs.validators.in_(range(1, 1025)))
     #: Processes of a session at once.
     processes: int = attrs.field(default=16, validator=attrs.validators.in_(range(1, 1025)))
+    #: Seconds after which a session without a path is given up.
+    lost_time: int = attrs.field(default=120, validator=attrs.validators.in_(range(10, 86401)))
+    #: Seconds that a session may be without a channel of a service; 0 sets no limit.
+    idle_time: int = attrs.field(default=0, validator=attrs.validators.in_(range(86401)))
+    #: Seconds that a session may last; 0 sets no limit.
+    session_time: int = attrs.field(default=0, validator=attrs.validators.in_(range(86401 * 7)))
 
 
 @attrs.frozen(kw_only=True)

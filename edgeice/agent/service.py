@@ -235,7 +235,7 @@ class Agent:
             certificate=Certificate.generate(),
             registry=self._registry,
             spawner=LocalSpawner(),
-            limits=(self._config.limits.channels, self._config.limits.processes),
+            limits=self._config.limits,
             wall=wall_clock,
             log=self._log,
             failures=self._failures,

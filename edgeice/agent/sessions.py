@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from edgeice import sdp
+from edgeice.agent.config import LimitsSection
 from edgeice.agent.failures import Failures
 from edgeice.agent.log import Log
 from edgeice.dtls import Certificate
@@ -30,7 +31,6 @@ from edgeice.signaling import (
     SessionId,
 )
 from edgeice.transport import (
-    PATIENCE,
     SIGNAL_PROTOCOL,
     ConnectionFailedError,
     DataChannel,
@@ -94,7 +94,7 @@ class Sessions:
         certificate: DTLS certificate of this boot.
         registry: The services.
         spawner: Starts processes.
-        limits: Channels and processes of one session.
+        limits: Bounds on what one session takes, and for how long.
         wall: The wall clock.
         log: Where events go.
         failures: Where defects go.
@@ -109,7 +109,7 @@ class Sessions:
         certificate: Certificate,
         registry: ServiceRegistry,
         spawner: Spawner,
-        limits: tuple[int, int],
+        limits: LimitsSection,
         wall: WallClock,
         log: Log,
         failures: Failures,
@@ -243,7 +243,7 @@ class Sessions:
         def restarting() -> None:
             self._log.info("restart", operator=event.session.peer.name, sid=event.session.sid)
 
-        recovery = PathRecovery(signaled, restarting)
+        recovery = PathRecovery(signaled, restarting, patience=self._limits.lost_time)
         session = _Session(event.session, event.want, signaled, recovery, trio.current_time())
 
         def watch(progress: Progress) -> None:
@@ -301,10 +301,27 @@ class Sessions:
         except ConnectionFailedError:
             return
         await session.recovery.run()
-        reason = f"no path for {PATIENCE:g} s"
-        session.bye = f"{ByeCode.LOST}: {reason}"
-        session.signaled.session.bye(ByeCode.LOST, reason, wall=self._wall())
+        await self._end(session, ByeCode.LOST, f"no path for {self._limits.lost_time} s")
+
+    async def _end_when_idle(self, session: _Session, server: ChannelServer) -> None:
+        while True:
+            await server.wait_idle()
+            with trio.move_on_after(self._limits.idle_time) as scope:
+                await server.wait_busy()
+            if scope.cancelled_caught:
+                await self._end(session, ByeCode.IDLE, f"nothing was open for {self._limits.idle_time} s")
+                return
+
+    async def _end_in_time(self, session: _Session) -> None:
+        await trio.sleep_until(session.opened_at + self._limits.session_time)
+        await self._end(session, ByeCode.LIMIT, f"a session may last {self._limits.session_time} s")
+
+    async def _end(self, session: _Session, code: ByeCode, reason: str) -> None:
+        session.bye = f"{code}: {reason}"
+        session.signaled.session.bye(code, reason, wall=self._wall())
         self._flush()
+        with trio.move_on_after(_FAREWELL_TIME):
+            await session.signaled.peer.wait_closed()
         session.signaled.peer.abort()
 
     async def _run(self, session: _Session) -> None:
@@ -323,8 +340,6 @@ class Sessions:
             self._finish(session)
 
     async def _serve(self, session: _Session) -> None:
-        channels, processes = self._limits
-
         def failed(channel: Channel, error: Exception) -> None:
             self._failures.note(
                 "channel",
@@ -338,13 +353,17 @@ class Sessions:
             self._registry,
             session.want,
             self._spawner,
-            max_channels=channels,
-            max_processes=processes,
+            max_channels=self._limits.channels,
+            max_processes=self._limits.processes,
             drops=self.drops,
             on_failure=failed,
         )
         async with trio.open_nursery() as keeper:
             keeper.start_soon(self._keep_path, session)
+            if self._limits.idle_time:
+                keeper.start_soon(self._end_when_idle, session, server)
+            if self._limits.session_time:
+                keeper.start_soon(self._end_in_time, session)
             async with trio.open_nursery() as nursery:
                 async for channel in session.signaled.peer.incoming:
                     if channel.protocol == SIGNAL_PROTOCOL:

@@ -45,6 +45,9 @@ url = {broker}
 # sessions = 8
 # channels = 64                       # of one session
 # processes = 16                      # of one session
+# lost_time = 120                     # seconds without a path, then a session ends
+# idle_time = 0                       # seconds without an open channel, then it ends; 0 is never
+# session_time = 0                    # seconds that a session may last; 0 is for ever
 
 [labels]
 # site = "roof"

@@ -114,6 +114,7 @@ class ChannelServer:
         self._on_failure = on_failure
         #: Channels served now.
         self.channels = 0
+        self._changed = trio.lowlevel.ParkingLot()
         self._refusing = 0
 
     async def serve(self, channel: Channel) -> None:
@@ -121,13 +122,27 @@ class ChannelServer:
         if self.channels >= self._max_channels:
             await self._refuse(channel)
             return
-        self.channels += 1
+        self._count(1)
         try:
             self._trace("channel-opened", channel)
             await self._end(channel, await self._run(channel))
         finally:
-            self.channels -= 1
+            self._count(-1)
             channel.abort()
+
+    async def wait_idle(self) -> None:
+        """Wait until no channel is served."""
+        while self.channels:
+            await self._changed.park()
+
+    async def wait_busy(self) -> None:
+        """Wait until a channel is served."""
+        while not self.channels:
+            await self._changed.park()
+
+    def _count(self, change: int) -> None:
+        self.channels += change
+        self._changed.unpark_all()
 
     async def _refuse(self, channel: Channel) -> None:
         """Turn a channel away for which there is no room."""

@@ -1,0 +1,81 @@
+"""Limits of time on sessions, in the agent's own process; they are set to fractions of a second here."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from edgeice.agent.log import Log
+from edgeice.agent.service import Agent
+from edgeice.operator.config import load_config
+from edgeice.operator.session import Session, open_session
+from edgeice.services import PING_PROTOCOL, PingClient
+from edgeice.signaling import Party, PrivateKey, PublicKey
+from tests.agent.kit import PATIENCE, Device, Operator
+from tests.support.brokers import Mosquitto
+
+pytestmark = pytest.mark.slow
+
+_NAME = "limited"
+
+
+@asynccontextmanager
+async def limited(broker: Mosquitto, folder: Path, **limits: float) -> AsyncIterator[tuple[Session, io.StringIO]]:
+    """A session with a device of these limits, and the device's log."""
+    url = f"mqtt://127.0.0.1:{broker.port}"
+    device, operator = Device(folder / "pi", url, _NAME), Operator(folder / "alice", url)
+    device.trust(operator)
+    written = io.StringIO()
+    agent = Agent.load(device.config, Log("info", stream=written, wall=lambda: 0.0))
+    for name, seconds in limits.items():
+        # The configuration takes whole seconds, which a test should not wait for.
+        object.__setattr__(agent._config.limits, name, seconds)
+
+    async def confirm(_device: Party, _key: PublicKey) -> bool:
+        raise AssertionError("the key is pinned")
+
+    config = load_config(operator.config)
+    key = PrivateKey.load(config.key.read_bytes(), source="operator.key")
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(agent.run)
+            pinned = PublicKey(device.key.raw)
+            async with open_session(
+                config, key, _NAME, pinned=pinned, want=(), confirm=confirm, watch=lambda _step: None
+            ) as session:
+                yield session, written
+            with trio.CancelScope(shield=True):
+                await agent._presence.leave()
+            nursery.cancel_scope.cancel()
+
+
+async def ping_for_ever(client: PingClient) -> None:
+    while True:
+        await client.round_trip()
+
+
+async def test_a_session_where_nothing_is_open_ends(broker: Mosquitto, tmp_path: Path) -> None:
+    async with limited(broker, tmp_path, idle_time=0.3) as (session, log):
+        begun = trio.current_time()
+        channel = await session.open(PING_PROTOCOL)
+        client = PingClient(channel)
+        while trio.current_time() < begun + 0.7:
+            await client.round_trip()  # an open channel is no idleness, however long
+        await channel.aclose()
+        await session.peer.wait_closed()
+        assert str(session.ended_error()) == f"the session with {_NAME} ended: idle: nothing was open for 0.3 s"
+    assert 'why="idle: nothing was open for 0.3 s"' in log.getvalue()
+
+
+async def test_a_session_lasts_no_longer_than_it_may(broker: Mosquitto, tmp_path: Path) -> None:
+    async with limited(broker, tmp_path, session_time=0.5) as (session, log):
+        channel = await session.open(PING_PROTOCOL)
+        with pytest.raises((trio.EndOfChannel, trio.BrokenResourceError)):
+            await ping_for_ever(PingClient(channel))
+        assert str(session.ended_error()) == f"the session with {_NAME} ended: limit: a session may last 0.5 s"
+    assert 'why="limit: a session may last 0.5 s"' in log.getvalue()
