@@ -42,7 +42,10 @@ def test_relative_paths_start_at_the_file_and_absolute_ones_stay(tmp_path: Path)
         ("devise = 1\n" + MINIMAL, "unknown key devise; did you mean device?"),
         (MINIMAL + "urll = 1", "unknown key broker.urll; did you mean broker.url?"),
         (MINIMAL + "[limits]\nsesions = 3", "unknown key limits.sesions; did you mean limits.sessions?"),
-        (MINIMAL + "[limits]\nzzz = 3", "unknown key limits.zzz; known here: channels, processes, sessions"),
+        (
+            MINIMAL + "[limits]\nzzz = 3",
+            "unknown key limits.zzz; known here: channels, idle_time, lost_time, processes, session_time, sessions",
+        ),
         (MINIMAL + "keepalive = '60'", "broker.keepalive: expected a whole number, not '60'"),
         (MINIMAL + "keepalive = true", "broker.keepalive: expected a whole number, not True"),
         (MINIMAL + "[ice]\nstun = 'x'", "ice.stun: expected a list, each text, not 'x'"),
