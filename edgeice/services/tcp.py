@@ -45,14 +45,19 @@ def format_endpoint(ip: str, port: int) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
+def _plain(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address that is meant, without scope, and as IPv4 where it is mapped (RFC 4291 §2.5.5.2)."""
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
 def is_off_limits(ip: str) -> bool:
     """Whether no forward goes there: link-local, multicast, unspecified and broadcast addresses, and cloud metadata.
 
     Link-local IPv4 is where metadata services live (169.254.169.254), so the whole of it is left out.
     """
-    address = ipaddress.ip_address(ip.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+    address = _plain(ip)
     return (
         address.is_multicast
         or address.is_unspecified
@@ -108,10 +113,10 @@ async def connect_tcp(host: str, port: int, forbidden: Callable[[], Awaitable[En
     error = ServiceError(ErrorCode.TIMEOUT, f"{host} was not reached within {_PATIENCE:g} s")
     with trio.move_on_after(_PATIENCE):
         addresses = await _resolve(host, port)
-        barred = set(await forbidden())
+        barred = {(_plain(barred_ip), barred_port) for barred_ip, barred_port in await forbidden()}
         for family, address in addresses[:_ADDRESSES]:
             ip = str(address[0])
-            if is_off_limits(ip) or (ip.partition("%")[0], port) in barred:
+            if is_off_limits(ip) or (_plain(ip), port) in barred:
                 error = ServiceError(ErrorCode.UNAUTHORIZED, f"forwards do not go to {format_endpoint(ip, port)}")
                 continue
             try:
