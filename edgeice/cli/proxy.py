@@ -7,12 +7,11 @@ import os
 import click
 import trio
 
-from edgeice.cli.common import Options, SessionCommand, device_session, fail, run, session_options
+from edgeice.cli.common import Options, SessionCommand, device_session, run, session_options
 from edgeice.cli.options import device_argument
 from edgeice.cli.stdio import read_input, write_output
 from edgeice.cli.targets import parse_target
-from edgeice.errors import EdgeIceError
-from edgeice.services import FORWARD_PROTOCOL, StreamBrokenError, forward_stream
+from edgeice.services import FORWARD_PROTOCOL, forward_stream
 
 __all__ = ["command"]
 
@@ -42,10 +41,7 @@ def command(options: Options, device: str, target: str) -> None:
     async def main() -> int:
         async with device_session(options, device, (where.capability,)) as session:
             channel = await session.open(FORWARD_PROTOCOL)
-            try:
-                await forward_stream(channel, where, _Stdio())
-            except StreamBrokenError as error:
-                fail(EdgeIceError(f"the connection to {where.host}:{where.port} broke: {error}"), as_json=False)
+            await forward_stream(channel, where, _Stdio())
         return 0
 
     run(main)

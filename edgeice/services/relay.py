@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import trio
 
-from edgeice.errors import DecodeError
+from edgeice.errors import DecodeError, EdgeIceError
 from edgeice.services.channel import MAX_BINARY
 from edgeice.services.control import ErrorCode, ServiceError, command, malformed
 from edgeice.services.credit import CreditedChannel, Inbox
@@ -39,7 +39,7 @@ class ByteStream(Protocol):
         """Close at once, and let whoever is at the other end see that it is no orderly end."""
 
 
-class StreamBrokenError(Exception):
+class StreamBrokenError(EdgeIceError):
     """The carried stream was reset, at this side or at the other."""
 
 
@@ -115,7 +115,7 @@ class _Relay:
             if value is not True:
                 raise DecodeError("control-type", f"{name} is not true")
             if name == "reset":
-                raise StreamBrokenError("reset by the other side")
+                raise StreamBrokenError("the connection was reset at the other side")
             self._inbox.close()
 
     async def _feed(self) -> None:

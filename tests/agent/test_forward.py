@@ -7,6 +7,7 @@ import json
 import random
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -146,6 +147,21 @@ async def test_proxy_says_why_it_cannot_connect(fleet: Fleet, gate: Device) -> N
         done = await edgeice(fleet.operator, "proxy", "gate", f"127.0.0.1:{port}")
     assert done.code == 1
     assert done.stderr == f"edgeice: refused: 127.0.0.1:{port}: Connection refused\n"
+
+
+async def test_proxy_says_that_the_connection_broke(fleet: Fleet, gate: Device, nursery: trio.Nursery) -> None:
+    async def reset(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"half")
+        await stream.receive_some()
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.socket.close()
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, reset, listeners)
+    port = listeners[0].socket.getsockname()[1]
+    done = await edgeice(fleet.operator, "proxy", "gate", f"127.0.0.1:{port}", stdin=b"x")
+    assert (done.code, done.stdout) == (1, b"half")
+    assert done.stderr == "edgeice: the connection was reset at the other side\n"
 
 
 @pytest.mark.parametrize(
