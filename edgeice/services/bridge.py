@@ -26,14 +26,9 @@ OPEN_PATIENCE = 10.0
 
 async def receive_open(link: CreditedChannel) -> Control:
     """The value of the channel's first message, `{"open": {...}}`; raises ServiceError `timeout` or `malformed`."""
-    with trio.move_on_after(OPEN_PATIENCE) as scope:
-        message = await link.receive()
-    if scope.cancelled_caught:
-        raise ServiceError(ErrorCode.TIMEOUT, f"no open within {OPEN_PATIENCE:g} s")
-    if isinstance(message, bytes):
-        raise ServiceError(ErrorCode.MALFORMED, "bytes before open")
+    value = await link.receive_first("open", OPEN_PATIENCE)
     try:
-        return as_object(command(message, ("open",))[1], "open")
+        return as_object(value, "open")
     except DecodeError as error:
         raise malformed(error) from None
 

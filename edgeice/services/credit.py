@@ -20,8 +20,10 @@ from edgeice.services.channel import MAX_BINARY, Channel
 from edgeice.services.control import (
     Control,
     ErrorCode,
+    JsonValue,
     ServiceError,
     as_int,
+    command,
     decode_control,
     encode_control,
     malformed,
@@ -178,6 +180,22 @@ class CreditedChannel:
                 self.sending.grant(as_int(message["credit"], "credit", 1, _MAX_GRANT))
             except DecodeError as error:
                 raise malformed(error) from None
+
+    async def receive_first(self, name: str, patience: float) -> JsonValue:
+        """The value of the channel's first message, `{name: …}`.
+
+        Raises what `receive` does; ServiceError `timeout` after `patience` seconds, `malformed` for anything else.
+        """
+        with trio.move_on_after(patience) as scope:
+            message = await self.receive()
+        if scope.cancelled_caught:
+            raise ServiceError(ErrorCode.TIMEOUT, f"no {name} within {patience:g} s")
+        if isinstance(message, bytes):
+            raise ServiceError(ErrorCode.MALFORMED, f"bytes before {name}")
+        try:
+            return command(message, (name,))[1]
+        except DecodeError as error:
+            raise malformed(error) from None
 
     async def send_control(self, message: Mapping[str, object]) -> None:
         """Send a control message; it needs no credit."""

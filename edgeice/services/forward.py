@@ -11,7 +11,7 @@ import trio
 
 from edgeice.errors import DecodeError
 from edgeice.services.channel import Channel
-from edgeice.services.control import ErrorCode, ServiceError, as_int, as_object, as_text, command, malformed
+from edgeice.services.control import ErrorCode, ServiceError, as_int, as_object, as_text, malformed
 from edgeice.services.credit import CreditedChannel
 from edgeice.services.relay import ByteStream, StreamBrokenError, relay
 from edgeice.services.tcp import Endpoints, connect_tcp
@@ -21,7 +21,7 @@ __all__ = ["FORWARD_PROTOCOL", "ForwardTarget", "Forwarder", "forward_stream"]
 
 FORWARD_PROTOCOL = "edgeice.forward.1"
 
-#: Seconds that a peer may take to say where to, and that the operator waits for the connection.
+#: Seconds that a peer may take to say where to, and that the operator waits for the connection to stand.
 _OPEN_PATIENCE: Final = 10.0
 _CONNECT_PATIENCE: Final = 20.0
 _LONGEST_NAME: Final = 253
@@ -79,14 +79,9 @@ class Forwarder:
 
 
 async def _receive_connect(link: CreditedChannel) -> ForwardTarget:
-    with trio.move_on_after(_OPEN_PATIENCE) as scope:
-        message = await link.receive()
-    if scope.cancelled_caught:
-        raise ServiceError(ErrorCode.TIMEOUT, f"no connect within {_OPEN_PATIENCE:g} s")
-    if isinstance(message, bytes):
-        raise ServiceError(ErrorCode.MALFORMED, "bytes before connect")
+    value = await link.receive_first("connect", _OPEN_PATIENCE)
     try:
-        members = as_object(command(message, ("connect",))[1], "connect")
+        members = as_object(value, "connect")
         host = as_text(members.get("host"), "host")
         if not 1 <= len(host) <= _LONGEST_NAME or not host.isprintable() or " " in host:
             raise DecodeError("control-range", "host is no name and no address")  # noqa: TRY301  # as the others
@@ -108,7 +103,7 @@ async def forward_stream(channel: Channel, target: ForwardTarget, stream: ByteSt
     try:
         try:
             await link.send_control({"connect": {"host": target.host, "port": target.port}})
-            await _receive_connected(link)
+            await link.receive_first("connected", _CONNECT_PATIENCE)
         except BaseException:
             stream.reset()
             raise
@@ -116,16 +111,3 @@ async def forward_stream(channel: Channel, target: ForwardTarget, stream: ByteSt
         await channel.aclose()
     finally:
         channel.abort()
-
-
-async def _receive_connected(link: CreditedChannel) -> None:
-    with trio.move_on_after(_CONNECT_PATIENCE) as scope:
-        message = await link.receive()
-    if scope.cancelled_caught:
-        raise ServiceError(ErrorCode.TIMEOUT, f"the device did not connect within {_CONNECT_PATIENCE:g} s")
-    if isinstance(message, bytes):
-        raise ServiceError(ErrorCode.MALFORMED, "bytes before connected")
-    try:
-        command(message, ("connected",))
-    except DecodeError as error:
-        raise malformed(error) from None
