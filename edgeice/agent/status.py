@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
-import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +13,7 @@ import trio
 
 from edgeice.errors import ConfigError
 from edgeice.files import check_writable
+from edgeice.local_socket import AlreadyServedError, address_of, listen_local
 from edgeice.sansio import DropCounter
 
 __all__ = ["ask_status", "check_status_socket", "open_status_socket", "serve_status"]
@@ -28,21 +27,6 @@ _CLOSE_TIME: Final = 1.0
 #: How long to wait where no descriptor is left for another connection, seconds.
 _ACCEPT_PAUSE: Final = 0.1
 _READ_LIMIT: Final = 1 << 20
-#: sun_path holds 108 bytes, the last of them a zero.
-_SUN_PATH: Final = 107
-
-
-@contextlib.contextmanager
-def _address_of(path: Path) -> Iterator[str]:
-    """A name of the socket that the kernel takes: a long one is reached by a descriptor of its folder."""
-    if len(os.fsencode(path)) <= _SUN_PATH:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 def open_status_socket(path: Path) -> socket.socket:
@@ -50,27 +34,12 @@ def open_status_socket(path: Path) -> socket.socket:
 
     Raises ConfigError where another agent runs, or where the socket cannot be made.
     """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        listener.setblocking(False)
-        if path.is_socket():
-            if _is_served(path):
-                raise ConfigError(f"{path}: another agent runs here; stop it first")  # noqa: TRY301  # closed below
-            path.unlink()
-        mask = os.umask(0o177)
-        try:
-            with _address_of(path) as address:
-                listener.bind(address)
-        finally:
-            os.umask(mask)
-        listener.listen(_BACKLOG)
+        return listen_local(path, _BACKLOG)
+    except AlreadyServedError:
+        raise ConfigError(f"{path}: another agent runs here; stop it first") from None
     except OSError as error:
-        listener.close()
         raise ConfigError(f"{path}: cannot listen there: {error.strerror or error}") from None
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 def check_status_socket(path: Path) -> None:
@@ -83,16 +52,6 @@ def check_status_socket(path: Path) -> None:
         check_writable(path.parent)
     except OSError as error:
         raise ConfigError(f"{path}: cannot listen there: {error.strerror}") from None
-
-
-def _is_served(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            with _address_of(path) as address:
-                probe.connect(address)
-        except OSError:
-            return False
-    return True
 
 
 async def serve_status(listener: socket.socket, snapshot: Callable[[], dict[str, object]], drops: DropCounter) -> None:
@@ -137,7 +96,7 @@ async def ask_status(path: Path) -> dict[str, object]:
     data = b""
     try:
         with trio.fail_after(_ANSWER_TIME):
-            with _address_of(path) as address:
+            with address_of(path) as address:
                 stream = await trio.open_unix_socket(address)
             async with stream:
                 async for chunk in stream:

@@ -15,7 +15,6 @@ from edgeice.services.control import ErrorCode, ServiceError, as_int, as_object,
 from edgeice.services.credit import CreditedChannel
 from edgeice.services.relay import ByteStream, StreamBrokenError, relay
 from edgeice.services.tcp import Endpoints, connect_tcp
-from edgeice.signaling import covers
 
 __all__ = ["FORWARD_PROTOCOL", "ForwardTarget", "Forwarder", "forward_stream"]
 
@@ -57,6 +56,8 @@ class Forwarder:
 
         Raises what `relay` and `connect_tcp` raise; `ChannelServer` tells the peer.
         """
+        from edgeice.signaling import covers  # noqa: PLC0415  # an operator's half needs none of what comes with it
+
         link = CreditedChannel(channel)
         target = await _receive_connect(link)
         if not any(covers(want, target.capability) for want in wants):
