@@ -1,0 +1,102 @@
+"""Named network namespaces: made, entered, listed and removed with iproute2.
+
+A name says whose it is, `edgeice-PID-SERIAL-LABEL`, so that what a killed process left can be found and removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["LabError", "add", "collect_garbage", "delete", "inside", "ip", "namespaces_of"]
+
+_FOLDER = Path("/run/netns")
+_NAME = re.compile(r"edgeice-(?P<pid>\d+)-\d+-.+")
+_CLONE_NEWNET = 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class LabError(RuntimeError):
+    """The kernel or a program refused what the laboratory needs."""
+
+
+def ip(*arguments: str, batch: str | None = None) -> str:
+    """Run iproute2's program, with further command lines on its input where there is a batch; returns its output.
+
+    Raises LabError with what it says.
+    """
+    command = ["ip", *arguments, *(["-batch", "-"] if batch is not None else [])]
+    done = subprocess.run(command, input=batch, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def add(pid: int, serial: int, label: str) -> str:
+    """Make a namespace whose only device, lo, is up, and that knows no IPv6; returns its name."""
+    name = f"edgeice-{pid}-{serial}-{label}"
+    ip("netns", "add", name)
+    with inside(name):  # what is opened below /proc/sys/net is the opener's namespace's
+        for scope in ("all", "default"):
+            Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6").write_text("1")
+    ip("-n", name, "link", "set", "lo", "up")
+    return name
+
+
+def delete(name: str) -> None:
+    """End what runs inside with SIGKILL, and remove the namespace; does nothing where it is gone."""
+    with contextlib.suppress(LabError):
+        for pid in ip("netns", "pids", name).split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        ip("netns", "delete", name)
+
+
+@contextlib.contextmanager
+def inside(name: str) -> Iterator[None]:
+    """Put the calling thread into a namespace; sockets and TAP devices made inside stay there."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        there = os.open(_FOLDER / name, os.O_RDONLY)
+        try:
+            _set(there)
+        finally:
+            os.close(there)
+        try:
+            yield
+        finally:
+            _set(home)
+    finally:
+        os.close(home)
+
+
+def _set(namespace: int) -> None:
+    if _LIBC.setns(namespace, _CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise LabError(f"setns: {os.strerror(number)}")
+
+
+def _labs() -> Iterator[tuple[str, int]]:
+    with contextlib.suppress(FileNotFoundError):
+        for path in sorted(_FOLDER.iterdir()):
+            if found := _NAME.fullmatch(path.name):
+                yield path.name, int(found["pid"])
+
+
+def namespaces_of(pid: int) -> list[str]:
+    """The names of those that a process made."""
+    return [name for name, owner in _labs() if owner == pid]
+
+
+def collect_garbage() -> list[str]:
+    """Remove the namespaces of processes that are gone, with all that runs inside; returns their names."""
+    left = [name for name, owner in _labs() if not Path(f"/proc/{owner}").exists()]
+    for name in left:
+        delete(name)
+    return left
