@@ -1,7 +1,7 @@
 """The driving contract: how pure protocol machines take bytes and time, and give back actions and events.
 
 A *machine* does no I/O, reads no clock and throws no dice.  Its owner calls inputs and commands with the present
-time, then empties it, in this order, before anything else happens:
+time, then empties it, in this order, before anything else happens (only datagrams may be given several at a time):
 
 1. `poll_action` until None: what to do to the outside world;
 2. `poll_event` until None: what the owner should know;
@@ -133,10 +133,16 @@ class Machine(Protocol):
 
 
 class DatagramMachine(Machine, Protocol):
-    """A machine that takes datagrams from paths."""
+    """A machine that takes datagrams from paths, those that came together as one batch."""
 
     def receive_datagram(self, data: bytes, path: Path, *, now: float) -> None:
         """Take one datagram that arrived on `path`; drops and counts what it cannot use."""
+
+    def batch_received(self, *, now: float) -> None:
+        """No further datagram is there at the moment: act on what came.
+
+        One acknowledgment for many packets, and many packets for one acknowledgment, is what makes bulk data cheap.
+        """
 
 
 def drain(machine: Machine, on_action: Callable[[Action], None], on_event: Callable[[Event], None]) -> None:

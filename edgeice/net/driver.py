@@ -5,9 +5,9 @@ All are sans-IO machines; see `edgeice.sansio` for the contract that the driver 
 
 Three things give it its shape:
 
-- Sockets are raw and non-blocking.  One `wait_readable` is followed by a synchronous drain of up to `BATCH`
-  datagrams, each fed and its consequences sent before the next is read; deadlines are looked at once per batch.
-  This moves 3.5 times as many datagrams as a checkpoint per datagram.
+- Sockets are raw and non-blocking.  One `wait_readable` is followed by a synchronous read of up to `BATCH` datagrams,
+  each fed at once; then the machines that got any act on all of them, and deadlines are looked at.  What they send to
+  one path meanwhile leaves as one run (see `UdpSocket`).
 - The timer task sleeps in a cancel scope whose deadline *is* the earliest deadline of all machines.  Moving the
   deadline does not wake the task, so the device wakes only when a machine has something to do.
 - Everything that touches machines is synchronous, so no machine ever sees two inputs at once.  A handler that calls
@@ -25,9 +25,10 @@ import trio
 
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import LocalProtocolError
+from edgeice.net.bases import open_udp
 from edgeice.net.flow import FlowTable
 from edgeice.net.resolve import Resolver
-from edgeice.net.udp import UdpSocket, open_udp
+from edgeice.net.udp import UdpSocket
 from edgeice.sansio import (
     Action,
     CloseFlow,
@@ -144,8 +145,12 @@ class Driver:
         # By identity: a machine need not be hashable.
         self._entries: dict[int, _Entry] = {id(router): self._router_entry}
         self._dirty: dict[int, _Entry] = {}
+        #: Sessions that got datagrams of the batch under way.
+        self._fed: dict[int, Session] = {}
         self._errors: dict[Path, int] = {}
         self._sockets: dict[TransportAddress, UdpSocket] = {}
+        #: Those that hold datagrams back until the machines are settled.
+        self._unpushed: dict[TransportAddress, UdpSocket] = {}
         self._busy = False
         self._now = -math.inf
         self._sleep: trio.CancelScope | None = None
@@ -193,11 +198,11 @@ class Driver:
             self._settle_all()
 
     def open_base(self, ip: str, interface: str = "", port: int | range = 0) -> Base:
-        """Open a socket on an address of this host and tell the router of it; see `udp.open_udp` for what it raises."""
+        """Open a socket on an address of this host and tell the router of it; raises what `open_udp` does."""
         if self._nursery is None:
             raise LocalProtocolError("the driver does not run")
         sock, base, pin = open_udp(ip, interface, port)
-        udp = UdpSocket(sock, base, self.counters, self._start_flush)
+        udp = UdpSocket(sock, base, self.counters, self._start_flush, self._note_error)
         self._sockets[base.address] = udp
         self._nursery.start_soon(self._receive, udp)
         if interface and pin != "device":
@@ -308,6 +313,7 @@ class Driver:
             self._busy = True
             try:
                 udp.receive(BATCH, self._deliver)
+                self._end_batch()
                 self._settle()
             finally:
                 self._busy = False
@@ -315,20 +321,32 @@ class Driver:
 
     def _deliver(self, data: bytes, path: Path) -> None:
         session = self._router.receive_datagram(data, path, now=self._now)
-        entry = self._router_entry
-        if session is not None:
-            found = self._entries.get(id(session))
-            if found is None:
-                self.counters.count("unattached")
-                return
-            entry = found
+        if session is None:
+            return
+        entry = self._entries.get(id(session))
+        if entry is None:
+            self.counters.count("unattached")
+            return
         try:
-            if session is not None:
-                session.receive_datagram(data, path, now=self._now)
-                self._dirty[id(session)] = entry
-            drain(entry.machine, self._act, entry.on_event)
+            session.receive_datagram(data, path, now=self._now)
         except Exception as error:  # noqa: BLE001  # as in `_fire`
             self._contain(entry, error)
+        else:
+            self._fed[id(session)] = session
+
+    def _end_batch(self) -> None:
+        """Let the sessions that got datagrams act on them."""
+        fed, self._fed = self._fed, {}
+        for session in fed.values():
+            entry = self._entries.get(id(session))
+            if entry is None:
+                continue
+            try:
+                session.batch_received(now=self._now)
+            except Exception as error:  # noqa: BLE001  # as in `_fire`
+                self._contain(entry, error)
+            else:
+                self._dirty[id(session)] = entry
 
     def _act(self, action: Action) -> None:
         match action:
@@ -350,12 +368,19 @@ class Driver:
         if udp is None:
             self.counters.count("no_base")
             return
-        if code := udp.send(path, data):
-            # Told when the machines are settled, and once per path and turn: a machine that answered an error with
-            # another datagram would otherwise never let go.
-            self._note_error(path, code)
+        udp.send(path, data)
+        self._unpushed[path.local] = udp
+
+    def _push(self) -> None:
+        """Send what the sockets hold back for the runs of `UdpSocket`."""
+        unpushed, self._unpushed = self._unpushed, {}
+        for udp in unpushed.values():
+            if not udp.closed:
+                udp.push()
 
     def _note_error(self, path: Path, code: int) -> None:
+        # Told when the machines are settled, and once per path and turn: a machine that answered an error with
+        # another datagram would otherwise never let go.
         self._errors.setdefault(path, code)
 
     def _start_flush(self, udp: UdpSocket) -> None:
@@ -368,7 +393,7 @@ class Driver:
                 await trio.lowlevel.wait_writable(udp.sock)
             except trio.ClosedResourceError:
                 return
-            udp.flush(self._note_error)
+            udp.flush()
             if self._errors:
                 self.touch(self._router)
         udp.flushing = False
@@ -413,6 +438,8 @@ class Driver:
                     self._contain(entry, error)
                 else:
                     entry.deadline = math.inf if at is None else at
+            elif self._unpushed:
+                self._push()
             else:
                 break
         at = self._router.next_timeout()

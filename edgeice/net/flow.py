@@ -15,7 +15,7 @@ from typing import Protocol
 import trio
 
 from edgeice.addresses import TransportAddress
-from edgeice.net.udp import pin_socket
+from edgeice.net.bases import pin_socket
 from edgeice.sansio import DropCounter, OpenFlow
 
 __all__ = ["FlowSink", "FlowTable"]

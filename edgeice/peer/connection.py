@@ -153,9 +153,8 @@ class Connection(PeerSession):
 
     def receive_datagram(self, data: bytes, path: Path, *, now: float) -> None:
         """Take a datagram that the endpoint routed here."""
-        if self._link.receive(data, path, now=now) and not self._receive_dtls(data, now):
-            return
-        self._pump(now)
+        if self._link.receive(data, path, now=now):
+            self._receive_dtls(data, now)
 
     def handle_timeout(self, *, now: float) -> None:
         """Act on every deadline that has come."""
@@ -198,21 +197,20 @@ class Connection(PeerSession):
         if self._state is ConnectionState.CLOSED:
             raise LocalProtocolError("the session is closed")
 
-    def _receive_dtls(self, data: bytes, now: float) -> bool:
+    def _receive_dtls(self, data: bytes, now: float) -> None:
         dtls = self._dtls
         if dtls is None:
             if classify(data) is not Kind.DTLS or not self._negotiation.awaits_answer:
                 self.drops.count("early-data")
-                return False
+                return
             # The peer's ClientHello outran its answer: an offerer of actpass is then the server (RFC 8842 §5.4).
             self._begin_dtls("server", now)
             dtls = self._dtls
         elif classify(data) is not Kind.DTLS:
             self.drops.count("not-dtls")
-            return False
+            return
         if dtls is not None:
             dtls.receive_datagram(data, now=now)
-        return True
 
     def _begin_dtls(self, role: DtlsRole, now: float) -> None:
         if self._dtls is None:
@@ -261,8 +259,9 @@ class Connection(PeerSession):
         channels = self._channels
         if channels is None:
             return
-        while (packet := dtls.poll_data()) is not None:
-            channels.receive_packet(packet, now=now)
+        packets = list(iter(dtls.poll_data, None))
+        if packets:
+            channels.receive_packets(packets, now=now)
         if channels.ended is not None:
             reason, broken = channels.ended
             self._end(ConnectionEnded("sctp" if broken else "closed", reason), now)

@@ -63,8 +63,6 @@ class IceConnection(PeerSession):
         """Take a datagram that the endpoint routed here."""
         if self._link.receive(data, path, now=now):
             self._datagrams.push(DatagramReceived(data))
-        else:
-            self._pump(now)
 
     def poll_event(self) -> Event | None:
         """The next thing that the owner should know; datagrams come last."""

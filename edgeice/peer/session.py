@@ -85,6 +85,10 @@ class PeerSession(ABC):
     def receive_datagram(self, data: bytes, path: Path, *, now: float) -> None:
         """Take a datagram that the endpoint routed here."""
 
+    def batch_received(self, *, now: float) -> None:
+        """Act on the datagrams that came."""
+        self._pump(now)
+
     def handle_timeout(self, *, now: float) -> None:
         """Act on every deadline that has come."""
         if self._state is not ConnectionState.CLOSED:

@@ -14,6 +14,7 @@ Not supported, with the sentence that it leaves out:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from edgeice.errors import DecodeError, LocalProtocolError, RemoteProtocolError
 from edgeice.sansio import Entropy
@@ -228,16 +229,20 @@ class Association(Lifecycle):
 
     # --- input
 
-    def receive_packet(self, data: bytes, *, now: float) -> None:
-        """Take one packet out of DTLS; what cannot be used is dropped and counted."""
-        try:
-            self._take_packet(data, now)
-        except DecodeError as error:
-            self.drops.count(error.reason)
-        except RemoteProtocolError as error:
-            self.drops.count("violation")
-            cause = error.cause if isinstance(error, _AbortError) else encode_cause(Cause.PROTOCOL_VIOLATION)
-            self._abort(str(error), cause)
+    def receive_packets(self, packets: Iterable[bytes], *, now: float) -> None:
+        """Take packets that came out of DTLS together; what cannot be used is dropped and counted."""
+        self._receiver.begin_batch()
+        for data in packets:
+            try:
+                self._take_packet(data, now)
+            except DecodeError as error:
+                self.drops.count(error.reason)
+            except RemoteProtocolError as error:
+                self.drops.count("violation")
+                cause = error.cause if isinstance(error, _AbortError) else encode_cause(Cause.PROTOCOL_VIOLATION)
+                self._abort(str(error), cause)
+            if self._receiver.sack_overdue and self._receiving:
+                self._outbox.emit_sack(self._receiver)
         self._flush(now)
 
     def _take_packet(self, data: bytes, now: float) -> None:

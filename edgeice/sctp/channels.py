@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Literal
 
 import attrs
@@ -94,9 +95,9 @@ class DataChannels:
         """Begin to associate; both ends may.  Does nothing where that is under way."""
         self._association.start(now=now)
 
-    def receive_packet(self, data: bytes, *, now: float) -> None:
-        """Take one SCTP packet out of DTLS."""
-        self._association.receive_packet(data, now=now)
+    def receive_packets(self, packets: Iterable[bytes], *, now: float) -> None:
+        """Take the SCTP packets that came out of DTLS together; sends what they call for once, at the end."""
+        self._association.receive_packets(packets, now=now)
         self._settle(now)
 
     def poll_transmit(self) -> bytes | None:

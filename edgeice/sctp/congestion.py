@@ -28,7 +28,7 @@ class CongestionControl(Protocol):
 
         Args:
             size: Bytes that it newly covers, in gaps or below them.
-            in_flight: Bytes in flight before it came.
+            in_flight: Bytes in flight when data was last sent, before this and others that came with it.
             rtt: Round-trip time that it measured, None where it measured none.
             advanced: The cumulative acknowledgment moved.
             outstanding: Data still waits for acknowledgment.
@@ -54,7 +54,7 @@ class CongestionControl(Protocol):
 class Rfc9260:
     """RFC 9260 §7.2: one window, grown by acknowledgments, halved by losses."""
 
-    __slots__ = ("_initial", "_mtu", "_partial", "_recovering", "ssthresh", "window")
+    __slots__ = ("_grown", "_initial", "_mtu", "_partial", "_recovering", "ssthresh", "window")
 
     def __init__(self, *, mtu: int, initial_packets: int) -> None:
         self._mtu = mtu
@@ -67,9 +67,12 @@ class Rfc9260:
         self.ssthresh = 1 << 30
         self._partial = 0
         self._recovering = False
+        #: What slow start added since data was last sent.
+        self._grown = 0
 
-    def on_sent(self, size: int, in_flight: int, *, now: float) -> None:
-        """Nothing to learn from it."""
+    def on_sent(self, size: int, in_flight: int, *, now: float) -> None:  # noqa: ARG002 - the seam's signature
+        """The window that acknowledgments will find used up or not is the present one."""
+        self._grown = 0
 
     def on_acknowledged(
         self,
@@ -85,8 +88,11 @@ class Rfc9260:
         window = self.window
         if window <= self.ssthresh:
             # RFC 9260 §7.2.1: only if the cumulative point moved, the window was used up, and not in fast recovery.
-            if advanced and not self._recovering and in_flight + self._mtu > window:
-                self.window = window + min(size, self._mtu)
+            if advanced and not self._recovering and in_flight + self._mtu > window - self._grown:
+                # The factor L, which may be above 1: a SACK for many packets counts as one for every second (§6.2).
+                more = min(size, max(self._mtu, size // 2))
+                self._grown += more
+                self.window = window + more
             return
         # RFC 9260 §7.2.2
         if advanced:

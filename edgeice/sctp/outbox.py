@@ -54,10 +54,11 @@ class Outbox:
     def flush(self, sender: Sender, receiver: Receiver, *, sending: bool, now: float) -> None:
         """Send control chunks, the acknowledgment if it is due, and what the windows allow of the data.
 
-        An acknowledgment that is not due yet goes along with data; new packets are limited to a burst (RFC 9260 §6.1
-        rule D), the next acknowledgment lets the next burst go.
+        An acknowledgment that is not due yet goes along with data.  New packets are limited to those that replace
+        acknowledged ones and a burst (RFC 9260 §6.1 rule D); the next acknowledgment lets the next go.
         """
-        burst = self._burst
+        burst = self._burst + sender.replaceable // self._room
+        sender.replaceable = 0
         control = self.control
         while True:
             room = self._room

@@ -26,6 +26,7 @@ class Receiver:
 
     __slots__ = (
         "_advertised",
+        "_batch",
         "_delay",
         "_drops",
         "_duplicates",
@@ -61,11 +62,17 @@ class Receiver:
         #: Sorted [first, last] of what came above `cum`, with holes between.
         self._gaps: list[list[int]] = []
         self._duplicates: list[int] = []
+        #: Packets with data since the last SACK, and since the batch began.
         self._packets = 0
+        self._batch = 0
         self._saw_data = False
         self._immediate = False
 
     # --- input
+
+    def begin_batch(self) -> None:
+        """The packets up to the next call came together."""
+        self._batch = 0
 
     def on_data(self, tsn: int, flags: int, stream_id: int, ssn: int, ppid: int, payload: bytes) -> None:  # noqa: PLR0917 - hot
         """Take a DATA chunk; `tsn` has 32 bits, `payload` is not empty.
@@ -157,6 +164,7 @@ class Receiver:
             return
         self._saw_data = False
         self._packets += 1
+        self._batch += 1
         if self._immediate or self._gaps or self._packets >= 2:
             self.sack_due = True
         elif self.sack_at == _NEVER:
@@ -170,6 +178,17 @@ class Receiver:
             self.sack_due = True
 
     # --- output
+
+    @property
+    def sack_overdue(self) -> bool:
+        """True if a SACK cannot wait for the end of the batch.
+
+        Every second packet gets one (RFC 9260 §6.2), but ever fewer in the course of a long batch: to acknowledge what
+        is here already in small portions costs both ends much and tells the sender nothing sooner.  More than one per
+        batch it must be for a sender that answers each with one short burst, as RFC 9260 §6.1 rule D has it.  While
+        something is missing every packet gets one, since missing reports are counted (§7.2.4).
+        """
+        return bool(self._gaps and self._packets) or self._packets >= 2 + self._batch // 4
 
     @property
     def sack_wanted(self) -> bool:

@@ -64,6 +64,7 @@ class Sender:
         "partial",
         "peer_rwnd",
         "queue",
+        "replaceable",
         "rtt",
         "t3_at",
     )
@@ -85,6 +86,8 @@ class Sender:
         self.outstanding_bytes = 0
         #: Bytes sent, not acknowledged and not held for lost.
         self.flight = 0
+        #: Bytes acknowledged since packets were last made: as much new data may go at once.
+        self.replaceable = 0
         #: The receive window as last advertised.
         self.peer_rwnd = 0
         self.t3_at = _EVER
@@ -248,7 +251,7 @@ class Sender:
         if cum >= self.next_tsn:
             raise RemoteProtocolError("acknowledgment of data never sent")
         self._heard = True
-        flight_before = self.flight
+        flight_before = self.flight + self.replaceable
         outstanding_before = self.outstanding_bytes
         advanced = cum > self.cum
         rtt = None
@@ -266,6 +269,7 @@ class Sender:
             self._recovery_exit = None
             self.congestion.on_recovered(now=now)
         if acked:
+            self.replaceable += acked
             self.congestion.on_acknowledged(
                 acked, flight_before, rtt=rtt, advanced=advanced, outstanding=bool(self.outstanding), now=now
             )

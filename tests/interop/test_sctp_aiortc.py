@@ -38,7 +38,7 @@ class Wire:
 
     async def _send_data(self, data: bytes) -> None:
         if not self._lost():
-            self.ours.receive_packet(bytes(data), now=self.now)
+            self.ours.receive_packets([bytes(data)], now=self.now)
 
     def _lost(self) -> bool:
         self._count += 1

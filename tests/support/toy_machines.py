@@ -37,6 +37,9 @@ class Toy:
         if self.echo:
             self.actions.append(Transmit(path, data))
 
+    def batch_received(self, *, now: float) -> None:
+        self.times.append(now)
+
     def handle_timeout(self, *, now: float) -> None:
         self.times.append(now)
         while self.deadlines and min(self.deadlines) <= now:

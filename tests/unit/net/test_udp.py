@@ -11,7 +11,8 @@ import pytest
 
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import LocalProtocolError
-from edgeice.net.udp import DATAGRAM_LIMIT, SEND_QUEUE_LIMIT, PathTable, UdpSocket, open_udp, pin_socket
+from edgeice.net.bases import open_udp, pin_socket
+from edgeice.net.udp import DATAGRAM_LIMIT, SEND_QUEUE_LIMIT, PathTable, UdpSocket
 from edgeice.sansio import DropCounter
 from tests.support.namespace import fresh_network_namespace, ip
 
@@ -81,6 +82,10 @@ def test_interface_that_does_not_exist_is_an_error() -> None:
         open_udp("127.0.0.1", "nonesuch0")
 
 
+def no_error(path: Path, code: int) -> None:
+    raise AssertionError(f"{path}: {errno.errorcode[code]}")
+
+
 class RefusingSocket(socket.socket):
     """Refuses socket options as an older kernel does to a process without CAP_NET_RAW."""
 
@@ -128,9 +133,9 @@ def test_pinned_socket_sends_by_its_interface(namespace: None, interface: str, w
         wire.setblocking(False)
     sock, base, pin = open_udp("10.1.0.1", interface)
     assert pin == ("device" if interface else "none")
-    udp = UdpSocket(sock, base, DropCounter(), lambda _udp: None)
+    udp = UdpSocket(sock, base, DropCounter(), lambda _udp: None, no_error)
     for _ in range(5):
-        assert udp.send(Path(base.address, TransportAddress("203.0.113.9", 3478)), b"x") == 0
+        udp.send(Path(base.address, TransportAddress("203.0.113.9", 3478)), b"x")
     udp.close()
     seen: dict[str, int] = {}
     for name, wire in wires.items():
@@ -155,16 +160,18 @@ def test_link_local_paths_carry_the_scope(namespace: None) -> None:
     for own, name in (("fe80::d0", "d0"), ("fe80::e0", "p0")):
         sock, base, _ = open_udp(own, name)
         assert base == Base(TransportAddress(own, sock.getsockname()[1], scope=name), name)
-        sides.append(UdpSocket(sock, base, counters, lambda _udp: None))
+        sides.append(UdpSocket(sock, base, counters, lambda _udp: None, no_error))
     one, two = sides
     there = TransportAddress("fe80::e0", two.base.address.port, scope="d0")
-    assert one.send(Path(one.base.address, there), b"hello") == 0
+    one.send(Path(one.base.address, there), b"hello")
+    one.push()
     two.sock.settimeout(5)
     got: list[tuple[bytes, Path]] = []
     assert two.receive(1, lambda data, path: got.append((data, path))) == 1
     back = TransportAddress("fe80::d0", one.base.address.port, scope="p0")
     assert got == [(b"hello", Path(two.base.address, back))]
-    assert two.send(got[0][1], b"back") == 0
+    two.send(got[0][1], b"back")
+    two.push()
     one.sock.settimeout(5)
     assert one.receive(1, lambda data, path: got.append((data, path))) == 1
     assert got[1] == (b"back", Path(one.base.address, there))
@@ -214,9 +221,27 @@ def test_path_table_forgets_the_least_recently_used() -> None:
 
 
 class FullSocket(socket.socket):
-    """A socket that takes `room` more datagrams before it blocks, and refuses those to port 1."""
+    """A socket that takes `room` more datagrams before it blocks, and refuses those to port 1.
+
+    Runs are taken or refused as a whole, as the kernel does, and noted in `runs`.
+    """
 
     room = 0
+    #: Refuses runs with this error.
+    refusal = 0
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.runs: list[int] = []
+
+    def sendmsg(self, buffers: list[bytes], *rest: Any) -> int:  # type: ignore[override]  # only this form is used
+        if self.refusal:
+            raise OSError(self.refusal, "no runs")
+        if self.room < len(buffers):
+            raise BlockingIOError(errno.EAGAIN, "full")
+        self.room -= len(buffers)
+        self.runs.append(len(buffers))
+        return super().sendmsg(buffers, *rest)
 
     def sendto(self, data: bytes, *rest: Any) -> int:  # type: ignore[override]  # only this form is used
         if self.room == 0:
@@ -235,7 +260,9 @@ class Fixture:
         self.sock.bind(("127.0.0.1", 0))
         self.sock.setblocking(False)
         own = TransportAddress("127.0.0.1", self.sock.getsockname()[1])
-        self.udp = UdpSocket(self.sock, Base(own), self.counters, self.congested)
+        self.udp = UdpSocket(
+            self.sock, Base(own), self.counters, self.congested, lambda path, code: self.errors.append((path, code))
+        )
         self.path = Path(own, own)
         self.errors: list[tuple[Path, int]] = []
 
@@ -243,8 +270,10 @@ class Fixture:
         assert udp is self.udp
         self.congestions += 1
 
-    def flush(self) -> None:
-        self.udp.flush(lambda path, code: self.errors.append((path, code)))
+    def send(self, *datagrams: bytes) -> None:
+        for data in datagrams:
+            self.udp.send(self.path, data)
+        self.udp.push()
 
     def arrived(self) -> list[bytes]:
         found: list[bytes] = []
@@ -261,41 +290,98 @@ def full() -> Iterator[Fixture]:
 
 def test_full_socket_queues_in_order(full: Fixture) -> None:
     full.sock.room = 1
-    for number in range(4):
-        assert full.udp.send(full.path, b"%d" % number) == 0
+    full.send(*(b"%d" % number for number in range(4)))
     assert (full.arrived(), full.udp.congested, full.congestions) == ([b"0"], True, 1)
     full.sock.room = 2
-    assert full.udp.send(full.path, b"4") == 0  # does not overtake
-    full.flush()
+    full.send(b"4")  # does not overtake
+    full.udp.flush()
     assert (full.arrived(), full.udp.congested) == ([b"1", b"2"], True)
     full.sock.room = 9
-    full.flush()
+    full.udp.flush()
     assert (full.arrived(), full.udp.congested, full.congestions) == ([b"3", b"4"], False, 1)
     assert full.counters.total == 0
 
 
 def test_send_queue_drops_the_oldest_and_counts(full: Fixture) -> None:
-    for number in range(SEND_QUEUE_LIMIT + 3):
-        assert full.udp.send(full.path, b"%d" % number) == 0
+    full.send(*(b"%d" % number for number in range(SEND_QUEUE_LIMIT + 3)))
     assert full.counters.snapshot() == {"send_queue": 3}
     full.sock.room = 1000
-    full.flush()
+    full.udp.flush()
     assert full.arrived() == [b"%d" % number for number in range(3, SEND_QUEUE_LIMIT + 3)]
+
+
+def test_datagrams_of_one_size_leave_as_a_run_and_come_as_they_were(full: Fixture) -> None:
+    full.sock.room = 1000
+    sent = [bytes([number]) * 1200 for number in range(100)] + [b"tail"]
+    full.send(*sent)
+    assert full.sock.runs == [54, 47]  # 65,000 bytes, and a shorter one ends it
+    assert full.arrived() == sent
+    mixed = [b"a" * 100, b"b" * 100, b"c" * 99, b"d" * 99, b"e" * 100, b""]
+    full.send(*mixed)
+    assert full.sock.runs[2:] == [3]  # longer and empty ones begin anew
+    full.send(*[b"x"] * 130)
+    assert full.sock.runs[3:] == [64, 64, 2]
+    assert full.arrived() == [*mixed, *[b"x"] * 130]
+    other = Path(full.path.local, TransportAddress("127.0.0.1", 9))
+    for path in (full.path, other, full.path):
+        full.udp.send(path, b"y")
+    full.udp.push()
+    assert full.arrived() == [b"y", b"y"]
+    assert full.sock.runs[6:] == []
+    assert full.counters.total == 0
+
+
+@pytest.mark.parametrize(
+    ("refusal", "again"), [(errno.EINVAL, [7]), (errno.EMSGSIZE, [7]), (errno.EIO, []), (errno.ENOBUFS, [6, 7])]
+)
+def test_where_no_run_is_possible_each_goes_by_itself(full: Fixture, refusal: int, again: list[int]) -> None:
+    """A frame may be too long for the interface, which shorter ones are not; or it takes no runs at all."""
+    full.sock.room = 1000
+    full.sock.refusal = refusal
+    full.send(*[b"x" * 1400] * 5)
+    assert full.arrived() == [b"x" * 1400] * 5
+    full.sock.refusal = 0
+    full.send(*[b"x" * 1400] * 6)
+    full.send(*[b"x" * 1399] * 7)
+    assert full.arrived() == [b"x" * 1400] * 6 + [b"x" * 1399] * 7
+    assert full.sock.runs == again
+    assert full.counters.total == 0
+
+
+def test_refused_run_is_told_once_and_counted_whole(full: Fixture) -> None:
+    full.sock.room = 1000
+    full.sock.refusal = errno.ENETUNREACH
+    bad = Path(full.path.local, TransportAddress("127.0.0.1", 1))
+    for _ in range(5):
+        full.udp.send(bad, b"x")
+    full.udp.push()
+    assert full.errors == [(bad, errno.ENETUNREACH)]
+    assert full.counters.snapshot() == {"send_ENETUNREACH": 5}
+
+
+def test_closing_sends_what_is_held_back(full: Fixture) -> None:
+    full.sock.room = 9
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        full.udp.send(Path(full.path.local, TransportAddress(*peer.getsockname())), b"goodbye")
+        full.udp.close()
+        assert peer.recv(100) == b"goodbye"
 
 
 def test_error_while_flushing_is_told_and_the_rest_goes_on(full: Fixture) -> None:
     bad = Path(full.path.local, TransportAddress("127.0.0.1", 1))
     for path in (full.path, bad, full.path):
         full.udp.send(path, b"x")
+    full.udp.push()
     full.sock.room = 9
-    full.flush()
+    full.udp.flush()
     assert full.errors == [(bad, errno.ENETUNREACH)]
     assert len(full.arrived()) == 2
     assert full.counters.snapshot() == {"send_ENETUNREACH": 1}
 
 
 def test_closing_counts_what_was_queued(full: Fixture) -> None:
-    full.udp.send(full.path, b"x")
+    full.send(b"x")
     full.udp.close()
     full.udp.close()
     assert full.counters.snapshot() == {"send_queue": 1}
@@ -305,8 +391,8 @@ def test_closing_counts_what_was_queued(full: Fixture) -> None:
 
 def test_receive_stops_at_its_limit(full: Fixture) -> None:
     full.sock.room = 9
-    for number in range(5):
-        full.udp.send(full.path, b"%d" % number)
+    full.udp._segment_limit = 0  # what is joined is read as a whole
+    full.send(*(b"%d" % number for number in range(5)))
     got: list[bytes] = []
     assert full.udp.receive(3, lambda data, _path: got.append(data)) == 3
     assert full.udp.receive(3, lambda data, _path: got.append(data)) == 2
@@ -316,7 +402,7 @@ def test_receive_stops_at_its_limit(full: Fixture) -> None:
 def test_empty_and_largest_datagrams_pass(full: Fixture) -> None:
     full.sock.room = 9
     for size in (0, DATAGRAM_LIMIT - 1, DATAGRAM_LIMIT):
-        full.udp.send(full.path, bytes(size))
+        full.send(bytes(size))
     assert [len(data) for data in full.arrived()] == [0, DATAGRAM_LIMIT - 1]
     assert full.counters.snapshot() == {"oversized": 1}
 

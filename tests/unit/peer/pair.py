@@ -38,6 +38,7 @@ class End:
         session = self.endpoint.receive_datagram(sent.data, Path(sent.path.remote, sent.path.local), now=self._pair.now)
         if session is not None:
             session.receive_datagram(sent.data, Path(sent.path.remote, sent.path.local), now=self._pair.now)
+            session.batch_received(now=self._pair.now)
         self.drain()
 
     def drain(self) -> None:

@@ -95,7 +95,7 @@ class Link:
             self.now = max(self.now, at)
             while self._flying and self._flying[0][0] <= self.now:
                 _at, _serial, side, packet = heapq.heappop(self._flying)
-                self.ends[side].receive_packet(packet, now=self.now)
+                self.ends[side].receive_packets([packet], now=self.now)
                 self.drain()
             for end in self.ends:
                 due = end.next_timeout()

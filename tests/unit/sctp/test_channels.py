@@ -43,7 +43,7 @@ def inject(link: Link, side: int, payload: bytes, **options: int) -> None:
     """Deliver a DATA chunk that the other end did not send."""
     end = link.ends[side]
     tsn = end._association._receiver.cum + 1
-    end.receive_packet(forge(end, data_chunk(tsn, payload, **options)), now=link.now)
+    end.receive_packets([forge(end, data_chunk(tsn, payload, **options))], now=link.now)
     link.drain()
 
 
@@ -169,12 +169,12 @@ def test_peer_with_few_streams() -> None:
     link.client.start(now=0.0)
     init = link.client.poll_transmit()
     assert init is not None
-    link.server.receive_packet(init, now=0.0)
+    link.server.receive_packets([init], now=0.0)
     ack = link.server.poll_transmit()
     assert ack is not None
     value = bytearray(values(ack, 2)[0])
     value[10:12] = (3).to_bytes(2, "big")  # inbound streams
-    link.client.receive_packet(forge(link.client, encode_chunk(2, bytes(value))), now=0.0)
+    link.client.receive_packets([forge(link.client, encode_chunk(2, bytes(value)))], now=0.0)
     link.run(1.0)
     assert link.of(0, ChannelClosed) == [ChannelClosed(channels[2], "the peer has too few streams", broken=True)]
 
@@ -413,15 +413,15 @@ def test_sctp_15_forward_tsn_moves_the_point_and_skips() -> None:
     cum = receiver.cum
     for n in (3, 5):
         chunk = data_chunk(cum + n, b"%d" % n, stream_id=channel, ssn=n)
-        link.server.receive_packet(forge(link.server, chunk), now=link.now)
+        link.server.receive_packets([forge(link.server, chunk)], now=link.now)
     skip = encode_forward_tsn(ForwardTsn(cum + 4 & 0xFFFFFFFF, ((channel, 4),)))
-    link.server.receive_packet(forge(link.server, skip), now=link.now)
+    link.server.receive_packets([forge(link.server, skip)], now=link.now)
     link.drain()
     assert receiver.cum == cum + 5
     assert link.messages(1) == [b"3", b"5"]
     old = encode_forward_tsn(ForwardTsn(cum & 0xFFFFFFFF, ((channel, 0),)))
     link.sent[1].clear()
-    link.server.receive_packet(forge(link.server, old), now=link.now)
+    link.server.receive_packets([forge(link.server, old)], now=link.now)
     link.drain()
     assert [kinds(packet) for packet in link.sent[1]] == [[ChunkType.SACK]]
     assert receiver.cum == cum + 5
@@ -431,7 +431,7 @@ def test_host_23_forward_tsn_far_ahead_costs_nothing() -> None:
     link, _channel = pair()
     receiver = link.server._association._receiver
     far = encode_forward_tsn(ForwardTsn(receiver.cum + 2**31 - 1 & 0xFFFFFFFF, ((7, 9),)))
-    link.server.receive_packet(forge(link.server, far), now=link.now)
+    link.server.receive_packets([forge(link.server, far)], now=link.now)
     assert link.server.established
     assert receiver.used == 0
 
@@ -533,7 +533,7 @@ def reconfig(kind: int, sequence: int, *words: int) -> bytes:
 def answers(link: Link, chunk: bytes) -> list[int]:
     """Results that the server gives to a RE-CONFIG."""
     link.sent[1].clear()
-    link.server.receive_packet(forge(link.server, chunk), now=link.now)
+    link.server.receive_packets([forge(link.server, chunk)], now=link.now)
     link.drain()
     found = [value for packet in link.sent[1] for value in values(packet, 130)]
     parameters = [each for value in found for each in decode_parameters(value)]
@@ -590,7 +590,7 @@ def test_host_23_reconfig_storm_is_answered_with_less() -> None:
     link, _channel = pair()
     chunk = reconfig(13, 12345, 0, 0)
     packet = forge(link.server, *[chunk] * 50)
-    link.server.receive_packet(packet, now=link.now)
+    link.server.receive_packets([packet], now=link.now)
     link.sent[1].clear()
     link.drain()
     assert sum(len(each) for each in link.sent[1]) <= len(packet)
@@ -675,7 +675,7 @@ def test_sctp_14_abort_ends_both_at_once() -> None:
 )
 def test_sctp_14_what_an_abort_says(causes: bytes, broken: bool) -> None:
     link, channel = pair()
-    link.server.receive_packet(forge(link.server, encode_chunk(ChunkType.ABORT, causes)), now=link.now)
+    link.server.receive_packets([forge(link.server, encode_chunk(ChunkType.ABORT, causes))], now=link.now)
     reason = "peer saw an error" if broken else "closed by peer"
     assert link.server.ended == (reason, broken)
     link.drain()

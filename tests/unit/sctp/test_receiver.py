@@ -131,6 +131,7 @@ def test_sctp_11_rto_by_the_rule() -> None:
 
 
 def grow(control: Rfc9260, size: int, in_flight: int, *, advanced: bool = True, outstanding: bool = True) -> None:
+    control.on_sent(1, in_flight, now=0.0)
     control.on_acknowledged(size, in_flight, rtt=None, advanced=advanced, outstanding=outstanding, now=0.0)
 
 
@@ -139,8 +140,8 @@ def test_sctp_11_window_by_the_rule() -> None:
     assert control.window == 10_000
     grow(control, 5_000, 5_000)
     assert control.window == 10_000  # not used up
-    grow(control, 5_000, 10_000)
-    assert control.window == 11_000  # one packet for each acknowledgment
+    grow(control, 2_000, 10_000)
+    assert control.window == 11_000  # one packet for each acknowledgment of two
     grow(control, 600, 11_000)
     assert control.window == 11_600
     grow(control, 600, 11_600, advanced=False)
@@ -160,3 +161,12 @@ def test_sctp_11_window_by_the_rule() -> None:
     assert (control.window, control.ssthresh) == (1_000, 4_000)
     control.on_path_changed(now=0.0)
     assert control.window == 10_000
+
+
+def test_an_acknowledgment_of_many_packets_grows_the_window_as_one_for_every_second_would() -> None:
+    """RFC 9260 §7.2.1: the factor L."""
+    control = Rfc9260(mtu=1000, initial_packets=20)
+    grow(control, 20_000, 20_000)
+    assert control.window == 30_000
+    grow(control, 20_000, 20_000)
+    assert control.window == 30_000  # not used up

@@ -100,17 +100,17 @@ def test_sctp_08_unknown_init_parameters_are_reported_both_ways() -> None:
     init = link.client.poll_transmit()
     assert init is not None
     value = values(init, ChunkType.INIT)[0]
-    link.server.receive_packet(forge(link.server, encode_chunk(1, value + unknown), tag=0), now=0.0)
+    link.server.receive_packets([forge(link.server, encode_chunk(1, value + unknown), tag=0)], now=0.0)
     answer = link.server.poll_transmit()
     assert answer is not None
     ack = values(answer, ChunkType.INIT_ACK)[0]
     assert decode_init(ack).reported == (unknown,)
-    link.client.receive_packet(forge(link.client, encode_chunk(2, ack + unknown)), now=0.0)
+    link.client.receive_packets([forge(link.client, encode_chunk(2, ack + unknown))], now=0.0)
     echo = link.client.poll_transmit()
     assert echo is not None
     assert kinds(echo) == [ChunkType.COOKIE_ECHO, ChunkType.ERROR]
     assert decode_causes(values(echo, ChunkType.ERROR)[0]) == [(8, unknown)]
-    link.server.receive_packet(echo, now=0.0)
+    link.server.receive_packets([echo], now=0.0)
     assert link.server.established
 
 
@@ -118,7 +118,7 @@ def test_answer_to_a_flood_of_unknown_parameters_fits_a_packet() -> None:
     link = Link()
     init = Handshake(SctpConfig(), Entropy.seeded(9)).init()
     flood = b"".join(encode_parameter(0xC100 + n, bytes(40)) for n in range(23))
-    link.server.receive_packet(forge(link.server, encode_chunk(1, init[4:] + flood), tag=0), now=0.0)
+    link.server.receive_packets([forge(link.server, encode_chunk(1, init[4:] + flood), tag=0)], now=0.0)
     answer = link.server.poll_transmit()
     assert answer is not None
     assert len(answer) <= 1200
@@ -129,7 +129,7 @@ def test_host_21_init_flood_leaves_no_state() -> None:
     server = link.server._association
     for seed in range(100):
         init = Handshake(SctpConfig(), Entropy.seeded(seed)).init()
-        link.server.receive_packet(forge(link.server, init, tag=0), now=0.0)
+        link.server.receive_packets([forge(link.server, init, tag=0)], now=0.0)
         assert link.server.poll_transmit() is not None
     assert server.state is State.CLOSED
     assert server._peer is None
@@ -142,7 +142,7 @@ def test_host_21_init_flood_leaves_no_state() -> None:
 def test_init_with_impossible_fields_is_aborted(fields: dict[str, int]) -> None:
     init = attrs.evolve(decode_init(Handshake(SctpConfig(), Entropy.seeded(3)).init()[4:]), **fields)  # type: ignore[arg-type]
     link = Link()
-    link.server.receive_packet(forge(link.server, encode_init(init, ChunkType.INIT), tag=0), now=0.0)
+    link.server.receive_packets([forge(link.server, encode_init(init, ChunkType.INIT), tag=0)], now=0.0)
     answer = link.server.poll_transmit()
     assert answer is not None
     assert decode_causes(values(answer, ChunkType.ABORT)[0])[0][0] == 7
@@ -154,10 +154,10 @@ def until_cookie(link: Link) -> bytes:
     link.client.start(now=0.0)
     init = link.client.poll_transmit()
     assert init is not None
-    link.server.receive_packet(init, now=0.0)
+    link.server.receive_packets([init], now=0.0)
     ack = link.server.poll_transmit()
     assert ack is not None
-    link.client.receive_packet(ack, now=0.0)
+    link.client.receive_packets([ack], now=0.0)
     echo = link.client.poll_transmit()
     assert echo is not None
     return echo
@@ -166,17 +166,17 @@ def until_cookie(link: Link) -> bytes:
 def test_sctp_06_stale_cookie_is_told_and_setup_begins_anew() -> None:
     link = Link()
     echo = until_cookie(link)
-    link.server.receive_packet(echo, now=61.0)
+    link.server.receive_packets([echo], now=61.0)
     error = link.server.poll_transmit()
     assert error is not None
     assert decode_causes(values(error, ChunkType.ERROR)[0]) == [(3, (1_000_000).to_bytes(4, "big"))]
     assert link.server._association.state is State.CLOSED
-    link.client.receive_packet(error, now=0.1)
+    link.client.receive_packets([error], now=0.1)
     again = link.client.poll_transmit()
     assert again is not None
     assert kinds(again) == [ChunkType.INIT]
     link.now = 61.0
-    link.server.receive_packet(again, now=61.0)
+    link.server.receive_packets([again], now=61.0)
     link.run(1.0)
     assert link.client.established
 
@@ -188,8 +188,8 @@ def test_sctp_06_forged_cookie_is_dropped_in_silence() -> None:
     for at in (0, 12, len(cookie) - 1):
         bad = bytearray(cookie)
         bad[at] ^= 1
-        link.server.receive_packet(forge(link.server, encode_chunk(10, bytes(bad))), now=0.0)
-    link.server.receive_packet(forge(link.server, encode_chunk(10, b"short")), now=0.0)
+        link.server.receive_packets([forge(link.server, encode_chunk(10, bytes(bad)))], now=0.0)
+    link.server.receive_packets([forge(link.server, encode_chunk(10, b"short"))], now=0.0)
     assert link.server.poll_transmit() is None
     assert link.server.drops.snapshot() == {"cookie-mac": 3, "cookie-length": 1}
 
@@ -197,7 +197,7 @@ def test_sctp_06_forged_cookie_is_dropped_in_silence() -> None:
 def test_host_21_cookie_of_another_association_is_dropped() -> None:
     other, link = Link(seed=50), Link()
     echo = until_cookie(other)
-    link.server.receive_packet(forge(link.server, *[encode_chunk(10, values(echo, 10)[0])]), now=0.0)
+    link.server.receive_packets([forge(link.server, *[encode_chunk(10, values(echo, 10)[0])])], now=0.0)
     assert link.server.drops.snapshot() == {"cookie-mac": 1}
 
 
@@ -207,7 +207,7 @@ def test_host_21_cookie_replayed_after_the_end_revives_nothing() -> None:
     link.run(1.0)
     link.client.abort("done", now=link.now)
     link.run(1.0)
-    link.server.receive_packet(link.sent[0][1], now=link.now)
+    link.server.receive_packets([link.sent[0][1]], now=link.now)
     assert link.server._association.state is State.ENDED
     assert not link.server.established
 
@@ -216,7 +216,7 @@ def test_repeated_cookie_is_acknowledged_again() -> None:
     link = Link()
     link.client.start(now=0.0)
     link.run(1.0)
-    link.server.receive_packet(link.sent[0][1], now=link.now)
+    link.server.receive_packets([link.sent[0][1]], now=link.now)
     answer = link.server.poll_transmit()
     assert answer is not None
     assert kinds(answer) == [ChunkType.COOKIE_ACK]
@@ -227,7 +227,7 @@ def test_repeated_cookie_is_acknowledged_again() -> None:
 def test_sctp_02_chunks_that_must_be_alone(kind: int) -> None:
     link = Link()
     link.connect()
-    link.server.receive_packet(forge(link.server, encode_chunk(kind, bytes(16)), encode_chunk(132)), now=link.now)
+    link.server.receive_packets([forge(link.server, encode_chunk(kind, bytes(16)), encode_chunk(132))], now=link.now)
     assert link.server.drops.snapshot() == {"bundled": 1}
     assert link.server.established
 
@@ -235,7 +235,7 @@ def test_sctp_02_chunks_that_must_be_alone(kind: int) -> None:
 def test_sctp_02_init_is_not_bundled_with_tag_0() -> None:
     link = Link()
     init = Handshake(SctpConfig(), Entropy.seeded(3)).init()
-    link.server.receive_packet(forge(link.server, init, encode_chunk(132), tag=0), now=0.0)
+    link.server.receive_packets([forge(link.server, init, encode_chunk(132), tag=0)], now=0.0)
     assert link.server.poll_transmit() is None
     assert link.server.drops.snapshot() == {"verification-tag": 1}
 
@@ -245,7 +245,7 @@ def test_sctp_03_wrong_tag_is_dropped(tag: int) -> None:
     link = Link()
     link.connect()
     for kind in (0, 3, 4, 6, 7, 8, 9, 11, 14, 130, 192):
-        link.server.receive_packet(forge(link.server, encode_chunk(kind, bytes(16)), tag=tag), now=link.now)
+        link.server.receive_packets([forge(link.server, encode_chunk(kind, bytes(16)), tag=tag)], now=link.now)
     assert link.server.drops.snapshot() == {"verification-tag": 11}
     assert link.server.poll_transmit() is None
     assert link.server.established
@@ -261,15 +261,15 @@ def test_sctp_03_abort_and_the_t_bit(own_tag: bool, reflected: bool, ends: bool)
     server = link.server._association
     assert server._peer is not None
     tag = server._handshake.local_tag if own_tag else server._peer.tag
-    link.server.receive_packet(forge(link.server, encode_chunk(6, b"", int(reflected)), tag=tag), now=link.now)
+    link.server.receive_packets([forge(link.server, encode_chunk(6, b"", int(reflected)), tag=tag)], now=link.now)
     assert (link.server.ended is not None) is ends
 
 
 def test_sctp_04_sctp_05_wrong_or_zero_checksum_is_dropped() -> None:
     link = Link()
     link.connect()
-    link.server.receive_packet(forge(link.server, encode_chunk(6), good=False), now=link.now)
-    link.server.receive_packet(forge(link.server, encode_chunk(6), tag=0, good=False), now=link.now)
+    link.server.receive_packets([forge(link.server, encode_chunk(6), good=False)], now=link.now)
+    link.server.receive_packets([forge(link.server, encode_chunk(6), tag=0, good=False)], now=link.now)
     assert link.server.drops.snapshot() == {"checksum": 2}
     assert link.server.established
 
@@ -280,7 +280,7 @@ def test_sctp_05_zero_checksum_offer_is_tolerated_and_not_used() -> None:
     init = link.client.poll_transmit()
     assert init is not None
     offer = encode_parameter(ParameterType.ZERO_CHECKSUM_ACCEPTABLE, (1).to_bytes(4, "big"))
-    link.server.receive_packet(forge(link.server, encode_chunk(1, values(init, 1)[0] + offer), tag=0), now=0.0)
+    link.server.receive_packets([forge(link.server, encode_chunk(1, values(init, 1)[0] + offer), tag=0)], now=0.0)
     link.run(1.0)
     assert link.client.established
     assert all(packet[8:12] != bytes(4) for packet in link.sent[0] + link.sent[1])
@@ -295,9 +295,9 @@ def test_peer_that_restarts_ends_the_association() -> None:
     for _ in range(2):
         packet = newcomer.poll_transmit()
         assert packet is not None
-        link.server.receive_packet(packet, now=link.now)
+        link.server.receive_packets([packet], now=link.now)
         while (answer := link.server.poll_transmit()) is not None:
-            newcomer.receive_packet(answer, now=link.now)
+            newcomer.receive_packets([answer], now=link.now)
     assert link.server.ended == ("peer restarted", True)
 
 
@@ -305,7 +305,7 @@ def test_init_into_an_association_changes_nothing() -> None:
     link = Link()
     link.connect()
     stranger = Handshake(SctpConfig(), Entropy.seeded(5)).init()
-    link.server.receive_packet(forge(link.server, stranger, tag=0), now=link.now)
+    link.server.receive_packets([forge(link.server, stranger, tag=0)], now=link.now)
     answer = link.server.poll_transmit()
     assert answer is not None
     assert decode_init(values(answer, 2)[0]).initiate_tag != link.server._association._handshake.local_tag
@@ -358,6 +358,6 @@ def test_packets_have_the_negotiated_ports() -> None:
     configs = (SctpConfig(local_port=4000, remote_port=6000), SctpConfig(local_port=6000, remote_port=4000))
     link = Link(configs=configs)
     link.connect()
-    link.server.receive_packet(forge(link.server, encode_chunk(6)), now=link.now)
+    link.server.receive_packets([forge(link.server, encode_chunk(6))], now=link.now)
     assert link.server.drops.snapshot() == {"ports": 1}
     assert len(split_chunks(link.sent[0][0])) == 1

@@ -1,6 +1,6 @@
 import math
 from collections.abc import Callable
-from itertools import count
+from itertools import count, pairwise
 from random import Random
 
 import pytest
@@ -60,6 +60,51 @@ def test_lossless_transfer_by_exact_counts() -> None:
     assert link.messages(1) == data
     assert len(link.sent[0]) == 8
     assert [kinds(p) for p in link.sent[1]] == [[ChunkType.SACK]] * 4
+
+
+@pytest.mark.parametrize(
+    ("size", "covered"),
+    [(1, []), (2, [2]), (3, [2]), (4, [2, 2]), (8, [2, 3, 3]), (64, [2, 3, 4, 5, 7, 9, 12, 16, 6])],
+)
+def test_packets_that_came_together_are_acknowledged_in_growing_portions(size: int, covered: list[int]) -> None:
+    """How many packets, of one TSN each, every SACK covers for a batch."""
+    link = Link()
+    link.connect()
+    cum = link.server._association._receiver.cum
+    batch = [forge(link.server, data_chunk(cum + 1 + n, b"x", ssn=cum + n & 0xFFFF)) for n in range(size)]
+    link.server.receive_packets(batch, now=link.now)
+    points = [cum & 0xFFFFFFFF]
+    points += [decode_sack(values(packet, 3)[0])[0] for packet in iter(link.server.poll_transmit, None)]
+    assert [after - before for before, after in pairwise(points)] == covered
+
+
+def test_while_a_packet_is_missing_each_one_is_acknowledged_even_of_a_batch() -> None:
+    """Missing reports are counted by SACKs (RFC 9260 §7.2.4)."""
+    link = Link()
+    link.connect()
+    cum = link.server._association._receiver.cum
+    batch = [forge(link.server, data_chunk(cum + n, b"x")) for n in (2, 3, 4)]
+    link.server.receive_packets(batch, now=link.now)
+    sacks = [decode_sack(values(packet, 3)[0]) for packet in iter(link.server.poll_transmit, None)]
+    assert [sack[2] for sack in sacks] == [[(2, 2)], [(2, 3)], [(2, 4)]]
+
+
+def test_an_acknowledgment_lets_as_many_packets_go_as_it_covers_and_a_burst() -> None:
+    link = Link(SctpConfig(initial_window=20, max_burst=4))
+    channel = opened(link)
+    link.script = lambda *_args: True
+    for each in blobs(60, 1172):
+        link.client.send(channel, each, now=link.now)
+    link.drain()
+    sender = link.client._association.sender
+    sent = len(link.sent[0])
+    assert sender.flight == 21 * 1172  # what passes the window is the last packet that begins within it
+    cum = sender.cum
+    sacks = [encode_sack(cum + n & 0xFFFFFFFF, 1 << 20, [], []) for n in (2, 9, 16)]
+    link.client.receive_packets([forge(link.client, sack) for sack in sacks], now=link.now)
+    link.drain()
+    assert sender.congestion.window == 20 * 1200 + 1200 + 7 * 1172  # half of what the second and third covered
+    assert len(link.sent[0]) - sent == 15 + 4  # the window has room for 24
 
 
 def test_small_messages_share_a_packet_when_they_wait() -> None:
@@ -182,7 +227,7 @@ def test_sctp_09_gap_is_reported_at_once_and_duplicates_too() -> None:
     receiver = link.server._association._receiver
     cum = receiver.cum
     for tsn in (cum + 2, cum + 4, cum + 2):
-        link.server.receive_packet(forge(link.server, data_chunk(tsn, b"x")), now=link.now)
+        link.server.receive_packets([forge(link.server, data_chunk(tsn, b"x"))], now=link.now)
     packets = [link.server.poll_transmit() for _ in range(3)]
     sacks = [decode_sack(values(packet, 3)[0]) for packet in packets if packet is not None]
     assert [sack[2] for sack in sacks] == [[(2, 2)], [(2, 2), (4, 4)], [(2, 2), (4, 4)]]
@@ -198,7 +243,7 @@ def test_sctp_10_old_acknowledgment_is_ignored() -> None:
     link.run(1.0)
     sender = link.client._association.sender
     old = encode_sack(sender.cum - 3 & 0xFFFFFFFF, 0, [], [])
-    link.client.receive_packet(forge(link.client, old), now=link.now)
+    link.client.receive_packets([forge(link.client, old)], now=link.now)
     assert sender.peer_rwnd > 0
 
 
@@ -309,8 +354,8 @@ def test_taken_back_gap_acknowledgments_are_sent_again() -> None:
     link.drain()
     sender = link.client._association.sender
     cum = sender.cum & 0xFFFFFFFF
-    link.client.receive_packet(forge(link.client, encode_sack(cum, 1 << 20, [(2, 4)], [])), now=link.now)
-    link.client.receive_packet(forge(link.client, encode_sack(cum, 1 << 20, [], [])), now=link.now)
+    link.client.receive_packets([forge(link.client, encode_sack(cum, 1 << 20, [(2, 4)], []))], now=link.now)
+    link.client.receive_packets([forge(link.client, encode_sack(cum, 1 << 20, [], []))], now=link.now)
     link.script = None
     link.run(5.0)
     assert len(link.messages(1)) == 4
@@ -465,7 +510,7 @@ def test_sctp_13_heartbeat_is_echoed_byte_for_byte() -> None:
     link = Link()
     link.connect()
     info = bytes(range(7))
-    link.server.receive_packet(forge(link.server, encode_chunk(4, info)), now=link.now)
+    link.server.receive_packets([forge(link.server, encode_chunk(4, info))], now=link.now)
     answer = link.server.poll_transmit()
     assert answer is not None
     assert values(answer, ChunkType.HEARTBEAT_ACK) == [info]
@@ -510,7 +555,7 @@ def test_sctp_13_unanswered_data_counts_too() -> None:
 def test_sctp_13_forged_heartbeat_ack_is_dropped() -> None:
     link = Link()
     link.connect()
-    link.client.receive_packet(forge(link.client, encode_chunk(5, b"\0\1\0\x14" + bytes(16))), now=link.now)
+    link.client.receive_packets([forge(link.client, encode_chunk(5, b"\0\1\0\x14" + bytes(16)))], now=link.now)
     assert link.client.drops.snapshot() == {"heartbeat-ack": 1}
 
 
@@ -525,7 +570,7 @@ def cause(packet: bytes | None) -> int:
 def test_host_20_data_without_data_is_aborted() -> None:
     link = Link()
     link.connect()
-    link.server.receive_packet(forge(link.server, data_chunk(1, b"")), now=link.now)
+    link.server.receive_packets([forge(link.server, data_chunk(1, b""))], now=link.now)
     assert cause(link.server.poll_transmit()) == Cause.NO_USER_DATA
     assert link.server.ended == ("DATA without data", True)
 
@@ -535,7 +580,7 @@ def test_host_22_acknowledgment_of_the_unsent_is_aborted(gaps: list[tuple[int, i
     link = Link()
     opened(link)
     cum = link.client._association.sender.cum + (0 if gaps else 1)
-    link.client.receive_packet(forge(link.client, encode_sack(cum & 0xFFFFFFFF, 1, gaps, [])), now=link.now)
+    link.client.receive_packets([forge(link.client, encode_sack(cum & 0xFFFFFFFF, 1, gaps, []))], now=link.now)
     assert cause(link.client.poll_transmit()) == Cause.PROTOCOL_VIOLATION
 
 
@@ -549,8 +594,8 @@ def test_host_22_inverted_and_overlapping_blocks_teach_nothing() -> None:
     sender = link.client._association.sender
     window, flight = sender.congestion.window, sender.flight
     gaps = [(5, 4), (0, 0), (1, 1), (3, 4), (3, 4), (2, 8)] + [(4, 4)] * 280
-    link.client.receive_packet(
-        forge(link.client, encode_sack(sender.cum & 0xFFFFFFFF, 1 << 20, gaps, [])), now=link.now
+    link.client.receive_packets(
+        [forge(link.client, encode_sack(sender.cum & 0xFFFFFFFF, 1 << 20, gaps, []))], now=link.now
     )
     assert sender.flight == flight - 2 * 1172
     assert sender.congestion.window == window
@@ -562,7 +607,7 @@ def test_host_22_window_flips_are_harmless() -> None:
     sender = link.client._association.sender
     for window in (0xFFFFFFFF, 0, 0xFFFFFFFF):
         sack = SACK_HEADER.pack(3, 0, 16, sender.cum & 0xFFFFFFFF, window, 0, 0)
-        link.client.receive_packet(forge(link.client, sack), now=link.now)
+        link.client.receive_packets([forge(link.client, sack)], now=link.now)
     link.client.send(channel, bytes(60_000), now=link.now)
     link.drain()
     assert sender.flight <= sender.congestion.window + 1200
@@ -572,7 +617,7 @@ def test_host_22_sack_that_claims_more_blocks_than_it_has() -> None:
     link = Link()
     link.connect()
     sack = SACK_HEADER.pack(3, 0, 16, 0, 0, 16_000, 16_000)
-    link.client.receive_packet(forge(link.client, sack), now=link.now)
+    link.client.receive_packets([forge(link.client, sack)], now=link.now)
     assert link.client.drops.snapshot() == {"sack-length": 1}
 
 
@@ -580,9 +625,9 @@ def test_host_23_beginnings_without_end_are_capped() -> None:
     link = Link(SctpConfig(receive_window=100_000, max_message_size=50_000))
     link.connect()
     cum = link.server._association._receiver.cum
-    link.server.receive_packet(forge(link.server, data_chunk(cum + 1, bytes(1000), flags=2)), now=link.now)
+    link.server.receive_packets([forge(link.server, data_chunk(cum + 1, bytes(1000), flags=2))], now=link.now)
     for n in range(2, 60):
-        link.server.receive_packet(forge(link.server, data_chunk(cum + n, bytes(1000), flags=0)), now=link.now)
+        link.server.receive_packets([forge(link.server, data_chunk(cum + n, bytes(1000), flags=0))], now=link.now)
     assert link.server.ended == ("message larger than announced", True)
 
 
@@ -592,11 +637,11 @@ def test_host_23_sparse_tsns_are_capped() -> None:
     receiver = link.server._association._receiver
     cum = receiver.cum
     for n in range(2000):
-        link.server.receive_packet(forge(link.server, data_chunk(cum + 3 + 2 * n, b"x", flags=2)), now=link.now)
+        link.server.receive_packets([forge(link.server, data_chunk(cum + 3 + 2 * n, b"x", flags=2))], now=link.now)
         while (packet := link.server.poll_transmit()) is not None:
             assert len(packet) <= 1200
     assert len(receiver._gaps) == 256
-    link.server.receive_packet(forge(link.server, data_chunk(cum + 2**31 - 1, b"x")), now=link.now)
+    link.server.receive_packets([forge(link.server, data_chunk(cum + 2**31 - 1, b"x"))], now=link.now)
     assert link.server.drops["tsn-ahead"] == 1
     assert link.server.drops["gap-blocks"] == 2000 - 256
 
@@ -607,10 +652,10 @@ def test_host_23_more_than_the_window_is_dropped_and_not_acknowledged() -> None:
     receiver = link.server._association._receiver
     cum = receiver.cum
     for n in range(2, 40):
-        link.server.receive_packet(forge(link.server, data_chunk(cum + n, bytes(1000), ssn=n)), now=link.now)
+        link.server.receive_packets([forge(link.server, data_chunk(cum + n, bytes(1000), ssn=n))], now=link.now)
     assert receiver.used <= 10_000
     assert receiver._gaps == [[cum + 2, cum + 10]]
-    link.server.receive_packet(forge(link.server, data_chunk(cum + 1, bytes(1000), ssn=1)), now=link.now)
+    link.server.receive_packets([forge(link.server, data_chunk(cum + 1, bytes(1000), ssn=1))], now=link.now)
     assert receiver.cum == cum + 10  # what fills the gap is taken beyond the window
 
 
@@ -619,7 +664,7 @@ def test_sctp_08_unknown_chunk_by_its_top_bits(bits: int, goes_on: bool, reporte
     link = Link()
     link.connect()
     unknown = encode_chunk(bits << 6 | 0x3E, b"abc")
-    link.server.receive_packet(forge(link.server, unknown, encode_chunk(4, b"beat")), now=link.now)
+    link.server.receive_packets([forge(link.server, unknown, encode_chunk(4, b"beat"))], now=link.now)
     packet = link.server.poll_transmit()
     found = kinds(packet) if packet else []
     assert found.count(ChunkType.ERROR) == reported
@@ -632,7 +677,7 @@ def test_sctp_08_unknown_chunk_by_its_top_bits(bits: int, goes_on: bool, reporte
 def test_sctp_17_i_data_is_not_known() -> None:
     link = Link()
     link.connect()
-    link.server.receive_packet(forge(link.server, encode_chunk(64, bytes(20))), now=link.now)
+    link.server.receive_packets([forge(link.server, encode_chunk(64, bytes(20)))], now=link.now)
     assert link.server.drops.snapshot() == {"chunk-unknown": 1}
 
 
@@ -644,7 +689,7 @@ def test_random_chunks_do_no_harm(seed: int) -> None:
     safe = [4, 5, 9, 10, 11, 12, 13, 130, 132, 192, 64, 77, 200]
     for _ in range(300):
         chunk = encode_chunk(random.choice(safe), random.randbytes(random.randrange(60)), random.randrange(256))
-        link.server.receive_packet(forge(link.server, chunk)[: random.choice([9, 20, 10**6])], now=link.now)
+        link.server.receive_packets([forge(link.server, chunk)[: random.choice([9, 20, 10**6])]], now=link.now)
         while (packet := link.server.poll_transmit()) is not None:
             assert len(packet) <= 1200
     assert link.server.ended is None
