@@ -69,8 +69,16 @@ class LimitsSection:
     lost_time: int = attrs.field(default=120, validator=attrs.validators.in_(range(10, 86401)))
     #: Seconds that a session may be without a channel of a service; 0 sets no limit.
     idle_time: int = attrs.field(default=0, validator=attrs.validators.in_(range(86401)))
+    #: Seconds that a shell or a forward may go without a byte either way; 0 sets no limit.
+    channel_idle_time: int = attrs.field(default=0, validator=attrs.validators.in_(range(86401)))
     #: Seconds that a session may last; 0 sets no limit.
     session_time: int = attrs.field(default=0, validator=attrs.validators.in_(range(86401 * 7)))
+    #: Kept shells at once, over all operators; 0 keeps none.
+    kept_shells: int = attrs.field(default=8, validator=attrs.validators.in_(range(257)))
+    #: Kept shells of an operator at once.
+    kept_shells_per_operator: int = attrs.field(default=4, validator=attrs.validators.in_(range(1, 65)))
+    #: Seconds that a kept shell goes on without anybody attached.
+    kept_time: int = attrs.field(default=8 * 3600, validator=attrs.validators.in_(range(60, 86401 * 7)))
 
 
 @attrs.frozen(kw_only=True)

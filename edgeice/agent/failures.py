@@ -12,8 +12,8 @@ from edgeice.sansio import DropCounter
 
 __all__ = ["FailureScope", "Failures"]
 
-#: What a defect ended: one data channel, one session, or the handling of one message.
-FailureScope: TypeAlias = Literal["channel", "session", "signaling"]
+#: What a defect ended: one data channel, one session, one kept shell, or the handling of one message.
+FailureScope: TypeAlias = Literal["channel", "session", "shell", "signaling"]
 
 #: Defects written within `_WINDOW` seconds; whoever can provoke one must not fill the journal.
 _WRITTEN: Final = 20

@@ -180,6 +180,7 @@ class Agent:
             "time_synced": wall_clock() is not None,
             "bases": [{"address": str(base.address), "interface": base.interface} for base in self._node.bases],
             "sessions": self._sessions.report(),
+            "kept_shells": self._sessions.report_kept(),
             "drops": drops,
             "failures": self._failures.snapshot(),
         }
@@ -207,6 +208,7 @@ class Agent:
             self._log.error("trust-line-refused", reason=refused)
         self._signaling.trust_changed(trust, now=trio.current_time(), wall=wall_clock())
         self._pump.touch()
+        self._sessions.end_kept(trust)
         self._node.reconfigure(node_config)
         self._config = running
         if keys := changed_keys(running, config):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -19,6 +20,7 @@ from edgeice.sansio import DropCounter, Event
 from edgeice.services import Channel, ChannelServer, ServiceRegistry, Spawner
 from edgeice.signaling import (
     Audit,
+    AuthorizedOperators,
     ByeCode,
     ByeReceived,
     DeviceSignaling,
@@ -41,6 +43,9 @@ from edgeice.transport import (
     SignalPump,
     WallClock,
 )
+
+if TYPE_CHECKING:
+    from edgeice.services.kept import KeptShell, KeptShells, OwnedShells
 
 __all__ = ["AuditSink", "Sessions", "check_description"]
 
@@ -129,6 +134,8 @@ class Sessions:
         self._nursery: trio.Nursery | None = None
         self._pump: SignalPump | None = None
         self._idle = trio.lowlevel.ParkingLot()
+        #: None until the first one is asked for: most devices never load what keeps them.
+        self._kept: KeptShells | None = None
         #: Input dropped by sessions that are over, by layer and reason, and channels that ended with an error.
         self.drops = DropCounter()
 
@@ -151,6 +158,26 @@ class Sessions:
             }
             for session in self._sessions.values()
         ]
+
+    def report_kept(self) -> list[dict[str, object]]:
+        """The kept shells, for status."""
+        now = trio.current_time()
+        return [
+            {
+                **_whose(shell),
+                "running": shell.process.foreground(),
+                "seconds": round(now - shell.begun_at, 1),
+                "attached": shell.left_at is None,
+            }
+            for shell in ([] if self._kept is None else self._kept.running())
+        ]
+
+    def end_kept(self, trust: AuthorizedOperators) -> None:
+        """End the kept shells of operators whom the device does not trust with shells any more."""
+        for shell in [] if self._kept is None else self._kept.running():
+            lines = trust.lines_for(shell.owner.kid, shell.owner.party.name)
+            if not any("shell" in line.can and line.holds(wall=self._wall(), floor=0) for line in lines):
+                shell.end("its operator may not use it any more")
 
     def take(self, event: Event) -> None:
         """Act on an event of the device's signaling."""
@@ -355,6 +382,8 @@ class Sessions:
             self._spawner,
             max_channels=self._limits.channels,
             max_processes=self._limits.processes,
+            idle_time=self._limits.channel_idle_time,
+            kept=partial(self._kept_of, session.id),
             drops=self.drops,
             on_failure=failed,
         )
@@ -372,6 +401,25 @@ class Sessions:
                         nursery.start_soon(server.serve, channel)
                 nursery.cancel_scope.deadline = trio.current_time() + _END_TIME
             keeper.cancel_scope.cancel()
+
+    def _kept_of(self, session: SessionId) -> OwnedShells:
+        from edgeice.services.kept import KeepLimits, KeptShells, Owner  # noqa: PLC0415  # see `_kept`
+
+        if self._kept is None:
+            assert self._nursery is not None
+            limits = KeepLimits(
+                total=self._limits.kept_shells,
+                per_operator=self._limits.kept_shells_per_operator,
+                time=self._limits.kept_time,
+            )
+            self._kept = KeptShells(
+                self._nursery, self._spawner, limits, tell=self._log_kept, fail=partial(self._failures.note, "shell")
+            )
+        return self._kept.of(Owner(session.peer, session.kid))
+
+    def _log_kept(self, event: str, shell: KeptShell, why: str) -> None:
+        more = {"why": why} if why else {}
+        self._log.info(f"shell-{event}", **_whose(shell), **more)
 
     async def _run_signal_channel(self, session: _Session, channel: DataChannel) -> None:
         def receive(text: str) -> None:
@@ -403,6 +451,10 @@ class Sessions:
         seconds = round(trio.current_time() - session.opened_at, 1)
         self._log.info("ended", operator=session.id.peer.name, sid=session.id.sid, why=why, seconds=seconds)
         self._tell("ended", session.id, why=why)
+
+
+def _whose(shell: KeptShell) -> dict[str, object]:
+    return {"operator": shell.owner.party.name, "shell": shell.name}
 
 
 def describe_path(path: PathChanged) -> str | None:

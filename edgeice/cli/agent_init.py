@@ -47,7 +47,11 @@ url = {broker}
 # processes = 16                      # of one session
 # lost_time = 120                     # seconds without a path, then a session ends
 # idle_time = 0                       # seconds without an open channel, then it ends; 0 is never
+# channel_idle_time = 0               # seconds without a byte, then a shell or forward ends; 0 is never
 # session_time = 0                    # seconds that a session may last; 0 is for ever
+# kept_shells = 8                     # shells that go on without their session; 0 keeps none
+# kept_shells_per_operator = 4
+# kept_time = 28800                   # seconds without anybody attached, then a kept shell ends
 
 [labels]
 # site = "roof"

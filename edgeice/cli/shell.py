@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
+import attrs
 import click
 import trio
 
@@ -16,7 +19,7 @@ from edgeice.cli.common import Options, SessionCommand, device_session, run, ses
 from edgeice.cli.options import device_argument
 from edgeice.cli.stdio import raw_terminal, read_input, terminal_size, write_output
 from edgeice.operator.session import Session
-from edgeice.services import SHELL_PROTOCOL, ExitStatus, ServiceError, ShellClient, open_shell
+from edgeice.services import SHELL_PROTOCOL, ExitStatus, KeptEntry, ServiceError, ShellClient, list_shells, open_shell
 
 __all__ = ["EscapeFilter", "command"]
 
@@ -24,8 +27,15 @@ _CHUNK = 4096
 #: What ssh exits with where the connection ended and not the shell.
 _DISCONNECTED = 255
 #: Keys after `~` that let the shell go on.
-_WISHES = {ord("?"): "help", 0x1A: "suspend"}
-_HELP = "\r\n~.   disconnect\r\n~^Z  suspend edgeice\r\n~~   send a tilde\r\n~?   this list\r"
+_WISHES: Final = {ord("?"): "help", 0x1A: "suspend"}
+#: Those that end it, and what a kept shell has besides.
+_LEAVING: Final = {ord("."): "disconnect"}
+_LEAVING_KEPT: Final = _LEAVING | {ord("d"): "detach"}
+_HELP: Final = "~.   disconnect\r\n~^Z  suspend edgeice\r\n~~   send a tilde\r\n~?   this list\r"
+_HELP_KEPT: Final = "~d   leave the shell running\r\n"
+#: Puts a terminal into its usual state, whatever the program that fills the screen there made of this one: the main
+#: screen, a visible cursor, usual keys, no reports of the mouse, no bracketed paste, no color.
+_CALM: Final = "\x1b[?1047l\x1b[?25h\x1b[?1l\x1b>\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[m"
 #: How often the end of input is repeated, seconds.
 _EOF_INTERVAL = 0.5
 
@@ -33,11 +43,17 @@ _EOF_INTERVAL = 0.5
 class EscapeFilter:
     """Finds `~.` and its kin at the start of a line, as ssh does.
 
-    `feed` gives what goes to the device and what the person asked for: "disconnect", "suspend", "help" or nothing.
+    `feed` gives what goes to the device and what the person asked for: "disconnect", "detach", "suspend", "help" or
+    nothing.
+
+    Args:
+        on: Whether there is a person.
+        kept: Whether the shell goes on without one, so that there is something to detach from.
     """
 
-    def __init__(self, *, on: bool) -> None:
+    def __init__(self, *, on: bool, kept: bool = False) -> None:
         self._on = on
+        self._leaving = _LEAVING_KEPT if kept else _LEAVING
         self._line_start = True
         self._tilde = False
 
@@ -50,8 +66,8 @@ class EscapeFilter:
         for byte in data:
             if self._tilde:
                 self._tilde = False
-                if byte == ord("."):
-                    return bytes(out), "disconnect"
+                if byte in self._leaving:
+                    return bytes(out), self._leaving[byte]
                 if byte in _WISHES:
                     wish = _WISHES[byte]
                     continue
@@ -67,61 +83,170 @@ class EscapeFilter:
         return bytes(out), wish
 
 
+@attrs.frozen
+class _Wish:
+    """Which shell is wanted."""
+
+    keep: bool
+    #: Name of the kept one to come back to, "" for the one left last; None for a new one.
+    attach: str | None
+
+
+@attrs.frozen
+class _Outcome:
+    """How a shell was left."""
+
+    #: None where it was not the shell that ended.
+    status: ExitStatus | None
+    #: The last byte that it wrote.
+    last: bytes
+    #: Name of the kept shell that goes on, "" where none does.
+    kept: str = ""
+    #: The person left a kept shell on purpose.
+    detached: bool = False
+
+    def as_code(self) -> int:
+        """What the command exits with."""
+        if self.status is not None:
+            return self.status.as_code()
+        return 0 if self.detached else _DISCONNECTED
+
+
+class _ShellCommand(SessionCommand):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # As with --accept-key: click would take the next word, the device, for the name.
+        return super().parse_args(ctx, ["--attach=" if word == "--attach" else word for word in args])
+
+
 @click.command(
     "shell",
-    cls=SessionCommand,
+    cls=_ShellCommand,
     epilog="""\b
 Examples:
   edgeice shell pi17
   echo 'uptime; exit' | edgeice shell pi17
+  edgeice shell --keep pi17       leave it with ~d, or just close the lid
+  edgeice shell --attach pi17     come back to it, from anywhere with your key
 
 \b
 Escapes, at the start of a line:
   ~.  disconnect, exit status 255     ~^Z  suspend edgeice
   ~~  send a tilde                    ~?   this list
+  ~d  leave a kept shell running, exit status 0
 
 \b
-With --json the last line of the output is an object: exit, exit_signal, and whether ~. disconnected.""",
+A kept shell goes on at the device when you leave it or lose the session, for as long as the device
+allows (some hours, see limits.kept_time there); its newest output is shown when you come back.
+Attaching takes it over from wherever you were attached before.
+
+\b
+With --json the last line of the output is an object: exit, exit_signal, whether ~. disconnected, and
+for a kept shell that goes on its name as kept.  --list --json prints a list of objects.""",
 )
 @device_argument
+@click.option("--keep", is_flag=True, help="Have the shell go on when you leave it or lose the session.")
+@click.option(
+    "--attach", metavar="[=NAME]", help="Come back to a kept shell, the one left last or (--attach=NAME) this one."
+)
+@click.option("--list", "listing", is_flag=True, help="List your kept shells.")
 @session_options
-def command(options: Options, device: str) -> None:
+def command(options: Options, device: str, keep: bool, attach: str | None, listing: bool) -> None:
     """Open a login shell on DEVICE; its exit status is yours."""
+    if keep + (attach is not None) + listing > 1:
+        raise click.UsageError("--keep, --attach and --list exclude each other.")
 
     async def main() -> int:
         async with device_session(options, device, ("shell",)) as session:
-            status, last = await _run(session)
+            if listing:
+                _print_list(await list_shells(await session.open(SHELL_PROTOCOL)), device, as_json=options.as_json)
+                return 0
+            outcome = await _run(session, _Wish(keep, attach))
         if options.as_json:
-            facts = {"exit": status and status.code, "exit_signal": status and status.signal}
-            print("" if last == b"\n" else "\n", json.dumps(facts | {"disconnected": status is None}), sep="")
-        return _DISCONNECTED if status is None else status.as_code()
+            status = outcome.status
+            facts: dict[str, object] = {"exit": status and status.code, "exit_signal": status and status.signal}
+            facts["disconnected"] = status is None and not outcome.detached
+            if outcome.kept:
+                facts["kept"] = outcome.kept
+            print("" if outcome.last == b"\n" else "\n", json.dumps(facts), sep="")
+        return outcome.as_code()
 
     run(main)
 
 
-async def _run(session: Session) -> tuple[ExitStatus | None, bytes]:
-    """How the shell ended, None where the person left it, and the last byte that it wrote."""
+def _print_list(entries: list[KeptEntry], device: str, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([attrs.asdict(entry) for entry in entries]))
+        return
+    if not entries:
+        print(f"no shell of yours is kept on {device}; `edgeice shell --keep {device}` begins one")
+        return
+    table = [("NAME", "RUNNING", "BEGUN", "LEFT")]
+    for entry in entries:
+        left = "attached" if entry.left is None else f"{_duration(entry.left)} ago"
+        table.append((entry.name, entry.running or "-", f"{_duration(entry.seconds)} ago", left))
+    widths = [max(len(line[index]) for line in table) for index in range(4)]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _duration(seconds: int) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+async def _run(session: Session, wish: _Wish) -> _Outcome:
+    """Be on the shell until it ends or the person leaves it."""
     columns, rows = terminal_size()
     last = b"\n"
     channel = await session.open(SHELL_PROTOCOL)
-    left = trio.Event()
-    async with open_shell(channel, os.environ.get("TERM", "dumb"), columns, rows) as shell:
-        with raw_terminal() as suspend:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_type, shell, left, nursery.cancel_scope, suspend)
-                nursery.start_soon(_follow_size, shell)
-                while data := await shell.read():
-                    await write_output(data)
-                    last = data[-1:]
-                nursery.cancel_scope.cancel()
-        if not left.is_set():
-            return await shell.wait(), last
+    ways: list[str] = []
+    shell = None
+    try:
+        async with open_shell(
+            channel, os.environ.get("TERM", "dumb"), columns, rows, keep=wish.keep, attach=wish.attach
+        ) as shell:
+            if shell.lost:
+                lost = f"{shell.lost / 1024:.0f} KiB of output that you may not have seen are no longer held"
+                print(f"edgeice: {lost}", file=sys.stderr)
+            with raw_terminal() as suspend:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_type, shell, ways.append, nursery.cancel_scope, suspend)
+                    nursery.start_soon(_follow_size, shell)
+                    while data := await shell.read():
+                        await write_output(data)
+                        last = data[-1:]
+                    nursery.cancel_scope.cancel()
+            if not ways:
+                return _Outcome(await shell.wait(), last)
+    except BaseException:
+        # Not where the shell is known to have ended, or to be another session's now.
+        if shell is not None and shell.kept and not shell.ended:
+            _say_kept(session.device.name, shell.kept, "goes on")
+        raise
+    if ways == ["detach"]:
+        _say_kept(session.device.name, shell.kept, "is left running")
+        return _Outcome(None, last, shell.kept, detached=True)
     print(f"\nedgeice: disconnected from {session.device.name}", file=sys.stderr)
-    return None, last
+    if shell.kept:
+        _say_kept(session.device.name, shell.kept, "goes on")
+    return _Outcome(None, last, shell.kept)
 
 
-async def _type(shell: ShellClient, left: trio.Event, scope: trio.CancelScope, suspend: Callable[[], None]) -> None:
-    escapes = EscapeFilter(on=sys.stdin.isatty())
+def _say_kept(device: str, name: str, what: str) -> None:
+    """Say how to come back, where there is room to: a terminal that is stopped or gone holds up no end."""
+    calm = _CALM if sys.stdout.isatty() and sys.stderr.isatty() else ""
+    back = f"edgeice shell --attach={name} {device}"
+    with suppress(OSError):
+        if select.select((), (2,), (), 0)[1]:
+            print(f"{calm}\r\nedgeice: shell {name} on {device} {what}; come back with: {back}", file=sys.stderr)
+
+
+async def _type(
+    shell: ShellClient, leave: Callable[[str], None], scope: trio.CancelScope, suspend: Callable[[], None]
+) -> None:
+    escapes = EscapeFilter(on=sys.stdin.isatty(), kept=bool(shell.kept))
     # A shell that ended takes no more keys; whoever reads its output is told why.
     with suppress(trio.BrokenResourceError, ServiceError):
         last = b"\n"
@@ -130,15 +255,19 @@ async def _type(shell: ShellClient, left: trio.Event, scope: trio.CancelScope, s
             keys, wish = escapes.feed(data)
             if keys:
                 await shell.write(keys)
-            if wish == "disconnect":
-                left.set()
+            if wish in ("disconnect", "detach"):
+                leave(wish)
                 scope.cancel()
                 return
             if wish == "help":
-                print(_HELP, file=sys.stderr)
+                print(f"\r\n{_HELP_KEPT if shell.kept else ''}{_HELP}", file=sys.stderr)
             if wish == "suspend":
                 suspend()
                 await shell.resize(*terminal_size())
+        if shell.kept:  # nobody types any more; it goes on
+            leave("detach")
+            scope.cancel()
+            return
         await _end_input(shell, last)
 
 

@@ -15,7 +15,7 @@ from edgeice.services.ping import PING_PROTOCOL, PingClient, serve_ping
 from edgeice.services.registry import ChannelServer, Service, ServiceContext, ServiceRegistry, standard_services
 from edgeice.services.relay import ByteStream, StreamBrokenError
 from edgeice.services.shell import SHELL_PROTOCOL, serve_shell
-from edgeice.services.shell_client import ShellClient, open_shell
+from edgeice.services.shell_client import KeptEntry, ShellClient, list_shells, open_shell
 from edgeice.services.signals import ExitStatus, signal_name, signal_number
 from edgeice.services.spawner import LimitedSpawner, LocalSpawner, Process, Spawner, Terminal
 from edgeice.services.tcp import TcpStream
@@ -37,6 +37,7 @@ __all__ = [
     "ExecClient",
     "ExitStatus",
     "ForwardTarget",
+    "KeptEntry",
     "LimitedSpawner",
     "LocalSpawner",
     "PeerError",
@@ -52,6 +53,7 @@ __all__ = [
     "TcpStream",
     "Terminal",
     "forward_stream",
+    "list_shells",
     "open_exec",
     "open_shell",
     "serve_exec",

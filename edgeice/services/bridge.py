@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TypeAlias
 
@@ -22,6 +23,8 @@ Commands: TypeAlias = Mapping[str, Callable[[JsonValue, Inbox], None]]
 
 #: How long a peer may wait before it says what it opened the channel for, seconds.
 OPEN_PATIENCE = 10.0
+#: How long a process that outlives its channel may take to read what came last, seconds.
+LAST_PATIENCE = 1.0
 
 
 async def receive_open(link: CreditedChannel) -> Control:
@@ -39,6 +42,7 @@ async def carry(
     commands: Commands,
     *,
     framed: bool,
+    outlives: bool = False,
 ) -> ExitStatus:
     """Carry bytes both ways until the process has ended and all its output is sent; returns how it ended.
 
@@ -47,12 +51,13 @@ async def carry(
         process: what runs.
         commands: what the peer may ask for meanwhile.
         framed: binary messages begin with the number of their stream.
+        outlives: the process goes on when the channel ends, so that what came before is still written to it.
 
     Raises:
         ServiceError: the peer broke the rules, or told an error.
         trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError: the channel ended before the process.
     """
-    return await _Bridge(link, process, commands, framed).run()
+    return await _Bridge(link, process, commands, framed, outlives).run()
 
 
 class _Bridge:
@@ -62,11 +67,15 @@ class _Bridge:
         process: Process,
         commands: Commands,
         framed: bool,
+        outlives: bool,
     ) -> None:
         self._link = link
         self._process = process
         self._commands = commands
         self._framed = framed
+        self._outlives = outlives
+        #: What was taken from the inbox and not written yet.
+        self._unwritten = b""
         self._inbox = Inbox()
         self._scope = trio.CancelScope()
         self._failure: Exception | None = None
@@ -81,6 +90,8 @@ class _Bridge:
         if self._status is not None:
             return self._status
         if self._failure is not None:
+            if self._outlives and not isinstance(self._failure, ServiceError):
+                await self._write_the_rest()
             raise self._failure
         # Only cancellation from outside ends the nursery without one of the two; this scope does not catch it.
         raise AssertionError("a bridge ended without reason")
@@ -121,17 +132,28 @@ class _Bridge:
         """Write what arrived to the process, and grant credit as it takes it."""
         open_ = True
         while (item := await self._inbox.get()) is not None:
-            _, data, cost = item
-            while data and open_:
+            _, self._unwritten, cost = item
+            while self._unwritten and open_:
                 try:
-                    written = await self._process.write(data)
+                    written = await self._process.write(self._unwritten)
                 except trio.BrokenResourceError:
                     open_ = False  # it closed its input: the rest is dropped, and granted, so that the peer can go on
                     break
-                data, cost = data[written:], cost - written
+                self._unwritten, cost = self._unwritten[written:], cost - written
                 await self._link.consumed(written)
             await self._link.consumed(cost)
         self._process.close_input()
+
+    async def _write_the_rest(self) -> None:
+        """Write what the peer sent last: who types and leaves at once means both."""
+        self._inbox.close()
+        with trio.move_on_after(LAST_PATIENCE), suppress(trio.BrokenResourceError):
+            while True:
+                while self._unwritten:
+                    self._unwritten = self._unwritten[await self._process.write(self._unwritten) :]
+                if (item := await self._inbox.get()) is None:
+                    return
+                _, self._unwritten, _ = item
 
     async def _send_output(self) -> None:
         async with trio.open_nursery() as nursery:

@@ -158,12 +158,22 @@ class LocalProcess:
         number = signal_number(name)
         if number is None or self._status is not None:
             return
-        group = self.pid
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._foreground_group(), number)
+
+    def foreground(self) -> str:
+        """Name of what runs in its terminal's foreground, "" where that is not known."""
+        try:
+            name = Path("/proc", str(self._foreground_group()), "comm").read_text("utf-8", "replace")
+        except OSError:
+            return ""
+        return "".join(c if c.isprintable() else "?" for c in name.removesuffix("\n"))
+
+    def _foreground_group(self) -> int:
         if self._terminal is not None and self._terminal.fd >= 0:
             with contextlib.suppress(OSError):
-                group = os.tcgetpgrp(self._terminal.fd) or self.pid
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, number)
+                return os.tcgetpgrp(self._terminal.fd) or self.pid
+        return self.pid
 
     async def wait(self) -> ExitStatus:
         """Wait for its exit; readers then get what is buffered and the end.  For one task."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -17,6 +18,9 @@ from edgeice.services.ping import PING_PROTOCOL, serve_ping
 from edgeice.services.shell import SHELL_PROTOCOL, serve_shell
 from edgeice.services.spawner import LimitedSpawner, Spawner
 from edgeice.trace import Record, Tracer, ignore
+
+if TYPE_CHECKING:
+    from edgeice.services.kept import OwnedShells
 
 __all__ = ["ChannelServer", "Service", "ServiceContext", "ServiceRegistry", "standard_services"]
 
@@ -34,6 +38,8 @@ class Service:
     #: Serves one channel until it is over.  Raises ServiceError for what the peer is to be told, and may let the
     #: channel's own exceptions through.
     serve: Callable[[Channel, ServiceContext], Awaitable[None]]
+    #: Whether a channel on which nothing passes is of no use, so that the limit on idle channels ends it.
+    ends_idle: bool = False
 
 
 @attrs.frozen
@@ -44,15 +50,19 @@ class ServiceContext:
     spawner: Spawner
     #: The capabilities that the session asked for and was allowed.
     wants: Collection[str]
+    #: Gives the operator's kept shells; None where none are kept.
+    kept: Callable[[], OwnedShells] | None = None
 
 
 def standard_services(broker: tuple[str, int]) -> tuple[Service, ...]:
     """The services of this package: shell, exec, forward, ping; forwards do not go to `broker` (host and port)."""
     forwarder = Forwarder(broker)
     return (
-        Service(SHELL_PROTOCOL, "shell", lambda channel, context: serve_shell(channel, context.spawner)),
+        Service(
+            SHELL_PROTOCOL, "shell", lambda channel, context: serve_shell(channel, context.spawner, context.kept), True
+        ),
         Service(EXEC_PROTOCOL, "exec", lambda channel, context: serve_exec(channel, context.spawner)),
-        Service(FORWARD_PROTOCOL, None, lambda channel, context: forwarder.serve(channel, context.wants)),
+        Service(FORWARD_PROTOCOL, None, lambda channel, context: forwarder.serve(channel, context.wants), True),
         Service(PING_PROTOCOL, None, lambda channel, _context: serve_ping(channel)),
     )
 
@@ -89,6 +99,8 @@ class ChannelServer:
         *,
         max_channels: int = 16,
         max_processes: int = 8,
+        idle_time: float = 0,
+        kept: Callable[[], OwnedShells] | None = None,
         drops: DropCounter | None = None,
         tracer: Tracer = ignore,
         on_failure: Callable[[Channel, Exception], None] | None = None,
@@ -102,13 +114,17 @@ class ChannelServer:
             max_channels: channels served at a time; one more is refused with `limit`, and once as many refusals are
                 still unread, further ones are aborted without a word.
             max_processes: processes at a time, those under way to their end included; likewise.
+            idle_time: seconds without a message either way after which a channel of a service that `ends_idle` is
+                ended with `timeout`; 0 sets no limit.
+            kept: gives the operator's kept shells; without it, none are kept.
             drops: counts channels that ended with an error, as `channel-` and the error's code.
             tracer: told of each channel's begin and end.
             on_failure: told what a service let through that none may: a defect, which ended its channel.
         """
         self._registry = registry
-        self._context = ServiceContext(LimitedSpawner(spawner, max_processes), wants)
+        self._context = ServiceContext(LimitedSpawner(spawner, max_processes), wants, kept)
         self._max_channels = max_channels
+        self._idle_time = idle_time
         self._drops = DropCounter() if drops is None else drops
         self._tracer = tracer
         self._on_failure = on_failure
@@ -160,7 +176,10 @@ class ChannelServer:
     async def _run(self, channel: Channel) -> ServiceError | None:
         """Run the channel's service; returns what the peer is to be told, if anything."""
         try:
-            await self._registry.admit(channel.protocol, self._context.wants).serve(channel, self._context)
+            service = self._registry.admit(channel.protocol, self._context.wants)
+            if service.ends_idle and self._idle_time:
+                return await self._run_watched(service, channel)
+            await service.serve(channel, self._context)
         except (PeerError, trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
             return None
         except ServiceError as error:
@@ -172,6 +191,14 @@ class ChannelServer:
                 self._on_failure(channel, error)
             return ServiceError(ErrorCode.INTERNAL, "the service failed")
         return None
+
+    async def _run_watched(self, service: Service, channel: Channel) -> ServiceError | None:
+        from edgeice.services.idle import WatchedChannel  # noqa: PLC0415  # most devices have no such limit
+
+        watched = WatchedChannel(channel, self._idle_time)
+        with watched.scope:
+            await service.serve(watched, self._context)
+        return watched.error() if watched.scope.cancelled_caught else None
 
     async def _end(self, channel: Channel, error: ServiceError | None) -> None:
         if error is not None:

@@ -69,6 +69,9 @@ class Process(Protocol):
     def signal(self, name: str) -> None:
         """Signal its process group, or the terminal's foreground one."""
 
+    def foreground(self) -> str:
+        """Name of what runs in the terminal's foreground, "" where that is not known."""
+
     async def wait(self) -> ExitStatus:
         """Wait for its exit."""
 

@@ -2,28 +2,63 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from edgeice.sansio import DropCounter
 from edgeice.services import ChannelServer, LocalSpawner, ServiceRegistry, standard_services
+from edgeice.services.kept import KeepLimits, KeptShells, Owner
+from edgeice.signaling import Party
 from tests.support.channels import MemoryChannel, channel_pair
 
-__all__ = ["Device", "alive"]
+__all__ = ["Device", "alive", "kept_shells"]
+
+
+def kept_shells(
+    nursery: trio.Nursery, told: list[tuple[str, str, str]], *, grace: float = 0.1, time: float = 3600
+) -> KeptShells:
+    """A device's kept shells, at most three and two of an operator; `told` gets the event, the shell's name and why."""
+
+    def defect(error: Exception) -> None:
+        raise error
+
+    return KeptShells(
+        nursery,
+        LocalSpawner(grace=grace),
+        KeepLimits(total=3, per_operator=2, time=time),
+        tell=lambda event, shell, why: told.append((event, shell.name, why)),
+        fail=defect,
+    )
 
 
 class Device:
     """Opens channels to the channel server of one session that wants shell and exec."""
 
-    def __init__(self, nursery: trio.Nursery, grace: float = 0.1, wants: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        grace: float = 0.1,
+        wants: tuple[str, ...] = (),
+        *,
+        kept: KeptShells | None = None,
+        operator: str = "alice",
+        kid: str = "kid",
+        idle_time: float = 0,
+    ) -> None:
         self.drops = DropCounter()
+        #: What became of kept shells; of this session's own, where they are not shared.
+        self.told: list[tuple[str, str, str]] = []
+        self.kept = kept or kept_shells(nursery, self.told, grace=grace)
         self.server = ChannelServer(
             ServiceRegistry(standard_services(("127.0.0.1", 1))),
             {"shell", "exec", *wants},
             LocalSpawner(grace=grace),
             max_channels=4,
             max_processes=2,
+            idle_time=idle_time,
+            kept=partial(self.kept.of, Owner(Party.operator("home", operator), kid)),
             drops=self.drops,
         )
         self._nursery = nursery

@@ -30,6 +30,14 @@ class Screen:
         return match[1] if match.re.groups else match[0]
 
 
+async def read_all(shell: ShellClient) -> bytes:
+    """All output up to the shell's end."""
+    output = b""
+    while data := await shell.read():
+        output += data
+    return output
+
+
 async def test_a_login_shell_on_a_terminal_of_the_asked_size(device: Device, home: Path) -> None:
     (home / ".profile").write_text("LOGIN=yes\n")
     with trio.fail_after(5):
