@@ -22,6 +22,8 @@ __all__ = ["command"]
 
 #: Connections that wait to be accepted, of each port.
 _BACKLOG = 64
+#: Connections carried at once, over all ports: devices take 64 channels of a session if not told otherwise.
+_AT_ONCE = 48
 
 
 @click.command(
@@ -36,7 +38,8 @@ Examples:
 
 \b
 The device has to allow it: edgeice-agent trust add --can forward:localhost:80 …
-(a host or a port may be *).""",
+(a host or a port may be *).  At most 48 connections are carried at once; others
+wait for their turn.""",
 )
 @device_argument
 @click.argument("forwards", nargs=-1, required=True, metavar="[BIND:]PORT:HOST:PORT…")
@@ -50,10 +53,12 @@ def command(options: Options, device: str, forwards: tuple[str, ...]) -> None:
         listeners = [(forward, await _listen(forward)) for forward in wanted]
         want = tuple(dict.fromkeys(forward.target.capability for forward in wanted))
         async with device_session(options, device, want) as session, trio.open_nursery() as nursery:
+            turns = _Turns(options)
             for forward, opened in listeners:
                 for listener in opened:
                     _say_listening(options, device, forward, listener)
-                nursery.start_soon(trio.serve_listeners, partial(_carry, options, session, forward), opened)
+                gates = [_Gate(listener, turns) for listener in opened]
+                nursery.start_soon(trio.serve_listeners, partial(_carry, options, session, forward, turns), gates)
             ended = await session.peer.wait_closed()
             assert ended is not None
             raise session.ended_error()
@@ -90,7 +95,50 @@ def _say_listening(options: Options, device: str, forward: Forward, listener: tr
         print(f"edgeice: {format_endpoint(ip, port)} leads to {there} from {device}", file=sys.stderr)
 
 
-async def _carry(options: Options, session: Session, forward: Forward, stream: trio.SocketStream) -> None:
+class _Turns:
+    """How many connections may be carried at once."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._free = trio.Semaphore(_AT_ONCE)
+        self._told = False
+
+    async def take(self) -> None:
+        """Wait for a turn; says once that it has to."""
+        if not self._free.value and not self._told:
+            self._told = True
+            _say_full(self._options)
+        await self._free.acquire()
+
+    def give_back(self) -> None:
+        """Let the next one have it."""
+        self._free.release()
+
+
+class _Gate(trio.abc.Listener[trio.SocketStream]):
+    """Accepts only what can be carried; further connections wait in the kernel's queue, and then their clients."""
+
+    def __init__(self, listener: trio.SocketListener, turns: _Turns) -> None:
+        self._listener = listener
+        self._turns = turns
+
+    async def accept(self) -> trio.SocketStream:
+        """The next connection, once there is room for it."""
+        await self._turns.take()
+        try:
+            return await self._listener.accept()
+        except BaseException:
+            self._turns.give_back()
+            raise
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        await self._listener.aclose()
+
+
+async def _carry(
+    options: Options, session: Session, forward: Forward, turns: _Turns, stream: trio.SocketStream
+) -> None:
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     carried = TcpStream(stream)
     try:
@@ -102,6 +150,14 @@ async def _carry(options: Options, session: Session, forward: Forward, stream: t
         _say_failed(options, forward, error)
     finally:
         carried.reset()  # does nothing where it was closed in order
+        turns.give_back()
+
+
+def _say_full(options: Options) -> None:
+    if options.as_json:
+        print(json.dumps({"event": "full", "connections": _AT_ONCE}), flush=True)
+    elif not options.quiet:
+        print(f"edgeice: {_AT_ONCE} connections are open; others wait until one of them ends", file=sys.stderr)
 
 
 def _say_failed(options: Options, forward: Forward, error: Exception) -> None:

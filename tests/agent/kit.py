@@ -261,6 +261,17 @@ class AgentProcess:
         """What it has written so far."""
         return self._log.read_text(errors="replace")
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def descriptors(self) -> list[str]:
+        """What each of its open files is."""
+        folder = Path(f"/proc/{self.pid}/fd")
+        return sorted(str(entry.readlink()) for entry in folder.iterdir())
+
     def terminate(self) -> None:
         """Send SIGTERM."""
         self.send(signal.SIGTERM)

@@ -24,14 +24,19 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def gate(fleet: Fleet) -> Iterator[Device]:
+def gate_agent(fleet: Fleet) -> Iterator[AgentProcess]:
     """A device that lets alice connect wherever it can."""
     device = Device(fleet.folder / "gate", fleet.url, "gate")
     device.trust(fleet.operator, can="forward:*:*")
     fleet.operator.pin(device)
     with AgentProcess(device) as agent:
         agent.wait_log_sync("^announced ")
-        yield device
+        yield agent
+
+
+@pytest.fixture
+def gate(gate_agent: AgentProcess) -> Device:
+    return gate_agent.device
 
 
 @pytest.fixture
@@ -103,6 +108,32 @@ async def test_many_connections_over_one_session(fleet: Fleet, gate: Device, ech
         async with trio.open_nursery() as nursery:
             for number in range(10):
                 nursery.start_soon(exchange, number)
+
+
+async def test_a_thousand_connects_in_a_rush_are_all_served(fleet: Fleet, gate_agent: AgentProcess, echo: int) -> None:
+    """More at once than are carried: the rest waits, which is said once; the device is left as it was."""
+    before = len(gate_agent.descriptors())
+    start = len(gate_agent.log())
+    async with forward(fleet.operator, f"127.0.0.1:0:127.0.0.1:{echo}") as (process, (port,)):
+        served = 0
+
+        async def exchange(limiter: trio.CapacityLimiter) -> None:
+            nonlocal served
+            async with limiter, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(b"hello")
+                await stream.send_eof()
+                assert await stream.receive_some() == b"hello"
+                assert await stream.receive_some() == b""
+                served += 1
+
+        async with trio.open_nursery() as nursery:
+            limiter = trio.CapacityLimiter(100)
+            for _ in range(1000):
+                nursery.start_soon(exchange, limiter)
+        assert served == 1000
+        assert await next_line(process) == {"event": "full", "connections": 48}
+    await gate_agent.wait_log("^ended ", start=start)
+    assert len(gate_agent.descriptors()) == before
 
 
 async def test_what_fails_is_said_and_resets_the_connection(fleet: Fleet, gate: Device) -> None:
