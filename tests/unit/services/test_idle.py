@@ -82,6 +82,7 @@ async def test_a_peer_that_takes_nothing_lets_nothing_pass(
     channel = session.open("limited")
     await channel.send("5")
     begun = trio.current_time()
+    await session.server.wait_busy()
     await session.server.wait_idle()
     # The first answer lies there and the second waits; so does the error, and the channel is cut off.
     assert trio.current_time() - begun == pytest.approx(60 + 100 + 5)
