@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "shell": ("shell", "Open a shell on a device."),
     "forward": ("forward", "Open ports here that lead to the device or its network."),
     "proxy": ("proxy", "Connect standard input and output to a port of the device, as for ssh."),
+    "session": ("session", "Keep a session open that other commands share."),
     "ssh-config": ("ssh_config", "Print what makes `ssh pi17.edgeice` work."),
     "ping": ("ping", "Measure the round trip to a device over the data path."),
     "demo": ("demo", "See it work on this machine: broker, device and operator."),

@@ -1,4 +1,8 @@
-"""What the operator's commands share: configuration, keys, errors, the live line."""
+"""What the operator's commands share: options, a session with the device, errors.
+
+A command that finds a shared session (`edgeice session`) is to begin at once, so nothing here loads what only opening
+a session needs.
+"""
 
 from __future__ import annotations
 
@@ -10,47 +14,44 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import attrs
 import click
 import trio
 
-from edgeice.cli.ending import ended_at_once_by_signals, ended_by_signals
+from edgeice.cli.ending import ended_by_signals
 from edgeice.cli.groups import first_of
 from edgeice.cli.options import timeout_option
-from edgeice.cli.stdio import read_input
 from edgeice.errors import ConfigError, EdgeIceError
-from edgeice.files import read_secret, read_trusted, replace_file
 from edgeice.operator.config import OperatorConfig, config_folder, load_config
 from edgeice.operator.errors import OperatorError, RefusedError
-from edgeice.operator.session import Session, Step, open_session
-from edgeice.operator.timeline import describe, entry_of
+from edgeice.operator.interface import DeviceSession, Watcher
+from edgeice.operator.shared_client import NotSharedError, join_shared
+from edgeice.operator.shared_path import shared_socket
 from edgeice.services import ServiceError
-from edgeice.signaling import KnownDevices, Party, PrivateKey, PublicKey
-from edgeice.trace import Record, ignore
 
 __all__ = [
+    "LOST",
     "Options",
     "SessionCommand",
+    "connection_options",
     "device_session",
     "fail",
-    "load_known",
-    "load_operator_key",
     "load_options",
     "reporting",
     "run",
     "session_options",
 ]
 
+#: What a service raises that lost its channel.
+LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel)
 #: Steps at which something was tried that a timeline explains.
 _PATH_STEPS = frozenset({"checks", "securing", "ice", "dtls", "sctp"})
 #: Errors of whoever takes what is written, not of this program.
 _UNWRITABLE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 #: Entries of a timeline that a failure shows to people.
 _SHOWN = 60
-#: Most of a line that answers a question, bytes.
-_ANSWER = 1024
 
 
 @attrs.frozen
@@ -63,6 +64,8 @@ class Options:
     accept_key: str | None
     quiet: bool
     verbose: bool
+    #: Use a session that `edgeice session` keeps open, where there is one.
+    share: bool
 
 
 def load_options(path: str | None) -> OperatorConfig:
@@ -80,7 +83,7 @@ class SessionCommand(click.Command):
         return super().parse_args(ctx, own + args[end:])
 
 
-def session_options(function: Callable[..., None]) -> Callable[..., None]:
+def connection_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that reach a device; the command gets one `Options`."""
 
     def wrapper(
@@ -91,10 +94,13 @@ def session_options(function: Callable[..., None]) -> Callable[..., None]:
         accept_key: str | None,
         quiet: bool,
         verbose: bool,
+        no_share: bool = False,
         **rest: object,
     ) -> None:
         with reporting(as_json=as_json, verbose=verbose):
-            options = Options(load_options(config), as_json, timeout, accept_key, quiet, verbose)
+            loaded = load_options(config)
+            share = loaded.share and not no_share
+            options = Options(loaded, as_json, timeout, accept_key, quiet, verbose, share)
             function(options, **rest)
 
     for decorate in (
@@ -113,6 +119,13 @@ def session_options(function: Callable[..., None]) -> Callable[..., None]:
     wrapper.__name__ = function.__name__
     wrapper.__doc__ = function.__doc__
     return wrapper
+
+
+def session_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The same for a command that may also use a session which `edgeice session` keeps open."""
+    return click.option(
+        "--no-share", is_flag=True, help="Open a session of its own, also where `edgeice session` keeps one open."
+    )(connection_options(function))
 
 
 @contextlib.contextmanager
@@ -176,6 +189,8 @@ def _tried(error: OperatorError, *, timeline: bool) -> Iterator[str]:
     for pair in error.detail.get("pairs", ()):
         yield f"tried {pair['local']} -> {pair['remote']}: {pair['result'] or pair['state']}"
     if timeline and error.step in _PATH_STEPS:
+        from edgeice.operator.timeline import describe  # noqa: PLC0415  # see above
+
         entries = error.detail.get("timeline", ())
         if len(entries) > _SHOWN:
             yield f"… {len(entries) - _SHOWN} earlier steps: --json has them"
@@ -187,134 +202,38 @@ def run(function: Callable[[], Awaitable[int]]) -> NoReturn:
     sys.exit(trio.run(function))
 
 
-def load_operator_key(config: OperatorConfig) -> PrivateKey:
-    """Read the operator's key, asking for its passphrase where it has one."""
-
-    def ask() -> bytes:
-        with ended_at_once_by_signals():
-            return str(click.prompt(f"Passphrase for {config.key}", hide_input=True, err=True)).encode()
-
-    passphrase = ask if _has_terminal() else None
-    return PrivateKey.load(read_secret(config.key, "your key"), source=str(config.key), passphrase=passphrase)
-
-
-def _has_terminal() -> bool:
-    """Whether a person can be asked for a secret; standard input may be something else, as in `tar c | edgeice …`."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
-
-
-class _LiveLine:
-    """One line on a terminal that shows how far connecting is."""
-
-    def __init__(self, *, on: bool) -> None:
-        self._on = on and sys.stderr.isatty()
-        self._connected = False
-
-    def __call__(self, step: Step) -> None:
-        if step.name == "notice":
-            self.clear()
-            print(f"edgeice: {step.text}", file=sys.stderr)
-        elif self._on and not self._connected:
-            print(f"\r\x1b[K{step.text} …", end="", file=sys.stderr, flush=True)
-        if step.name == "connected":
-            self._connected = True
-            self.clear()
-
-    def clear(self) -> None:
-        if self._on:
-            with contextlib.suppress(OSError):  # the terminal is gone
-                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
 @asynccontextmanager
 async def device_session(
-    options: Options, device: str, want: tuple[str, ...], watch: Callable[[Step], None] | None = None
-) -> AsyncIterator[Session]:
-    """A session with a device, with the live line, first contact and pinning."""
-    config = options.config
-    key = load_operator_key(config)
-    known = load_known(config.known_devices)
-    party = Party.device(config.fleet, device)
-    line = _LiveLine(on=not (options.quiet or options.as_json or options.verbose))
+    options: Options, device: str, want: tuple[str, ...], watch: Watcher | None = None
+) -> AsyncIterator[DeviceSession]:
+    """A session with a device: the one that `edgeice session` keeps open, where there is one that has the wants.
 
-    async def confirm(_device: Party, shown: PublicKey) -> bool:
-        line.clear()
-        accepted = _is_accepted(options, party, shown)
-        if accepted is None:
-            accepted = await _ask(party, shown)
-        if accepted:
-            known.pin(party, shown)
-            config.known_devices.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(config.known_devices, known.text().encode(), 0o644)
-        return accepted
+    Args:
+        options: As given to the command.
+        device: The device's name.
+        want: Capabilities that will be used.
+        watch: Hears the steps, and path changes afterwards.
 
-    def on_step(step: Step) -> None:
-        line(step)
-        if watch is not None:
-            watch(step)
+    Raises:
+        OperatorError: The device could not be reached, or the session ended.
+        ConfigError: A file cannot be used.
+    """
+    if options.share:
+        try:
+            shared = await join_shared(shared_socket(options.config, device, os.environ), device, want)
+        except NotSharedError as error:
+            if options.verbose:
+                print(f"edgeice: no session is shared: {error}; opening one", file=sys.stderr)
+        else:
+            if options.verbose:
+                print(f"edgeice: using the session that process {shared.pid} keeps open", file=sys.stderr)
+            async with ended_by_signals(), shared.kept(watch):
+                try:
+                    yield shared
+                except* LOST:
+                    raise await shared.why_ended() from None
+            return
+    from edgeice.cli.connecting import own_session  # noqa: PLC0415  # see above
 
-    try:
-        async with (
-            ended_by_signals(),
-            open_session(
-                config,
-                key,
-                device,
-                pinned=known.get(party),
-                want=want,
-                confirm=confirm,
-                watch=on_step,
-                timeout=options.timeout,
-                trace=_say_record if options.verbose else ignore,
-            ) as session,
-        ):
-            try:
-                yield session
-            except* (trio.BrokenResourceError, trio.ClosedResourceError):
-                # A service lost its channel, and the session knows why.
-                raise session.ended_error() from None
-    finally:
-        line.clear()
-
-
-def _say_record(record: Record) -> None:
-    print(describe(entry_of(record)), file=sys.stderr)
-
-
-def load_known(path: Path) -> KnownDevices:
-    """Read the accepted device keys; a file that does not exist holds none.  Raises ConfigError."""
-    return KnownDevices(read_trusted(path, "which devices you know"), source=str(path))
-
-
-def _is_accepted(options: Options, device: Party, shown: PublicKey) -> bool | None:
-    """What --accept-key says; None asks the person."""
-    if options.accept_key == "":
-        return True
-    if options.accept_key is not None:
-        if options.accept_key != shown.fingerprint:
-            raise RefusedError("device", f"{device} shows the key {shown.fingerprint}, not {options.accept_key}")
-        return True
-    if not sys.stdin.isatty():
-        raise RefusedError(
-            "device",
-            f"first contact with {device}: its key is {shown.fingerprint}. Compare it on the device"
-            f" (`edgeice-agent check`), then add --accept-key={shown.fingerprint}",
-        )
-    return None
-
-
-async def _ask(device: Party, shown: PublicKey) -> bool:
-    """Ask the person; the session goes on meanwhile, and signals end it."""
-    print(f"First contact with {device}.\nIts Ed25519 key fingerprint is {shown.fingerprint}.", file=sys.stderr)
-    while True:
-        print("Is that the device's key? [y/N]: ", end="", file=sys.stderr, flush=True)
-        answer = (await read_input(_ANSWER)).decode("utf-8", "replace")
-        if (word := answer.strip().lower()) in ("y", "yes"):
-            return True
-        if word in ("", "n", "no"):
-            return False
-        print("Please answer y or n.", file=sys.stderr)
+    async with own_session(options, device, want, watch) as session:
+        yield session

@@ -18,7 +18,7 @@ import attrs
 import click
 import trio
 
-from edgeice.cli.common import load_operator_key
+from edgeice.cli.connecting import load_operator_key
 from edgeice.cli.demo_echo import EchoStream
 from edgeice.cli.demo_fleet import (
     DEVICE,
@@ -33,7 +33,8 @@ from edgeice.cli.demo_fleet import (
 from edgeice.cli.groups import first_of
 from edgeice.cli.options import timeout_option
 from edgeice.errors import EdgeIceError
-from edgeice.operator.session import Session, Step, open_session
+from edgeice.operator.interface import Step
+from edgeice.operator.session import Session, open_session
 from edgeice.services import EXEC_PROTOCOL, PING_PROTOCOL, STDOUT, ServiceError, open_exec
 from edgeice.signaling import Party, PublicKey
 

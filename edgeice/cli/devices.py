@@ -6,7 +6,8 @@ import json
 
 import click
 
-from edgeice.cli.common import load_known, load_options, reporting, run
+from edgeice.cli.common import load_options, reporting, run
+from edgeice.cli.connecting import load_known
 from edgeice.cli.options import timeout_option
 from edgeice.operator.config import OperatorConfig
 from edgeice.operator.devices import DeviceEntry, device_filters, list_devices

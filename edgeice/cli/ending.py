@@ -14,12 +14,12 @@ import trio
 from edgeice.cli.groups import first_of
 from edgeice.errors import EdgeIceError
 
-__all__ = ["ended_at_once_by_signals", "ended_by_signals"]
+__all__ = ["ended_at_once_by_signals", "ended_by_signals", "heeded_signals"]
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
-def _heeded() -> list[signal.Signals]:
+def heeded_signals() -> list[signal.Signals]:
     """Those that our parent does not want ignored, as nohup does SIGHUP, and a shell SIGINT in the background."""
     return [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
 
@@ -32,7 +32,7 @@ async def ended_by_signals() -> AsyncIterator[None]:
     """
     received: list[int] = []
     try:
-        with trio.open_signal_receiver(*_heeded()) as numbers:
+        with trio.open_signal_receiver(*heeded_signals()) as numbers:
             async with trio.open_nursery() as nursery:
 
                 async def watch() -> None:
@@ -62,7 +62,7 @@ def ended_at_once_by_signals() -> Iterator[None]:
     def end(number: int, _frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in _heeded()}
+    before = {number: signal.signal(number, end) for number in heeded_signals()}
     try:
         yield
     finally:

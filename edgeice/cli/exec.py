@@ -11,7 +11,7 @@ import trio
 from edgeice.cli.common import Options, SessionCommand, device_session, run, session_options
 from edgeice.cli.options import device_argument
 from edgeice.cli.stdio import read_input, write_output
-from edgeice.operator.session import Session
+from edgeice.operator.interface import DeviceSession
 from edgeice.services import EXEC_PROTOCOL, STDERR, ExecClient, ExitStatus, ServiceError, open_exec
 
 __all__ = ["command"]
@@ -45,7 +45,7 @@ def command(options: Options, device: str, argv: tuple[str, ...]) -> None:
     run(main)
 
 
-async def _run(session: Session, argv: tuple[str, ...], *, collect: bool) -> tuple[ExitStatus, dict[str, str]]:
+async def _run(session: DeviceSession, argv: tuple[str, ...], *, collect: bool) -> tuple[ExitStatus, dict[str, str]]:
     collected = {"stdout": bytearray(), "stderr": bytearray()}
     channel = await session.open(EXEC_PROTOCOL)
     async with open_exec(channel, argv) as process, trio.open_nursery() as nursery:

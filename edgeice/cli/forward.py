@@ -14,7 +14,7 @@ from edgeice.cli.common import Options, SessionCommand, device_session, run, ses
 from edgeice.cli.options import device_argument
 from edgeice.cli.targets import Forward, parse_forward
 from edgeice.errors import ConfigError
-from edgeice.operator.session import Session
+from edgeice.operator.interface import DeviceSession
 from edgeice.services import FORWARD_PROTOCOL, ServiceError, StreamBrokenError, TcpStream, forward_stream
 from edgeice.services.tcp import format_endpoint
 
@@ -59,9 +59,7 @@ def command(options: Options, device: str, forwards: tuple[str, ...]) -> None:
                     _say_listening(options, device, forward, listener)
                 gates = [_Gate(listener, turns) for listener in opened]
                 nursery.start_soon(trio.serve_listeners, partial(_carry, options, session, forward, turns), gates)
-            ended = await session.peer.wait_closed()
-            assert ended is not None
-            raise session.ended_error()
+            await session.wait_ended()
 
     run(main)
 
@@ -137,7 +135,7 @@ class _Gate(trio.abc.Listener[trio.SocketStream]):
 
 
 async def _carry(
-    options: Options, session: Session, forward: Forward, turns: _Turns, stream: trio.SocketStream
+    options: Options, session: DeviceSession, forward: Forward, turns: _Turns, stream: trio.SocketStream
 ) -> None:
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     carried = TcpStream(stream)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from edgeice.cli.common import load_operator_key, load_options, reporting
+from edgeice.cli.common import load_options, reporting
+from edgeice.cli.connecting import load_operator_key
 from edgeice.errors import ConfigError
 from edgeice.files import replace_file
 from edgeice.operator.config import OperatorConfig, config_folder, read_config

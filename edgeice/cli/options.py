@@ -14,7 +14,6 @@ from click.shell_completion import CompletionItem
 from edgeice.errors import ConfigError
 from edgeice.files import read_trusted
 from edgeice.operator.config import config_folder, load_config
-from edgeice.signaling import KnownDevices
 
 __all__ = ["SECONDS", "device_argument", "timeout_option"]
 
@@ -46,6 +45,8 @@ def timeout_option(default: float, purpose: str) -> Callable[[F], F]:
 
 def _complete_device(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The devices whose keys were accepted; nothing where a file cannot be used, which the command itself will say."""
+    from edgeice.signaling import KnownDevices  # noqa: PLC0415  # loads what no command needs only for its options
+
     path = ctx.params.get("config")
     try:
         config = load_config(Path(path) if path else config_folder(os.environ) / "operator.toml")

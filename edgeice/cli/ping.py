@@ -10,7 +10,7 @@ import trio
 
 from edgeice.cli.common import Options, SessionCommand, device_session, run, session_options
 from edgeice.cli.options import SECONDS, device_argument
-from edgeice.operator.session import Session, Step
+from edgeice.operator.interface import DeviceSession, Step
 from edgeice.services import PING_PROTOCOL, PingClient
 
 __all__ = ["command"]
@@ -48,7 +48,7 @@ def command(options: Options, device: str, count: int | None, interval: float, s
     run(main)
 
 
-async def _ping(session: Session, options: Options, paths: list[str], how: tuple[int | None, float, int]) -> int:
+async def _ping(session: DeviceSession, options: Options, paths: list[str], how: tuple[int | None, float, int]) -> int:
     count, interval, size = how
     client = PingClient(await session.open(PING_PROTOCOL))
     times: list[float] = []
@@ -78,12 +78,12 @@ async def _ping(session: Session, options: Options, paths: list[str], how: tuple
                     _tell(
                         options,
                         facts,
-                        f"{size} bytes from {session.device.name}: seq={sent} time={milliseconds:.2f} ms",
+                        f"{size} bytes from {session.name}: seq={sent} time={milliseconds:.2f} ms",
                     )
                 if count is None or sent < count:
                     await trio.sleep_until(begun + interval)
             nursery.cancel_scope.cancel()
-    _summarize(options, session.device.name, sent, times)
+    _summarize(options, session.name, sent, times)
     return 0 if times else 1
 
 

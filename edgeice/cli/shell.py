@@ -18,7 +18,7 @@ import trio
 from edgeice.cli.common import Options, SessionCommand, device_session, run, session_options
 from edgeice.cli.options import device_argument
 from edgeice.cli.stdio import raw_terminal, read_input, terminal_size, write_output
-from edgeice.operator.session import Session
+from edgeice.operator.interface import DeviceSession
 from edgeice.services import SHELL_PROTOCOL, ExitStatus, KeptEntry, ServiceError, ShellClient, list_shells, open_shell
 
 __all__ = ["EscapeFilter", "command"]
@@ -196,7 +196,7 @@ def _duration(seconds: int) -> str:
     return f"{seconds} s"
 
 
-async def _run(session: Session, wish: _Wish) -> _Outcome:
+async def _run(session: DeviceSession, wish: _Wish) -> _Outcome:
     """Be on the shell until it ends or the person leaves it."""
     columns, rows = terminal_size()
     last = b"\n"
@@ -223,14 +223,14 @@ async def _run(session: Session, wish: _Wish) -> _Outcome:
     except BaseException:
         # Not where the shell is known to have ended, or to be another session's now.
         if shell is not None and shell.kept and not shell.ended:
-            _say_kept(session.device.name, shell.kept, "goes on")
+            _say_kept(session.name, shell.kept, "goes on")
         raise
     if ways == ["detach"]:
-        _say_kept(session.device.name, shell.kept, "is left running")
+        _say_kept(session.name, shell.kept, "is left running")
         return _Outcome(None, last, shell.kept, detached=True)
-    print(f"\nedgeice: disconnected from {session.device.name}", file=sys.stderr)
+    print(f"\nedgeice: disconnected from {session.name}", file=sys.stderr)
     if shell.kept:
-        _say_kept(session.device.name, shell.kept, "goes on")
+        _say_kept(session.name, shell.kept, "goes on")
     return _Outcome(None, last, shell.kept)
 
 

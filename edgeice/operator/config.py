@@ -24,6 +24,8 @@ class OperatorConfig:
     #: Device keys that were accepted, a line per device.
     known_devices: Path = Path("known_devices")
     broker: BrokerSection
+    #: Let commands use a session that `edgeice session` keeps open.
+    share: bool = True
     ice: IceSection = attrs.field(factory=IceSection)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeice.errors import EdgeIceError
 
-__all__ = ["OperatorError", "RefusedError", "RemoteFailureError", "UnreachableError"]
+__all__ = ["AlreadyOpenError", "OperatorError", "RefusedError", "RemoteFailureError", "UnreachableError"]
 
 
 class OperatorError(EdgeIceError):
@@ -41,3 +41,9 @@ class RefusedError(OperatorError):
     """The broker or the device does not allow it, or the device's key is another one."""
 
     exit_code = 4
+
+
+class AlreadyOpenError(OperatorError):
+    """Another process keeps a session with the device open already."""
+
+    exit_code = 5

@@ -7,13 +7,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import NoReturn
 
-import attrs
 import trio
 
 from edgeice.errors import DecodeError, RemoteProtocolError
 from edgeice.operator.config import OperatorConfig
 from edgeice.operator.errors import OperatorError, RefusedError, UnreachableError
+from edgeice.operator.interface import Step, Watcher
 from edgeice.operator.link import BrokerLink, open_broker
 from edgeice.operator.timeline import Timeline
 from edgeice.peer import ConnectionState, PathChanged, StateChanged
@@ -54,7 +55,7 @@ from edgeice.transport import (
     open_node,
 )
 
-__all__ = ["ConfirmKey", "Session", "Step", "Watcher", "open_session"]
+__all__ = ["ConfirmKey", "Session", "open_session"]
 
 #: Asked at first contact; True pins the key.
 ConfirmKey = Callable[[Party, PublicKey], Awaitable[bool]]
@@ -62,18 +63,6 @@ ConfirmKey = Callable[[Party, PublicKey], Awaitable[bool]]
 #: Brokers do not tell an empty topic from one that may not be read.
 _UNSEEN = "is its name right, and may you read its topics there?"
 _REFUSALS = frozenset({"unauthorized", "expired"})
-
-
-@attrs.frozen
-class Step:
-    """How far connecting is: "broker", "device", "offer", "checks", "securing", "connected", "path", "notice"."""
-
-    name: str
-    text: str
-
-
-#: Hears each step while connecting, and path changes afterwards.
-Watcher = Callable[[Step], None]
 
 
 class Session:
@@ -113,6 +102,11 @@ class Session:
         self._attempt = trio.CancelScope()
 
     @property
+    def name(self) -> str:
+        """The device's name."""
+        return self.device.name
+
+    @property
     def peer(self) -> PeerConnection:
         """The peer connection; for status and paths."""
         if self._signaled is None:
@@ -126,11 +120,18 @@ class Session:
         except Exception as error:
             if self.peer.ended is None:
                 raise
-            raise self._ended_error() from error
+            raise self.ended_error() from error
+
+    async def wait_ended(self) -> NoReturn:
+        """Wait for the session's end; raises UnreachableError that says why."""
+        await self.peer.wait_closed()
+        raise self.ended_error()
 
     def ended_error(self) -> OperatorError:
         """Why the session is over, for a service that lost its channel."""
-        return self._ended_error()
+        ended = self.peer.ended
+        reason = self._bye or (ended.reason if ended else "the session is over")
+        return UnreachableError("session", f"the session with {self.device.name} ended: {reason}")
 
     async def connect(self, nursery: trio.Nursery, patience: float) -> None:
         """Reach the device; raises OperatorError that names the step that failed and what was tried.
@@ -374,11 +375,6 @@ class Session:
             return {}
         peer = self._signaled.peer
         return {"state": peer.state.value, "bases": [str(base.address) for base in self._node.bases]}
-
-    def _ended_error(self) -> OperatorError:
-        ended = self.peer.ended
-        reason = self._bye or (ended.reason if ended else "the session is over")
-        return UnreachableError("session", f"the session with {self.device.name} ended: {reason}")
 
 
 def _wall() -> int:

@@ -46,7 +46,7 @@ def environment(home: Path | None = None) -> dict[str, str]:
     values = {**os.environ, "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1", "TERM": "xterm"}
     values.pop("EDGEICE_HOME", None)
     if home is not None:
-        values["EDGEICE_HOME"] = str(home)
+        values["EDGEICE_HOME"] = values["XDG_RUNTIME_DIR"] = str(home)
     return values
 
 

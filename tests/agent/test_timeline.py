@@ -68,7 +68,8 @@ async def test_people_are_shown_the_timeline_under_the_failure(deaf: Operator) -
 
 async def test_verbose_says_each_step_when_it_is_taken(deaf: Operator) -> None:
     done = await edgeice(deaf, "exec", "-v", "--timeout", "1.5", "deaf", "--", "true")
-    *steps, failure = done.stderr.splitlines()
+    looked, *steps, failure = done.stderr.splitlines()
+    assert looked.startswith("edgeice: no session is shared: there is no ")
     assert failure == "edgeice: no candidate pair answered (waited 1.5 s)"  # the steps are above it already
     assert "session.broker" in steps[0]
     assert any("ice.check_sent" in line for line in steps)

@@ -55,8 +55,8 @@ HEAVY = {"asyncio", "concurrent", "multiprocessing", "pydoc", "sqlite3", "unitte
 
 #: edgeice's own rooms; neither operator nor any command but the agent's.
 ROOMS = {
-    "addresses", "agent", "cli", "dtls", "errors", "files", "ice", "local_socket", "net", "peer", "sansio", "sctp", "sdp",
-    "services", "settings", "signaling", "stun", "trace", "transport",
+    "addresses", "agent", "cli", "dtls", "errors", "files", "ice", "local_socket", "net", "peer", "sansio", "sctp",
+    "sdp", "services", "settings", "signaling", "stun", "trace", "transport",
 }  # fmt: skip
 
 

@@ -37,7 +37,8 @@ import trio
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from edgeice.operator.config import load_config
-from edgeice.operator.session import Step, open_session
+from edgeice.operator.interface import Step
+from edgeice.operator.session import open_session
 from edgeice.services import PING_PROTOCOL, PingClient
 from edgeice.signaling import Party, PrivateKey, PublicKey
 from edgeice.transport import IceTransport, NodeConfig, open_node

@@ -11,7 +11,8 @@ import click
 import pytest
 import trio
 
-from edgeice.cli.common import load_known, reporting
+from edgeice.cli.common import reporting
+from edgeice.cli.connecting import load_known
 from edgeice.errors import ConfigError
 
 FULL = OSError(errno.ENOSPC, "No space left on device")

@@ -53,7 +53,11 @@ def completed(*words: str) -> list[str]:
 def test_the_shell_completes_commands_options_and_names_of_known_devices(home: Path) -> None:
     assert completed("edgeice", "sh") == ["shell"]
     assert completed("edgeice", "exec", "--acc") == ["--accept-key"]
-    for command in ("exec", "ping", "shell"):
+    assert completed("edgeice", "exec", "--no") == ["--no-share"]
+    assert completed("edgeice", "session", "--no") == []
+    assert completed("edgeice", "ses") == ["session"]
+    assert completed("edgeice", "session", "--st") == ["--stop"]
+    for command in ("exec", "ping", "session", "shell"):
         assert completed("edgeice", command, "pi") == ["pi17", "pi18"]
         assert completed("edgeice", command, "pi19") == []
         assert completed("edgeice", command, "c") == ["camera"]

@@ -1,0 +1,247 @@
+"""`edgeice session` end to end: commands of one operator that share a session."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from subprocess import PIPE
+
+import pytest
+import trio
+
+from tests.agent.conftest import Fleet
+from tests.agent.kit import PATIENCE, AgentProcess, Device, Operator, edgeice, environment
+
+pytestmark = pytest.mark.slow
+
+# Runs `edgeice` and writes at the end what was imported.
+_TRACED = """
+import atexit, sys
+@atexit.register
+def dump():
+    with open({to!r}, "w") as file:
+        file.write(repr(sorted(sys.modules)))
+from edgeice.cli.main import main
+main()
+"""
+
+
+@pytest.fixture
+def alice(fleet: Fleet, tmp_path: Path) -> Operator:
+    """The fleet's operator from a folder of its own, where nothing is shared yet."""
+    alice = Operator(tmp_path / "alice", fleet.url)
+    alice.pin(fleet.device)
+    return alice
+
+
+@asynccontextmanager
+async def session(operator: Operator, *arguments: str, device: str = "pi") -> AsyncIterator[trio.Process]:
+    """A running `edgeice session` that is open; its output is read up to there."""
+    command = [sys.executable, "-m", "edgeice.cli.main", "session", "--json", device, *arguments]
+    process = await trio.lowlevel.open_process(
+        command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, env=environment(operator.folder)
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with process.stdout, process.stderr:
+        try:
+            with trio.fail_after(PATIENCE):
+                while (await next_line(process))["event"] != "open":
+                    pass
+            yield process
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+
+async def next_line(process: trio.Process) -> dict[str, object]:
+    assert process.stdout is not None
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = await process.stdout.receive_some(1)
+        assert byte, "the command ended"
+        line += byte
+    facts = json.loads(line)
+    assert isinstance(facts, dict)
+    return facts
+
+
+def modes(path: str) -> tuple[int, int]:
+    """Of a file and its folder."""
+    file = Path(path)
+    return file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777
+
+
+async def in_time(process: trio.Process) -> int:
+    """Its exit status, soon."""
+    with trio.fail_after(PATIENCE):
+        return await process.wait()
+
+
+async def test_commands_share_the_session_that_runs_in_the_background(fleet: Fleet, alice: Operator) -> None:
+    none = await edgeice(alice, "session", "--check", "pi")
+    assert (none.code, none.stdout) == (3, b"")
+    assert "no session with pi is kept open" in none.stderr
+
+    opened = await edgeice(alice, "session", "--background", "--quiet", "pi")
+    assert (opened.code, opened.stdout, opened.stderr) == (0, b"", "")
+    try:
+        status = (await edgeice(alice, "session", "--check", "--json", "pi")).json()
+        assert (status["open"], status["clients"], status["want"]) == (True, 0, ["shell", "exec"])
+        assert status["path"].startswith("host 127.0.0.1:")
+        assert modes(status["socket"]) == (0o600, 0o700)
+        assert os.getsid(status["pid"]) == status["pid"]
+        start = len(fleet.agent.log())
+
+        done = await edgeice(
+            alice, "exec", "--verbose", "pi", "--", "sh", "-c", "cat; echo err >&2; exit 7", stdin=b"x"
+        )
+        shared = f"edgeice: using the session that process {status['pid']} keeps open\n"
+        assert (done.code, done.stdout, done.stderr) == (7, b"x", f"{shared}err\n")
+        pinged = await edgeice(alice, "ping", "--json", "-c", "2", "-i", "0.01", "pi")
+        assert [line.get("path") for line in pinged.lines()] == [status["path"], status["path"], None]
+        assert pinged.stderr == ""
+        shell = await edgeice(alice, "shell", "pi", stdin=b"exit 5\n")
+        assert shell.code == 5
+        # All of that was one session's.
+        assert "opened" not in [line.split()[0] for line in fleet.agent.log()[start:].splitlines() if line]
+
+        own = await edgeice(alice, "exec", "--no-share", "pi", "--", "true")
+        assert own.code == 0
+        assert fleet.agent.log()[start:].count("\nopened ") == 1
+
+        again = await edgeice(alice, "session", "--background", "pi")
+        assert (again.code, again.stdout) == (5, b"")
+        assert "a session with pi is kept open already" in again.stderr
+    finally:
+        stopped = await edgeice(alice, "session", "--stop", "pi")
+    assert (stopped.code, stopped.stderr) == (0, "edgeice: the session with pi is ended\n")
+    assert not [*alice.folder.glob("edgeice/*.sock")]
+    assert (await edgeice(alice, "session", "--stop", "pi")).code == 3
+    assert (await edgeice(alice, "exec", "pi", "--", "true")).code == 0
+
+
+async def test_what_shares_a_session_loads_nothing_that_opens_one(alice: Operator, tmp_path: Path) -> None:
+    to = tmp_path / "modules"
+    async with session(alice):
+        done = await trio.run_process(
+            [sys.executable, "-c", _TRACED.format(to=str(to)), "exec", "pi", "--", "echo", "hello"],
+            env=environment(alice.folder),
+            stdin=b"",
+            capture_stdout=True,
+        )
+    assert done.stdout == b"hello\n"
+    loaded = set(ast.literal_eval(to.read_text()))
+    assert not {"OpenSSL", "cryptography", "jwt", "paho", "asyncio"} & loaded
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("edgeice.")}
+    assert rooms <= {
+        "addresses",
+        "cli",
+        "errors",
+        "files",
+        "local_socket",
+        "operator",
+        "services",
+        "settings",
+        "sansio",
+        "trace",
+    }
+
+
+async def test_what_the_session_did_not_ask_for_gets_a_session_of_its_own(fleet: Fleet, alice: Operator) -> None:
+    device = Device(alice.folder / "gate", fleet.url, "gate")
+    device.trust(alice, can="forward:localhost:*")
+    alice.pin(device)
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+
+    async def echo(stream: trio.SocketStream) -> None:
+        async for data in stream:
+            await stream.send_all(data)
+
+    with AgentProcess(device) as agent:
+        await agent.wait_log("^announced ")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, echo, listeners)
+            # shell, exec and telemetry are left out, for this device does not allow them.
+            async with session(alice, "--want", f"forward:localhost:{port}", device="gate") as process:
+                start = len(agent.log())
+                done = await edgeice(alice, "proxy", "gate", str(port), stdin=b"hello")
+                assert (done.code, done.stdout, done.stderr) == (0, b"hello", "")
+                assert agent.log()[start:].count("\nopened ") == 0
+                other = await edgeice(alice, "proxy", "--verbose", "gate", f"{port % 65535 + 1}", stdin=b"")
+                assert "it did not ask for forward:localhost:" in other.stderr
+                assert agent.log()[start:].count("\nopened ") == 1
+                refused = await edgeice(alice, "exec", "gate", "--", "true")
+                assert (refused.code, refused.stderr.count("not allowed: exec")) == (4, 1)
+                process.terminate()
+                assert await in_time(process) == 128 + signal.SIGTERM
+            nursery.cancel_scope.cancel()
+    must = await edgeice(alice, "session", "--want", "admin", "--background", "pi")
+    assert (must.code, must.stderr.splitlines()[-1]) == (4, "edgeice: pi refused: unauthorized: not allowed: admin")
+
+
+async def test_a_command_whose_session_dies_says_so(alice: Operator) -> None:
+    async with session(alice) as process, trio.open_nursery() as nursery:
+        begun = trio.Event()
+
+        async def run() -> None:
+            command = [sys.executable, "-m", "edgeice.cli.main", "exec", "pi", "--", "sh", "-c", "echo begun; sleep 60"]
+            client = await trio.lowlevel.open_process(
+                command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, env=environment(alice.folder)
+            )
+            assert client.stdout is not None
+            assert client.stderr is not None
+            async with client.stdout, client.stderr:
+                assert await client.stdout.receive_some() == b"begun\n"
+                begun.set()
+                assert await in_time(client) == 3
+                said = (await client.stderr.receive_some()).decode()
+                lost = f"is lost: process {process.pid}, which kept it open, is gone"
+                assert said == f"edgeice: the shared session with pi {lost}\n"
+
+        nursery.start_soon(run)
+        await begun.wait()
+        process.kill()
+    # What it left is seen for what it is, by commands and by the next one.
+    assert (await edgeice(alice, "exec", "pi", "--", "true")).code == 0
+    async with session(alice) as process:
+        process.send_signal(signal.SIGINT)
+        assert await in_time(process) == 128 + signal.SIGINT
+    assert not [*alice.folder.glob("edgeice/*.sock")]
+
+
+async def test_idle_ends_it_and_so_does_a_device_that_leaves(fleet: Fleet, alice: Operator) -> None:
+    async with session(alice, "--idle", "0.05") as process:
+        assert await in_time(process) == 0
+    device = Device(alice.folder / "leaving", fleet.url, "leaving")
+    device.trust(alice)
+    alice.pin(device)
+    with AgentProcess(device) as agent:
+        await agent.wait_log("^announced ")
+        async with session(alice, device="leaving") as process:
+            agent.terminate()
+            assert await in_time(process) == 3
+            assert process.stdout is not None
+            assert b"the session with leaving ended: shutdown" in await process.stdout.receive_some()
+    gone = await edgeice(alice, "session", "--background", "--timeout", "0.3", "leaving")
+    assert gone.code == 3
+    assert "leaving did not answer" in gone.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--check", "--stop"), ("--check", "--background"), ("--stop", "--idle", "5"), ("--stop", "--want", "exec")],
+)
+async def test_options_that_exclude_each_other(alice: Operator, arguments: tuple[str, ...]) -> None:
+    done = await edgeice(alice, "session", "pi", *arguments)
+    assert (done.code, done.stdout) == (2, b"")
+    assert "exclude each other" in done.stderr
