@@ -9,14 +9,17 @@ import os
 import signal
 import subprocess
 import termios
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
 from edgeice.services.signals import ExitStatus, signal_name, signal_number
 
-__all__ = ["Descriptor", "LocalProcess", "end_session", "set_window_size"]
+__all__ = ["Descriptor", "LocalProcess", "end_session", "in_thread", "set_window_size"]
+
+T = TypeVar("T")
 
 #: What a terminal's or default pipe's buffer can hold after its process is gone, bytes.
 _KERNEL_BUFFER = 64 * 1024
@@ -208,6 +211,19 @@ class LocalProcess:
             self._popen.poll()  # reaps the leader
 
 
+async def in_thread(function: Callable[..., T], *arguments: object) -> T:
+    """Call `function` in a worker thread; in this one where the device has no room for another.
+
+    Most of all what ends processes has to work where there are too many.
+    """
+    try:
+        return await trio.to_thread.run_sync(function, *arguments)
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        return function(*arguments)
+
+
 def set_window_size(fd: int, cols: int, rows: int) -> None:
     """Set the size of the terminal that `fd` is an end of, in characters."""
     fcntl.ioctl(fd, termios.TIOCSWINSZ, array.array("H", (rows, cols, 0, 0)))
@@ -230,7 +246,7 @@ async def end_session(leader: int, grace: float) -> None:
 async def _signal_round(leader: int, signals: Sequence[int]) -> bool:
     """Signal all members and wait until those that were signaled are gone; False if there were none."""
     # Reading /proc takes milliseconds on a small board: not in the thread that serves the sessions.
-    waited_for = await trio.to_thread.run_sync(_signal_members, leader, signals)
+    waited_for = await in_thread(_signal_members, leader, signals)
     try:
         for pidfd in waited_for:
             await trio.lowlevel.wait_readable(pidfd)

@@ -20,16 +20,17 @@ from pathlib import Path
 from typing import Protocol
 
 import attrs
-import trio
 
 from edgeice.services.control import ErrorCode, ServiceError
-from edgeice.services.process import Descriptor, LocalProcess, set_window_size
+from edgeice.services.process import Descriptor, LocalProcess, in_thread, set_window_size
 from edgeice.services.signals import ExitStatus
 
 __all__ = ["LimitedSpawner", "LocalSpawner", "Process", "Spawner", "Terminal"]
 
 #: Input is UTF-8, so that erasing a character erases all its bytes (Linux's termbits.h; Python 3.11 lacks the name).
 _IUTF8 = 0o40000
+#: Errors of a device that is full, or of a command line that is too long for it.
+_NO_ROOM = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.E2BIG})
 _ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _USER_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 
@@ -131,9 +132,9 @@ class LocalSpawner:
         """See `Spawner.spawn`."""
         try:
             # In a worker thread, because starting waits for the disk, and the user database may ask the network.
-            process = await trio.to_thread.run_sync(self._start, argv, env, terminal)
+            process = await in_thread(self._start, argv, env, terminal)
         except OSError as error:
-            raise _as_service_error(error) from None
+            raise _as_service_error(error, "the login shell" if argv is None else "the command") from None
         try:
             yield process
         finally:
@@ -189,12 +190,8 @@ class _Account:
 def _start_on_terminal(
     start: Callable[..., subprocess.Popen[bytes]], terminal: Terminal, user: str, grace: float
 ) -> LocalProcess:
-    ours, theirs = os.openpty()
+    ours, theirs = _open_terminal(terminal)
     try:
-        set_window_size(ours, terminal.cols, terminal.rows)
-        attributes = termios.tcgetattr(theirs)
-        attributes[0] |= _IUTF8
-        termios.tcsetattr(theirs, termios.TCSANOW, attributes)
         popen = start(stdin=theirs, stdout=theirs, stderr=theirs, controlling=True)
     except BaseException:
         os.close(ours)
@@ -209,6 +206,30 @@ def _start_on_terminal(
             LocalProcess, popen, user, stdin=descriptor, outputs=[(1, descriptor)], terminal=descriptor, grace=grace
         ),
     )
+
+
+def _open_terminal(terminal: Terminal) -> tuple[int, int]:
+    """Both ends of a pseudo-terminal; raises ServiceError, or OSError where descriptors or memory are short."""
+    try:
+        ours, theirs = os.openpty()
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise
+        reason = os.strerror(error.errno or errno.EIO)
+        raise ServiceError(
+            ErrorCode.INTERNAL,
+            f"no terminal can be had: {reason} (is devpts mounted, are all of its terminals in use?)",
+        ) from None
+    try:
+        set_window_size(ours, terminal.cols, terminal.rows)
+        attributes = termios.tcgetattr(theirs)
+        attributes[0] |= _IUTF8
+        termios.tcsetattr(theirs, termios.TCSANOW, attributes)
+    except BaseException:
+        os.close(ours)
+        os.close(theirs)
+        raise
+    return ours, theirs
 
 
 def _start_on_pipes(start: Callable[..., subprocess.Popen[bytes]], user: str, grace: float) -> LocalProcess:
@@ -286,13 +307,14 @@ def _prepare_child(controlling: bool, ignored: Sequence[int]) -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _as_service_error(error: OSError) -> ServiceError:
+def _as_service_error(error: OSError, what: str) -> ServiceError:
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
-            return ServiceError(ErrorCode.NOT_FOUND, "no such command")
+            said = "no such command" if what == "the command" else f"{what} is not there: {error.filename}"
+            return ServiceError(ErrorCode.NOT_FOUND, said)
         case errno.EACCES | errno.EPERM | errno.ENOEXEC:
-            return ServiceError(ErrorCode.REFUSED, f"the command cannot be run: {os.strerror(error.errno)}")
-        case errno.EAGAIN | errno.ENOMEM | errno.EMFILE | errno.ENFILE | errno.E2BIG:
-            return ServiceError(ErrorCode.LIMIT, f"the device has no room: {os.strerror(error.errno)}")
+            return ServiceError(ErrorCode.REFUSED, f"{what} cannot be run: {os.strerror(error.errno)}")
+        case number if number in _NO_ROOM:
+            return ServiceError(ErrorCode.LIMIT, f"the device has no room: {os.strerror(number)}")
         case _:
-            return ServiceError(ErrorCode.INTERNAL, f"the command could not be started: {error.strerror}")
+            return ServiceError(ErrorCode.INTERNAL, f"{what} could not be started: {error.strerror}")

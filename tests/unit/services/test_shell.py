@@ -194,3 +194,20 @@ async def test_a_refusal_is_raised_by_entering(nursery: trio.Nursery) -> None:
         async with open_shell(near, "vt100", 80, 24):
             pytest.fail("entered")
     assert caught.value.code is ErrorCode.UNAUTHORIZED
+
+
+@pytest.mark.slow
+async def test_two_hundred_shells_that_are_cut_off_leave_nothing(device: Device) -> None:
+    """The check for leaks of every test here is what this is for."""
+    with trio.fail_after(30):
+        for number in range(200):
+            channel = device.open(SHELL_PROTOCOL)
+            await channel.send(OPEN)
+            while isinstance(await channel.receive(), str):
+                pass
+            await channel.send(b"sleep 99 & yes\n")
+            if number % 2:
+                channel.break_session()
+            else:
+                await channel.aclose()
+            await device.idle()
