@@ -16,6 +16,7 @@ from edgeice.operator.config import OperatorConfig
 from edgeice.operator.errors import OperatorError, RefusedError, UnreachableError
 from edgeice.operator.interface import Step, Watcher
 from edgeice.operator.link import BrokerLink, open_broker
+from edgeice.operator.silence import SILENCE, SilenceWatch
 from edgeice.operator.timeline import Timeline
 from edgeice.peer import ConnectionState, PathChanged, StateChanged
 from edgeice.sansio import Entropy, Event
@@ -160,6 +161,7 @@ class Session:
             return  # over already; whoever uses the session is told why
         nursery.start_soon(self._run_signal_channel, channel)
         nursery.start_soon(self._keep_path)
+        nursery.start_soon(SilenceWatch(lambda: self.peer.heard_at, self._fell_silent, self._is_back).run)
 
     def close(self) -> None:
         """Say goodbye and end; done when the scope of `open_session` ends."""
@@ -316,6 +318,17 @@ class Session:
         self._connector.close(ByeCode.LOST, reason, wall=_wall())
         self._pump.touch()
         self.peer.abort()
+
+    def _fell_silent(self) -> None:
+        if self.peer.ended is not None or self._signaled is None:
+            return
+        path = f" (path {self._path})" if self._path else ""
+        self._say("notice", f"{self.device.name}: no answer for {SILENCE:g} s, trying again{path}")
+        # Not only when consent has ended: where the way is another one by now, this finds it much sooner.
+        self._signaled.restart()
+
+    def _is_back(self, seconds: float) -> None:
+        self._say("notice", f"{self.device.name}: back after {seconds:.0f} s")
 
     async def _run_signal_channel(self, channel: DataChannel) -> None:
         assert self._signaled is not None

@@ -28,6 +28,8 @@ class PeerSession(ABC):
         self._events: deque[Event] = deque()
         self._pathways = Pathways(link, self._events.append)
         self._state = ConnectionState.NEW
+        #: When datagrams last came, seconds; 0 before the first.
+        self.heard_at = 0.0
 
     @property
     def state(self) -> ConnectionState:
@@ -87,6 +89,7 @@ class PeerSession(ABC):
 
     def batch_received(self, *, now: float) -> None:
         """Act on the datagrams that came."""
+        self.heard_at = now
         self._pump(now)
 
     def handle_timeout(self, *, now: float) -> None:

@@ -179,6 +179,11 @@ class PeerConnection:
         return self._connection.pathways.current
 
     @property
+    def heard_at(self) -> float:
+        """When the peer was last heard, on Trio's clock."""
+        return self._connection.heard_at
+
+    @property
     def remote_fingerprints(self) -> tuple[tuple[str, str], ...]:
         """The peer's DTLS fingerprints."""
         return self._connection.remote_fingerprints

@@ -1,0 +1,103 @@
+"""A device that falls silent is noticed and said, and so are its return and the end of waiting for it."""
+
+from __future__ import annotations
+
+import re
+import signal
+from functools import partial
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from edgeice.operator import session as session_module
+from edgeice.operator.config import load_config
+from edgeice.operator.interface import Step
+from edgeice.operator.session import open_session
+from edgeice.services import SHELL_PROTOCOL, open_shell
+from edgeice.signaling import Party, PrivateKey, PublicKey
+from edgeice.transport import NodeConfig, PathRecovery
+from tests.agent.conftest import Fleet
+from tests.agent.kit import AgentProcess, Device, Operator
+from tests.agent.terminal import on_terminal
+
+pytestmark = pytest.mark.slow
+
+_PATH = r"\(path host 127\.0\.0\.1:\d+ -> host 127\.0\.0\.1:\d+\)"
+
+
+@pytest.fixture
+def pair(fleet: Fleet, tmp_path: Path) -> tuple[Device, Operator]:
+    """A device of the test's own, and its operator."""
+    device, operator = Device(tmp_path / "pi", fleet.url, "silent"), Operator(tmp_path / "alice", fleet.url)
+    device.trust(operator)
+    operator.pin(device)
+    return device, operator
+
+
+async def test_a_device_that_stops_and_comes_back(pair: tuple[Device, Operator]) -> None:
+    device, operator = pair
+    with AgentProcess(device) as agent:
+        await agent.wait_log("^announced ")
+        async with on_terminal(operator, "shell", "silent") as terminal:
+            await terminal.type("PS1=; echo rea''dy\n")
+            await terminal.expect("ready\r")
+            agent.send(signal.SIGSTOP)
+            try:
+                stopped_at = trio.current_time()
+                await terminal.type("echo la''te\n")
+                await terminal.expect(rf"\r\nedgeice: silent: no answer for 7 s, trying again {_PATH}\r\n")
+                assert trio.current_time() - stopped_at < 8
+            finally:
+                agent.send(signal.SIGCONT)
+            back = await terminal.expect(r"\r\nedgeice: silent: back after (\d+) s\r\n|late\r")
+            if back[1] is None:
+                back = await terminal.expect(r"\r\nedgeice: silent: back after (\d+) s\r\n")
+            else:
+                await terminal.expect("late\r")
+            assert int(back[1]) in (7, 8)
+            await terminal.type("exit 5\n")
+            assert await terminal.end() == 5
+
+
+async def test_a_device_that_is_gone_for_good(pair: tuple[Device, Operator], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed; the limits that the session has of its own are shorter here, and everything else is as it is."""
+    device, operator = pair
+    of_section = NodeConfig.from_section
+
+    def impatient(section: object) -> NodeConfig:
+        config = of_section(section)  # type: ignore[arg-type]  # an IceSection
+        return attrs.evolve(config, ice=attrs.evolve(config.ice, consent_expiry=8.0))
+
+    monkeypatch.setattr(NodeConfig, "from_section", staticmethod(impatient))
+    monkeypatch.setattr(session_module, "PathRecovery", partial(PathRecovery, patience=0.5))
+    monkeypatch.setattr(session_module, "PATIENCE", 0.5)
+    config = load_config(operator.config)
+    key = PrivateKey.load(config.key.read_bytes(), source="operator.key")
+    said: list[Step] = []
+
+    async def confirm(_device: Party, _key: PublicKey) -> bool:
+        raise AssertionError("the key is pinned")
+
+    with AgentProcess(device) as agent, trio.fail_after(30):
+        await agent.wait_log("^announced ")
+        async with open_session(
+            config,
+            key,
+            "silent",
+            pinned=PublicKey(device.key.raw),
+            want=("shell",),
+            confirm=confirm,
+            watch=said.append,
+        ) as session:
+            async with open_shell(await session.open(SHELL_PROTOCOL), "vt100", 80, 24) as shell:
+                killed_at = trio.current_time()
+                agent.send(signal.SIGKILL)
+                with pytest.raises(trio.BrokenResourceError):
+                    await shell.wait()
+            assert 4 <= trio.current_time() - killed_at < 10
+            assert str(session.ended_error()) == "the session with silent ended: lost: no path for 0.5 s"
+            assert session.ended_error().exit_code == 3
+    (notice,) = [step.text for step in said if step.name == "notice"]
+    assert re.fullmatch(rf"silent: no answer for 7 s, trying again {_PATH}", notice)
