@@ -9,6 +9,7 @@ from typing import Literal
 
 import attrs
 
+from edgeice.errors import ConfigError
 from edgeice.settings import NAME, BrokerSection, IceSection, KeyValueError, load_toml, structure
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "LimitsSection",
     "LogSection",
     "ServicesSection",
+    "TelemetrySection",
     "changed_keys",
     "load_config",
 ]
@@ -47,6 +49,7 @@ class ServicesSection:
     shell: bool = True
     exec: bool = True
     forward: bool = True
+    telemetry: bool = True
     ping: bool = True
 
     @property
@@ -81,6 +84,25 @@ class LimitsSection:
     kept_time: int = attrs.field(default=8 * 3600, validator=attrs.validators.in_(range(60, 86401 * 7)))
 
 
+#: Mount points that telemetry tells about at most.
+_MOUNTS = 16
+
+
+def _check_mounts(_instance: object, _attribute: attrs.Attribute[tuple[Path, ...]], value: tuple[Path, ...]) -> None:
+    if len(value) > _MOUNTS:
+        raise KeyValueError("mounts", f"at most {_MOUNTS} mount points", len(value))
+
+
+@attrs.frozen(kw_only=True)
+class TelemetrySection:
+    """[telemetry]: what the device measures."""
+
+    #: Unix datagram socket that processes write to while somebody listens; None for `telemetry.sock` beside `socket`.
+    socket: Path | None = None
+    #: Mount points whose size and use are told, at most 16; those behind a server are left out.
+    mounts: tuple[Path, ...] = attrs.field(default=(Path("/"),), validator=_check_mounts)
+
+
 @attrs.frozen(kw_only=True)
 class LogSection:
     """[log]: what is written to standard error."""
@@ -108,9 +130,15 @@ class AgentConfig:
     ice: IceSection = attrs.field(factory=IceSection)
     services: ServicesSection = attrs.field(factory=ServicesSection)
     limits: LimitsSection = attrs.field(factory=LimitsSection)
+    telemetry: TelemetrySection = attrs.field(factory=TelemetrySection)
     #: Free labels for operators to find the device by.
     labels: Mapping[str, str] = attrs.field(factory=dict, validator=_check_labels)
     log: LogSection = attrs.field(factory=LogSection)
+
+    @property
+    def telemetry_socket(self) -> Path:
+        """Where processes write for telemetry."""
+        return self.telemetry.socket or self.socket.with_name("telemetry.sock")
 
 
 def changed_keys(before: object, after: object, prefix: str = "") -> list[str]:
@@ -129,4 +157,7 @@ def load_config(path: Path) -> AgentConfig:
     """Read and check a configuration file; raises ConfigError.  Defaults that are paths start at its folder too."""
     config = structure(AgentConfig, load_toml(path, made_by="edgeice-agent init"), file=path)
     defaults = {name: path.parent / getattr(config, name) for name in ("key", "trust", "state", "socket")}
-    return attrs.evolve(config, **defaults)
+    config = attrs.evolve(config, **defaults)
+    if config.telemetry_socket == config.socket:
+        raise ConfigError(f"{path}: telemetry.socket: expected another path than that of socket")
+    return config

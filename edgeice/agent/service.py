@@ -32,6 +32,7 @@ from edgeice.services import (
     ServiceRegistry,
     standard_services,
 )
+from edgeice.services.telemetry import TELEMETRY_PROTOCOL, Telemetry
 from edgeice.settings import broker_address
 from edgeice.signaling import (
     Audit,
@@ -90,9 +91,10 @@ class Agent:
         self._started_at = trio.current_time()
         self._failures = Failures(log)
         self._status_drops = DropCounter()
+        self._telemetry = Telemetry(config.telemetry_socket, config.telemetry.mounts, entropy=entropy)
         self._registry = ServiceRegistry(
             service
-            for service in standard_services(broker_address(config.broker.url)[:2])
+            for service in standard_services(broker_address(config.broker.url)[:2], self._telemetry)
             if service.protocol in self._offered(config)
         )
         self._signaling = DeviceSignaling(
@@ -169,6 +171,7 @@ class Agent:
         drops |= {f"mqtt.{reason}": count for reason, count in self._presence.client.drops.snapshot().items()}
         drops |= {f"presence.{reason}": count for reason, count in self._presence.drops.snapshot().items()}
         drops |= {f"status.{reason}": count for reason, count in self._status_drops.snapshot().items()}
+        drops |= {f"telemetry.{reason}": count for reason, count in self._telemetry.drops.snapshot().items()}
         drops |= self._node.drops() | self._sessions.drops.snapshot()
         return {
             "version": __version__,
@@ -251,6 +254,7 @@ class Agent:
             SHELL_PROTOCOL: services.shell,
             EXEC_PROTOCOL: services.exec,
             FORWARD_PROTOCOL: services.forward,
+            TELEMETRY_PROTOCOL: services.telemetry,
             PING_PROTOCOL: services.ping,
         }
         return {protocol for protocol, on in offered.items() if on}

@@ -40,6 +40,7 @@ url = {broker}
 # shell = true
 # exec = true
 # forward = true
+# telemetry = true
 
 [limits]
 # sessions = 8
@@ -52,6 +53,10 @@ url = {broker}
 # kept_shells = 8                     # shells that go on without their session; 0 keeps none
 # kept_shells_per_operator = 4
 # kept_time = 28800                   # seconds without anybody attached, then a kept shell ends
+
+[telemetry]
+# socket = "telemetry.sock"           # beside the other socket; there while somebody listens, for all to write to
+# mounts = ["/"]                      # file systems to tell about, at most 16
 
 [labels]
 # site = "roof"

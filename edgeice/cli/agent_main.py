@@ -193,6 +193,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from edgeice.agent.config import load_config  # noqa: PLC0415
     from edgeice.agent.log import Log  # noqa: PLC0415
     from edgeice.agent.service import Agent, load_key, load_trust  # noqa: PLC0415
+    from edgeice.agent.status import check_status_socket  # noqa: PLC0415
     from edgeice.sansio import Entropy  # noqa: PLC0415
     from edgeice.signaling import Party  # noqa: PLC0415
     from edgeice.transport import broker_config, is_plain_and_remote  # noqa: PLC0415
@@ -211,6 +212,11 @@ def _check(arguments: argparse.Namespace) -> int:
     warnings = [str(refused) for refused in trust.refused]
     if is_plain_and_remote(config.broker):
         warnings.append(f"broker.url: {config.broker.url} is not encrypted; use mqtts:// outside of loopback")
+    if config.services.telemetry:
+        try:
+            check_status_socket(config.telemetry_socket)
+        except ConfigError as error:
+            warnings.append(f"the stream local of telemetry will not be there: {error}")
     if not trust.lines:
         warnings.append(f"{config.trust}: no operator is trusted; add one with `edgeice-agent trust add`")
     facts: dict[str, object] = {

@@ -17,6 +17,7 @@ from edgeice.services.forward import FORWARD_PROTOCOL, Forwarder
 from edgeice.services.ping import PING_PROTOCOL, serve_ping
 from edgeice.services.shell import SHELL_PROTOCOL, serve_shell
 from edgeice.services.spawner import LimitedSpawner, Spawner
+from edgeice.services.telemetry import TELEMETRY_PROTOCOL, Telemetry
 from edgeice.trace import Record, Tracer, ignore
 
 if TYPE_CHECKING:
@@ -54,15 +55,22 @@ class ServiceContext:
     kept: Callable[[], OwnedShells] | None = None
 
 
-def standard_services(broker: tuple[str, int]) -> tuple[Service, ...]:
-    """The services of this package: shell, exec, forward, ping; forwards do not go to `broker` (host and port)."""
+def standard_services(broker: tuple[str, int], telemetry: Telemetry | None = None) -> tuple[Service, ...]:
+    """The services of this package: shell, exec, forward, telemetry, ping.
+
+    Args:
+        broker: Host and port that forwards do not go to.
+        telemetry: What the device measures; None for the system alone.
+    """
     forwarder = Forwarder(broker)
+    measured = telemetry or Telemetry()
     return (
         Service(
             SHELL_PROTOCOL, "shell", lambda channel, context: serve_shell(channel, context.spawner, context.kept), True
         ),
         Service(EXEC_PROTOCOL, "exec", lambda channel, context: serve_exec(channel, context.spawner)),
         Service(FORWARD_PROTOCOL, None, lambda channel, context: forwarder.serve(channel, context.wants), True),
+        Service(TELEMETRY_PROTOCOL, None, measured.serve),
         Service(PING_PROTOCOL, None, lambda channel, _context: serve_ping(channel)),
     )
 

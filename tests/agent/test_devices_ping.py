@@ -88,7 +88,7 @@ async def test_devices_as_json(fleet: Fleet) -> None:
         "key": fleet.device.key.fingerprint,
         "trust": "pinned",
         "link": uplink_kind(),  # the same host
-        "services": ["edgeice.exec.1", "edgeice.forward.1", "edgeice.ping.1", "edgeice.shell.1", "edgeice.signal.1"],
+        "services": [f"edgeice.{name}.1" for name in ("exec", "forward", "ping", "shell", "telemetry", "signal")],
         "labels": {"site": "roof"},
     }
 
@@ -156,7 +156,7 @@ async def test_check_says_what_the_agent_would_do(fleet: Fleet) -> None:
     assert (done.code, done.stderr) == (0, "")
     assert facts["device"] == "home/d/pi"
     assert facts["key"] == fleet.device.key.fingerprint
-    assert facts["services"] == ["shell", "exec", "forward", "ping"]
+    assert facts["services"] == ["shell", "exec", "forward", "telemetry", "ping"]
     assert facts["operators"] == [
         {"operator": "alice", "key": fleet.operator.key.fingerprint, "can": ["shell", "exec"]}
     ]

@@ -10,6 +10,7 @@ import trio
 from edgeice.sansio import DropCounter
 from edgeice.services import ChannelServer, LocalSpawner, ServiceRegistry, standard_services
 from edgeice.services.kept import KeepLimits, KeptShells, Owner
+from edgeice.services.telemetry import Telemetry
 from edgeice.signaling import Party
 from tests.support.channels import MemoryChannel, channel_pair
 
@@ -46,13 +47,14 @@ class Device:
         operator: str = "alice",
         kid: str = "kid",
         idle_time: float = 0,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.drops = DropCounter()
         #: What became of kept shells; of this session's own, where they are not shared.
         self.told: list[tuple[str, str, str]] = []
         self.kept = kept or kept_shells(nursery, self.told, grace=grace)
         self.server = ChannelServer(
-            ServiceRegistry(standard_services(("127.0.0.1", 1))),
+            ServiceRegistry(standard_services(("127.0.0.1", 1), telemetry)),
             {"shell", "exec", *wants},
             LocalSpawner(grace=grace),
             max_channels=4,

@@ -30,6 +30,15 @@ def test_minimal_configuration_has_defaults_beside_the_file(tmp_path: Path) -> N
     assert config.broker.root == "edgeice/1"
 
 
+def test_telemetrys_socket_is_beside_the_other_one(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, 'socket = "/run/edgeice/agent.sock"\n' + MINIMAL))
+    assert config.telemetry_socket == Path("/run/edgeice/telemetry.sock")
+    assert config.telemetry.mounts == (Path("/"),)
+    config = load_config(write(tmp_path, MINIMAL + '[telemetry]\nsocket = "t.sock"\nmounts = ["/data"]\n'))
+    assert config.telemetry_socket == tmp_path / "t.sock"
+    assert config.telemetry.mounts == (Path("/data"),)
+
+
 def test_relative_paths_start_at_the_file_and_absolute_ones_stay(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, 'key = "keys/d"\nstate = "/var/lib/edgeice"\n' + MINIMAL))
     assert config.key == tmp_path / "keys" / "d"
@@ -55,6 +64,18 @@ def test_relative_paths_start_at_the_file_and_absolute_ones_stay(tmp_path: Path)
             MINIMAL + "[log]\nlevel = 'loud'",
             "log.level: expected one of 'debug', 'info', 'warning', 'error', not 'loud'",
         ),
+        (MINIMAL + "[telemetry]\nsocket = 3", "telemetry.socket: expected a path, not 3"),
+        (MINIMAL + "[telemetry]\nmounts = '/'", "telemetry.mounts: expected a list, each a path, not '/'"),
+        (MINIMAL + "[telemetry]\nmount = []", "unknown key telemetry.mount; did you mean telemetry.mounts?"),
+        (
+            MINIMAL + f"[telemetry]\nmounts = {['/x'] * 17}",
+            "telemetry.mounts: expected at most 16 mount points, not 17",
+        ),
+        (
+            MINIMAL + "[telemetry]\nsocket = 'agent.sock'",
+            "telemetry.socket: expected another path than that of socket",
+        ),
+        (MINIMAL + "[services]\ntelemetry = 1", "services.telemetry: expected true or false, not 1"),
         (MINIMAL + "[labels]\nroom = 3", "labels.room: expected text, not 3"),
         (MINIMAL + "[limits]\nsessions = 0", "limits: 'sessions' must be in range(1, 257)"),
         (MINIMAL.replace("pi17", "pi/17"), "'device' must match regex"),

@@ -95,6 +95,7 @@ def test_protocols_are_listed_in_order() -> None:
         "edgeice.forward.1",
         "edgeice.ping.1",
         "edgeice.shell.1",
+        "edgeice.telemetry.1",
     )
 
 
