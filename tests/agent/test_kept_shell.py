@@ -76,7 +76,9 @@ async def test_it_outlives_its_operators_process_and_ends_with_trust_and_with_th
             terminal.process.kill()  # no goodbye
             with trio.fail_after(5):
                 await terminal.process.wait()
-        begun = await edgeice(bob, "shell", "--keep", "--json", "keeper", stdin=b"trap '' HUP TERM; echo $$ > pid\n")
+        his = tmp_path / "his"
+        script = f"trap '' HUP TERM; echo $$ > {his}.new; mv {his}.new {his}\n"
+        begun = await edgeice(bob, "shell", "--keep", "--json", "keeper", stdin=script.encode())
         assert begun.code == 0  # the end of its input leaves it
         assert begun.json() == {"exit": None, "exit_signal": None, "disconnected": False, "kept": "1"}
         # Taken over, although the device does not know yet that the session is dead.
@@ -95,8 +97,12 @@ async def test_it_outlives_its_operators_process_and_ends_with_trust_and_with_th
                 await trio.sleep(0.02)
         kept = (await agent.status())["kept_shells"]
         assert [each["operator"] for each in kept] == ["bob"]
+        with trio.fail_after(10):
+            while not his.exists():  # noqa: ASYNC110  # a process's file has no event
+                await trio.sleep(0.02)
         agent.terminate()
         assert await agent.wait_exit() == 0
+        assert not alive(his.read_text())  # however stubborn
         assert 'shell-ended operator=bob shell=1 why="the agent stops"' in agent.log()
 
 
