@@ -26,7 +26,7 @@ from edgeice.cli.options import timeout_option
 from edgeice.errors import ConfigError, EdgeIceError
 from edgeice.operator.config import OperatorConfig, config_folder, load_config
 from edgeice.operator.errors import OperatorError, RefusedError
-from edgeice.operator.interface import DeviceSession, Watcher
+from edgeice.operator.interface import DeviceSession, Step, Watcher
 from edgeice.operator.shared_client import NotSharedError, join_shared
 from edgeice.operator.shared_path import shared_socket
 from edgeice.services import ServiceError
@@ -227,7 +227,14 @@ async def device_session(
         else:
             if options.verbose:
                 print(f"edgeice: using the session that process {shared.pid} keeps open", file=sys.stderr)
-            async with ended_by_signals(), shared.kept(watch):
+
+            def on_step(step: Step) -> None:
+                if step.name == "notice":
+                    print(f"edgeice: {step.text}", file=sys.stderr)
+                if watch is not None:
+                    watch(step)
+
+            async with ended_by_signals(), shared.kept(on_step):
                 try:
                     yield shared
                 except* LOST:

@@ -28,7 +28,10 @@ Examples:
 
 \b
 Then ssh pi17.edgeice, scp and rsync work as to any host. The device has to allow it:
-edgeice-agent trust add --can forward:localhost:22 …""",
+edgeice-agent trust add --can forward:localhost:22 …
+
+\b
+After `edgeice session --background pi17` each of them starts at once.""",
 )
 @click.option(
     "--user", metavar="NAME", callback=_word, help="Whom to log in as; ssh's own default where it is left out."

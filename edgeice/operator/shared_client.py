@@ -141,10 +141,10 @@ class SharedSession:
 
     @asynccontextmanager
     async def kept(self, watch: Watcher | None) -> AsyncIterator[None]:
-        """Stay a client for a while, and hear of path changes, the present path at once."""
+        """Stay a client for a while, and hear notices and path changes, the present path at once."""
         try:
             async with trio.open_nursery() as nursery:
-                self._say(watch, self._shown)
+                self._say(watch, "path", self._shown)
                 nursery.start_soon(self._listen, watch)
                 yield
                 nursery.cancel_scope.cancel()
@@ -198,20 +198,21 @@ class SharedSession:
         self._over.set()
 
     async def _hear(self, watch: Watcher | None) -> str:
-        """Hand path changes on until the end; the reason that was told."""
+        """Hand on what is new until the end; the reason that was told."""
         try:
             while (message := await self._frames.receive_control()) is not None:
                 if "ended" in message:
                     return _printable(as_text(as_object(message["ended"], "ended").get("reason"), "ended.reason"))
-                self._say(watch, as_text(message.get("path"), "path"))
+                name = "notice" if "notice" in message else "path"
+                self._say(watch, name, as_text(message.get(name), name))
         except DecodeError as error:
             return self._lost(f"makes no sense: {error}")
         return ""
 
     @staticmethod
-    def _say(watch: Watcher | None, path: str) -> None:
-        if watch is not None and path:
-            watch(Step("path", _printable(path)))
+    def _say(watch: Watcher | None, name: str, text: str) -> None:
+        if watch is not None and text:
+            watch(Step(name, _printable(text)))
 
 
 def _printable(text: str) -> str:

@@ -70,6 +70,8 @@ class SharedMaster:
         self._want: tuple[str, ...] = ()
         self._since = int(time.time())
         self._shown = ""
+        #: The last notice, and how many there were.
+        self._notice = 0, ""
         self._over = trio.Event()
         self._reason = ""
         self._served = 0
@@ -83,10 +85,12 @@ class SharedMaster:
     # The process that keeps the session
 
     def watch(self, step: Step) -> None:
-        """Hear the session's steps, for the path."""
+        """Hear the session's steps: clients are told of the path, and what a person should know."""
         if step.name == "path":
             self._shown = step.text
-            self._changed.unpark_all()
+        elif step.name == "notice":
+            self._notice = self._notice[0] + 1, step.text
+        self._changed.unpark_all()
 
     async def hold(self, session: DeviceSession, want: tuple[str, ...]) -> None:
         """Share a session until `end`, or until nobody used it for long; raises UnreachableError if it ends itself."""
@@ -229,11 +233,11 @@ class SharedMaster:
         self._joined += 1
         self._changed.unpark_all()
         try:
-            told = self._shown
-            await frames.send_control({"joined": {"path": told}})
+            told = self._shown, self._notice
+            await frames.send_control({"joined": {"path": told[0]}})
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._await_leaving, frames, nursery.cancel_scope)
-                nursery.start_soon(self._tell_paths, frames, told, nursery.cancel_scope)
+                nursery.start_soon(self._tell_changes, frames, told, nursery.cancel_scope)
                 await self._over.wait()
                 nursery.cancel_scope.cancel()
             if self._over.is_set():
@@ -242,13 +246,21 @@ class SharedMaster:
             self._joined -= 1
             self._changed.unpark_all()
 
-    async def _tell_paths(self, frames: FrameSocket, told: str, scope: trio.CancelScope) -> None:
+    async def _tell_changes(
+        self, frames: FrameSocket, told: tuple[str, tuple[int, str]], scope: trio.CancelScope
+    ) -> None:
+        """Tell what is new; a client that reads slowly misses what was overtaken meanwhile."""
+        path, notice = told
         with suppress(trio.BrokenResourceError):
             while True:
-                while self._shown == told:
+                if self._notice != notice:
+                    notice = self._notice
+                    await frames.send_control({"notice": notice[1]})
+                elif self._shown != path:
+                    path = self._shown
+                    await frames.send_control({"path": path})
+                else:
                     await self._changed.park()
-                told = self._shown
-                await frames.send_control({"path": told})
         scope.cancel()
 
     async def _await_leaving(self, frames: FrameSocket, scope: trio.CancelScope) -> None:

@@ -27,7 +27,7 @@ def shared_socket(config: OperatorConfig, device: str, environment: Mapping[str,
         folder = runtime
     else:
         folder = state if state.is_absolute() else Path.home() / ".local" / "state"
-    what = (config.broker.url, config.broker.root, config.fleet, config.operator, str(config.key.absolute()), device)
+    what = (config.broker.url, config.broker.root, config.fleet, config.operator, str(config.key.resolve()), device)
     digest = hashlib.sha256("\0".join(what).encode("utf-8", "surrogateescape")).hexdigest()[:12]
     shown = re.sub(r"[^A-Za-z0-9._-]", "_", device)[:64]  # what is no name is refused elsewhere
     return folder / "edgeice" / f"{shown}-{digest}.sock"

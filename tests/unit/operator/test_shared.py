@@ -570,23 +570,24 @@ async def test_200_clients_that_came_and_went_leave_nothing(shared: Shared) -> N
 # Ends
 
 
-async def test_path_changes_are_told_to_those_who_joined(shared: Shared) -> None:
+async def test_notices_and_path_changes_are_told_to_those_who_joined(shared: Shared) -> None:
     shared.master.watch(Step("path", "host a -> host b"))
     steps: list[Step] = []
     changed = trio.Event()
 
     def watch(step: Step) -> None:
         steps.append(step)
-        if len(steps) == 2:
+        if len(steps) == 3:
             changed.set()
 
     client = await join_shared(shared.path, "pi", ())
     async with client.kept(watch):
         assert steps == [Step("path", "host a -> host b")]
-        shared.master.watch(Step("notice", "nothing of theirs"))
+        shared.master.watch(Step("checks", "nothing of theirs"))
+        shared.master.watch(Step("notice", "pi: no answer\n for 5 s"))
         shared.master.watch(Step("path", "no path; restarting ICE"))
         await changed.wait()
-    assert steps[1] == Step("path", "no path; restarting ICE")
+    assert steps[1:] == [Step("notice", "pi: no answer? for 5 s"), Step("path", "no path; restarting ICE")]
 
 
 async def test_the_end_of_the_session_is_told(shared: Shared) -> None:
