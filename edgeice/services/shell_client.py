@@ -128,8 +128,9 @@ class ShellClient(RemoteProcess):
 
     @property
     def ended(self) -> bool:
-        """Whether the shell itself has ended, or the device ended the channel with an error."""
-        return self._status is not None or isinstance(self._failure, ServiceError)
+        """Whether there is nothing to come back to: the shell has ended, or the device said that it is taken over."""
+        failure = self._failure
+        return self._status is not None or (isinstance(failure, ServiceError) and failure.code is ErrorCode.REFUSED)
 
     async def write(self, data: bytes) -> None:
         """Send keystrokes; waits while the terminal does not take them."""

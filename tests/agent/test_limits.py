@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from edgeice.agent.log import Log
 from edgeice.agent.service import Agent
 from edgeice.operator.config import load_config
 from edgeice.operator.session import Session, open_session
-from edgeice.services import PING_PROTOCOL, PingClient
+from edgeice.services import FORWARD_PROTOCOL, PING_PROTOCOL, ForwardTarget, PingClient, ServiceError, forward_stream
 from edgeice.signaling import Party, PrivateKey, PublicKey
 from tests.agent.kit import PATIENCE, Device, Operator
 from tests.support.brokers import Mosquitto
@@ -25,11 +25,13 @@ _NAME = "limited"
 
 
 @asynccontextmanager
-async def limited(broker: Mosquitto, folder: Path, **limits: float) -> AsyncIterator[tuple[Session, io.StringIO]]:
+async def limited(
+    broker: Mosquitto, folder: Path, *want: str, **limits: float
+) -> AsyncIterator[tuple[Session, io.StringIO]]:
     """A session with a device of these limits, and the device's log."""
     url = f"mqtt://127.0.0.1:{broker.port}"
     device, operator = Device(folder / "pi", url, _NAME), Operator(folder / "alice", url)
-    device.trust(operator)
+    device.trust(operator, ",".join(("shell", *want)))
     written = io.StringIO()
     agent = Agent.load(device.config, Log("info", stream=written, wall=lambda: 0.0))
     for name, seconds in limits.items():
@@ -46,7 +48,7 @@ async def limited(broker: Mosquitto, folder: Path, **limits: float) -> AsyncIter
             await nursery.start(agent.run)
             pinned = PublicKey(device.key.raw)
             async with open_session(
-                config, key, _NAME, pinned=pinned, want=(), confirm=confirm, watch=lambda _step: None
+                config, key, _NAME, pinned=pinned, want=want, confirm=confirm, watch=lambda _step: None
             ) as session:
                 yield session, written
             with trio.CancelScope(shield=True):
@@ -79,3 +81,41 @@ async def test_a_session_lasts_no_longer_than_it_may(broker: Mosquitto, tmp_path
             await ping_for_ever(PingClient(channel))
         assert str(session.ended_error()) == f"the session with {_NAME} ended: limit: a session may last 0.5 s"
     assert 'why="limit: a session may last 0.5 s"' in log.getvalue()
+
+
+class _Quiet:
+    """A stream on which nothing ever comes; it notes how it ends."""
+
+    was_reset = False
+
+    async def receive_some(self, _max_bytes: int, /) -> bytes:
+        await trio.Event().wait()
+        return b""
+
+    async def send_all(self, _data: bytes, /) -> None:
+        raise AssertionError("something came")
+
+    async def send_eof(self) -> None:
+        raise AssertionError("an end came")
+
+    def reset(self) -> None:
+        self.was_reset = True
+
+
+async def test_a_forward_on_which_nothing_passes_ends_and_its_session_goes_on(
+    broker: Mosquitto, tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, _hold, [listener])
+    target = ForwardTarget("127.0.0.1", listener.socket.getsockname()[1])
+    async with limited(broker, tmp_path, target.capability, channel_idle_time=0.3) as (session, _log):
+        stream = _Quiet()
+        with pytest.raises(ServiceError, match=r"timeout: nothing passed for 0\.3 s"):
+            await forward_stream(await session.open(FORWARD_PROTOCOL), target, stream)
+        assert stream.was_reset
+        assert await PingClient(await session.open(PING_PROTOCOL)).round_trip() > 0
+
+
+async def _hold(stream: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError):
+        await stream.receive_some()

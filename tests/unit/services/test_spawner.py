@@ -11,9 +11,19 @@ from pathlib import Path
 import pytest
 import trio
 
-from edgeice.services import ErrorCode, ExitStatus, LimitedSpawner, LocalSpawner, Process, ServiceError, Terminal
+from edgeice.services import (
+    SHELL_PROTOCOL,
+    ErrorCode,
+    ExitStatus,
+    LimitedSpawner,
+    LocalSpawner,
+    Process,
+    ServiceError,
+    Terminal,
+    open_shell,
+)
 from edgeice.services import spawner as spawner_module
-from tests.support.device import alive
+from tests.support.device import Device, alive
 
 TERMINAL = Terminal("vt100", 80, 24)
 
@@ -113,6 +123,21 @@ async def test_running_out_of_descriptors_is_limit_and_leaks_nothing(home: Path,
     assert outcomes == [ErrorCode.LIMIT] * refused + ["started"] * (14 - refused)
     assert refused < 14
     assert not any(alive(str(pid)) for pid in pids)
+
+
+async def test_a_login_shell_that_is_not_there_is_named(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    account = spawner_module._Account("tester", str(tmp_path), "/no/such/shell")
+    monkeypatch.setattr(spawner_module._Account, "current", lambda: account)
+    device = Device(nursery)
+    for keep in (False, True):
+        with pytest.raises(ServiceError) as caught:
+            async with open_shell(device.open(SHELL_PROTOCOL), "vt100", 80, 24, keep=keep):
+                pytest.fail("entered")
+        assert caught.value.code is ErrorCode.NOT_FOUND
+        assert caught.value.reason == "the login shell is not there: /no/such/shell"
+    assert device.kept.running() == []
 
 
 async def test_limits_count_what_runs(home: Path) -> None:
