@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 import attrs
-import trio
 
 from edgeice.errors import DecodeError
+from edgeice.services.boundary import Boundary
 from edgeice.services.channel import Channel
 from edgeice.services.control import ErrorCode, ServiceError, as_int, as_object, as_text, malformed
 from edgeice.services.credit import CreditedChannel
 from edgeice.services.relay import ByteStream, StreamBrokenError, relay
-from edgeice.services.tcp import Endpoints, connect_tcp
+from edgeice.services.tcp import connect_tcp
 
 __all__ = ["FORWARD_PROTOCOL", "ForwardTarget", "Forwarder", "forward_stream"]
 
@@ -45,14 +46,19 @@ class Forwarder:
     """The device's half.
 
     Args:
-        broker: Where the device's own broker is; forwards do not go there.
+        broker: Host and port of the device's own broker, where forwards do not go.
     """
 
     def __init__(self, broker: tuple[str, int]) -> None:
-        self._broker = broker
+        self._boundary = Boundary(broker)
 
-    async def serve(self, channel: Channel, wants: Collection[str]) -> None:
+    async def serve(self, channel: Channel, wants: Collection[str], granted: Callable[[], Collection[str]]) -> None:
         """Serve one forward channel until both directions have ended.
+
+        Args:
+            channel: The channel.
+            wants: What the session asked for and was allowed.
+            granted: Gives the capabilities of the operator's trust lines (see `Boundary.bars`).
 
         Raises what `relay` and `connect_tcp` raise; `ChannelServer` tells the peer.
         """
@@ -62,21 +68,14 @@ class Forwarder:
         target = await _receive_connect(link)
         if not any(covers(want, target.capability) for want in wants):
             raise ServiceError(ErrorCode.UNAUTHORIZED, f"the session did not ask for {target.capability}")
-        stream, address = await connect_tcp(target.host, target.port, self._forbidden)
+        bars = partial(self._boundary.bars, granted=granted())
+        stream, address = await connect_tcp(target.host, target.port, bars)
         async with aclosing(stream):
             await link.send_control({"connected": {"address": address}})
             try:
                 await relay(link, stream)
             except StreamBrokenError:
                 return  # either side knows
-
-    async def _forbidden(self) -> Endpoints:
-        host, port = self._broker
-        try:
-            found = await trio.socket.getaddrinfo(host, port)
-        except OSError:
-            return []
-        return [(str(address[0]), port) for *_rest, address in found]
 
 
 async def _receive_connect(link: CreditedChannel) -> ForwardTarget:

@@ -51,6 +51,8 @@ class ServiceContext:
     spawner: Spawner
     #: The capabilities that the session asked for and was allowed.
     wants: Collection[str]
+    #: Gives the capabilities of the operator's trust lines as they are now.
+    granted: Callable[[], Collection[str]]
     #: Gives the operator's kept shells; None where none are kept.
     kept: Callable[[], OwnedShells] | None = None
 
@@ -69,7 +71,12 @@ def standard_services(broker: tuple[str, int], telemetry: Telemetry | None = Non
             SHELL_PROTOCOL, "shell", lambda channel, context: serve_shell(channel, context.spawner, context.kept), True
         ),
         Service(EXEC_PROTOCOL, "exec", lambda channel, context: serve_exec(channel, context.spawner)),
-        Service(FORWARD_PROTOCOL, None, lambda channel, context: forwarder.serve(channel, context.wants), True),
+        Service(
+            FORWARD_PROTOCOL,
+            None,
+            lambda channel, context: forwarder.serve(channel, context.wants, context.granted),
+            True,
+        ),
         Service(TELEMETRY_PROTOCOL, None, measured.serve),
         Service(PING_PROTOCOL, None, lambda channel, _context: serve_ping(channel)),
     )
@@ -108,6 +115,7 @@ class ChannelServer:
         max_channels: int = 16,
         max_processes: int = 8,
         idle_time: float = 0,
+        granted: Callable[[], Collection[str]] = tuple,
         kept: Callable[[], OwnedShells] | None = None,
         drops: DropCounter | None = None,
         tracer: Tracer = ignore,
@@ -124,13 +132,15 @@ class ChannelServer:
             max_processes: processes at a time, those under way to their end included; likewise.
             idle_time: seconds without a message either way after which a channel of a service that `ends_idle` is
                 ended with `timeout`; 0 sets no limit.
+            granted: gives the capabilities of the operator's trust lines, where a service wants to know how it came
+                to be allowed; without it, none are known.
             kept: gives the operator's kept shells; without it, none are kept.
             drops: counts channels that ended with an error, as `channel-` and the error's code.
             tracer: told of each channel's begin and end.
             on_failure: told what a service let through that none may: a defect, which ended its channel.
         """
         self._registry = registry
-        self._context = ServiceContext(LimitedSpawner(spawner, max_processes), wants, kept)
+        self._context = ServiceContext(LimitedSpawner(spawner, max_processes), wants, granted, kept)
         self._max_channels = max_channels
         self._idle_time = idle_time
         self._drops = DropCounter() if drops is None else drops

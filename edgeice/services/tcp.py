@@ -1,31 +1,25 @@
-"""TCP connections of forwards: where they may go, how they are made, and how they end."""
+"""TCP connections of forwards: how they are made, and how they end."""
 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Collection
-from typing import Final, TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import trio
 
 from edgeice.services.control import ErrorCode, ServiceError
 
-__all__ = ["Endpoints", "TcpStream", "connect_tcp", "format_endpoint", "is_off_limits"]
+__all__ = ["TcpStream", "connect_tcp", "format_endpoint"]
 
 #: Seconds for one address, and for all of a name.
 _ATTEMPT: Final = 5.0
 _PATIENCE: Final = 10.0
 #: Addresses of a name that are tried.
 _ADDRESSES: Final = 8
-#: Cloud providers' metadata services give credentials to whoever asks from the machine itself.
-_METADATA: Final = frozenset({"fd00:ec2::254", "100.100.100.200", "192.0.0.192"})
-
-#: IP address and port pairs.
-Endpoints: TypeAlias = Collection[tuple[str, int]]
 
 _CODES: Final = {
     errno.ECONNREFUSED: ErrorCode.REFUSED,
@@ -43,28 +37,6 @@ _CODES: Final = {
 def format_endpoint(ip: str, port: int) -> str:
     """`192.0.2.1:22` or `[2001:db8::1]:22`."""
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
-
-
-def _plain(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The address that is meant, without scope, and as IPv4 where it is mapped (RFC 4291 §2.5.5.2)."""
-    address = ipaddress.ip_address(ip.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
-
-
-def is_off_limits(ip: str) -> bool:
-    """Whether no forward goes there: link-local, multicast, unspecified and broadcast addresses, and cloud metadata.
-
-    Link-local IPv4 is where metadata services live (169.254.169.254), so the whole of it is left out.
-    """
-    address = _plain(ip)
-    return (
-        address.is_multicast
-        or address.is_unspecified
-        or address.is_link_local
-        or str(address) == "255.255.255.255"
-        or str(address) in _METADATA
-    )
 
 
 class TcpStream:
@@ -96,7 +68,7 @@ class TcpStream:
         await self._stream.aclose()
 
 
-async def connect_tcp(host: str, port: int, forbidden: Callable[[], Awaitable[Endpoints]]) -> tuple[TcpStream, str]:
+async def connect_tcp(host: str, port: int, bars: Callable[[str, int], Awaitable[bool]]) -> tuple[TcpStream, str]:
     """Connect to `host`, a name or an address; gives the stream and the address that it is connected to.
 
     Each address is judged after the name was resolved, and it is that very address that is connected to, so that no
@@ -105,7 +77,7 @@ async def connect_tcp(host: str, port: int, forbidden: Callable[[], Awaitable[En
     Args:
         host: Name, IPv4 or IPv6 address (without brackets).
         port: TCP port.
-        forbidden: What is off limits besides `is_off_limits`, asked anew each time.
+        bars: Says of an IP address and port whether they may not be connected to.
 
     Raises:
         ServiceError: `not-found`, `refused`, `unreachable`, `timeout`, `unauthorized`, `limit`.
@@ -113,10 +85,9 @@ async def connect_tcp(host: str, port: int, forbidden: Callable[[], Awaitable[En
     error = ServiceError(ErrorCode.TIMEOUT, f"{host} was not reached within {_PATIENCE:g} s")
     with trio.move_on_after(_PATIENCE):
         addresses = await _resolve(host, port)
-        barred = {(_plain(barred_ip), barred_port) for barred_ip, barred_port in await forbidden()}
         for family, address in addresses[:_ADDRESSES]:
             ip = str(address[0])
-            if is_off_limits(ip) or (_plain(ip), port) in barred:
+            if await bars(ip, port):
                 error = ServiceError(ErrorCode.UNAUTHORIZED, f"forwards do not go to {format_endpoint(ip, port)}")
                 continue
             try:

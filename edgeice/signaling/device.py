@@ -127,6 +127,11 @@ class DeviceSignaling:
         self._trust = trust
         self.review_trust(now=now, wall=wall)
 
+    def granted(self, session: SessionId, *, wall: int | None) -> tuple[str, ...]:
+        """All capabilities that the trust file gives the session's operator now, whether it asked for them or not."""
+        lines = self._trust.lines_for(session.kid, session.peer.name)
+        return tuple(can for line in lines if line.holds(wall=wall, floor=self._floor) for can in line.can)
+
     def review_trust(self, *, now: float, wall: int | None) -> None:
         """End the sessions whose trust has expired; to be called when the clock becomes synchronized, too."""
         ends: list[int] = []

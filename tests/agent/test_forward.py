@@ -164,6 +164,13 @@ async def test_a_forward_that_the_device_does_not_allow(fleet: Fleet) -> None:
     assert done.stderr == "edgeice: pi refused: unauthorized: not allowed: forward:localhost:22\n"
 
 
+async def test_a_forward_to_the_devices_own_broker(fleet: Fleet, gate: Device) -> None:
+    port = fleet.url.rpartition(":")[2]
+    done = await edgeice(fleet.operator, "proxy", "gate", f"127.0.0.1:{port}")
+    assert done.code == 4
+    assert done.stderr == f"edgeice: unauthorized: forwards do not go to 127.0.0.1:{port}\n"
+
+
 async def test_proxy_carries_standard_input_and_output(fleet: Fleet, gate: Device, echo: int) -> None:
     data = random.Random(4).randbytes(1 << 20)
     done = await edgeice(fleet.operator, "proxy", "gate", f"127.0.0.1:{echo}", stdin=data)

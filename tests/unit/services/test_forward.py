@@ -22,7 +22,7 @@ from edgeice.services import (
     TcpStream,
     forward_stream,
 )
-from edgeice.services.tcp import is_off_limits
+from edgeice.services.boundary import Boundary, is_off_limits
 from tests.support.channels import MemoryChannel, drain
 from tests.support.device import Device
 
@@ -196,6 +196,40 @@ async def test_the_broker_is_off_limits(anywhere: Device, host: str) -> None:
         await local.over.wait()
         assert isinstance(local.failure, ServiceError)
         assert local.failure.code == ErrorCode.UNAUTHORIZED
+
+
+async def test_a_trust_line_that_names_the_address_lifts_the_bar(home: object, nursery: trio.Nursery) -> None:
+    device = Device(nursery, wants=("forward:*:*",), granted=("forward:*:*", "forward:127.0.0.1:1"))
+    async with forwarding(device, ForwardTarget("localhost", 1)) as local:
+        await local.over.wait()
+        assert isinstance(local.failure, ServiceError)
+        assert local.failure.code == ErrorCode.REFUSED  # it was tried: nobody listens there
+
+
+@pytest.mark.parametrize(
+    ("ip", "port", "granted", "barred"),
+    [
+        ("169.254.169.254", 80, ("forward:*:*",), True),
+        ("169.254.169.254", 80, ("forward:*:80", "forward:metadata:80", "forward:169.254.169.254:81"), True),
+        ("169.254.169.254", 80, ("shell", "forward:169.254.169.254:80"), False),
+        ("169.254.169.254", 80, ("forward:169.254.169.254:*",), False),
+        ("::ffff:169.254.169.254", 80, ("forward:169.254.169.254:80",), False),
+        ("fd00:ec2::254", 80, ("forward:[fd00:ec2::254]:80",), False),
+        ("fd00:ec2::254", 80, ("forward:[FD00:EC2:0::254]:80",), False),
+        ("127.0.0.1", 8883, ("forward:*:*", "forward:localhost:8883"), True),
+        ("127.0.0.1", 8883, ("forward:127.0.0.1:8883",), False),
+        ("127.0.0.1", 22, (), False),
+        ("127.9.9.9", 8883, (), True),  # another address of the host that the broker is on
+        ("192.0.2.1", 8883, (), False),
+    ],
+)
+async def test_what_a_device_bars(ip: str, port: int, granted: tuple[str, ...], barred: bool) -> None:
+    assert await Boundary(("127.0.0.1", 8883)).bars(ip, port, granted) is barred
+
+
+@pytest.mark.parametrize(("port", "barred"), [(8883, True), (80, False)])
+async def test_while_the_broker_cannot_be_resolved_its_port_is_barred(port: int, barred: bool) -> None:
+    assert await Boundary(("broker.invalid", 8883)).bars("192.0.2.1", port, ()) is barred
 
 
 async def test_nobody_listens(anywhere: Device) -> None:

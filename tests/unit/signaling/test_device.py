@@ -498,6 +498,23 @@ def test_a_removed_line_ends_its_sessions() -> None:
     assert (ended.code, device.sessions) == ("revoked", ())
 
 
+def test_what_a_session_is_granted_is_what_its_lines_hold_now() -> None:
+    device = make_device()
+    give(device, first_offer(device))
+    device.trust_changed(
+        trust(
+            OperatorLine("alice", ALICE_KEY.public, ("shell", "forward:*:*")),
+            OperatorLine("alice", ALICE_KEY.public, ("exec",), WALL + 10),
+            OperatorLine("alice", MALLORY_KEY.public, ("audit",)),
+            OperatorLine("bob", ALICE_KEY.public, ("admin",)),
+        ),
+        now=1.0,
+        wall=WALL,
+    )
+    assert device.granted(session_id(), wall=WALL) == ("shell", "forward:*:*", "exec")
+    assert device.granted(session_id(), wall=WALL + 10) == ("shell", "forward:*:*")
+
+
 def test_a_narrowed_line_ends_the_sessions_that_use_more() -> None:
     device = make_device()
     give(device, first_offer(device, sid=make_sid(1), want=("shell",)))

@@ -1,0 +1,96 @@
+"""Where forwards do not go, unless the trust file names the very address."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Collection
+from typing import Final, TypeAlias
+
+import trio
+
+__all__ = ["Boundary", "is_off_limits"]
+
+#: Cloud providers' metadata services give credentials to whoever asks from the machine itself.
+_METADATA: Final = frozenset({"fd00:ec2::254", "100.100.100.200", "192.0.0.192"})
+
+_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def is_off_limits(ip: str) -> bool:
+    """Whether no forward goes there: link-local, multicast, unspecified and broadcast addresses, and cloud metadata.
+
+    Link-local IPv4 is where metadata services live (169.254.169.254), so the whole of it is left out.
+    """
+    address = _plain(ip)
+    return (
+        address.is_multicast
+        or address.is_unspecified
+        or address.is_link_local
+        or str(address) == "255.255.255.255"
+        or str(address) in _METADATA
+    )
+
+
+class Boundary:
+    """Judges addresses, after names were resolved: those of `is_off_limits`, and the device's own broker.
+
+    To the broker an operator has a way of its own, with its own rights; the device's side of its firewall is not one.
+
+    Args:
+        broker: The broker's host and port.
+    """
+
+    def __init__(self, broker: tuple[str, int]) -> None:
+        self._host, self._port = broker
+
+    async def bars(self, ip: str, port: int, granted: Collection[str]) -> bool:
+        """Whether a forward may not connect there.
+
+        Args:
+            ip: The address that is about to be connected to.
+            port: TCP port.
+            granted: Capabilities of the operator's trust lines.  One that names this very address lifts the bar; `*`
+                does not, nor does a name, which may lead anywhere tomorrow.
+        """
+        address = _plain(ip)
+        if any(_names(capability, address, port) for capability in granted):
+            return False
+        return is_off_limits(ip) or (port == self._port and await self._is_broker(address))
+
+    async def _is_broker(self, address: _Address) -> bool:
+        try:
+            found = await trio.socket.getaddrinfo(self._host, self._port)
+        except OSError:
+            return True  # there is no telling where the broker is: not on its port, then
+        broker = {_plain(str(sockaddr[0])) for *_rest, sockaddr in found}
+        # A broker on this host listens on its other addresses as well.
+        return address in broker or (_is_own(address) and any(map(_is_own, broker)))
+
+
+def _plain(ip: str) -> _Address:
+    """The address that is meant, without scope, and as IPv4 where it is mapped (RFC 4291 §2.5.5.2)."""
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _names(capability: str, address: _Address, port: int) -> bool:
+    """Whether `capability` allows forwards to this address, in so many words."""
+    kind, _, target = capability.partition(":")
+    host, _, allowed = target.rpartition(":")
+    try:
+        return kind == "forward" and allowed in ("*", str(port)) and _plain(host.strip("[]")) == address
+    except ValueError:
+        return False
+
+
+def _is_own(address: _Address) -> bool:
+    """Whether this host has the address: only then can a socket be bound to it."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
