@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import trio
 
 from tests.agent.conftest import Fleet
 from tests.agent.kit import PATIENCE, AgentProcess, Device, Operator, edgeice, environment
+from tests.agent.terminal import on_terminal
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +83,10 @@ def modes(path: str) -> tuple[int, int]:
     return file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777
 
 
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
 async def in_time(process: trio.Process) -> int:
     """Its exit status, soon."""
     with trio.fail_after(PATIENCE):
@@ -100,6 +107,7 @@ async def test_commands_share_the_session_that_runs_in_the_background(fleet: Fle
         assert modes(status["socket"]) == (0o600, 0o700)
         assert os.getsid(status["pid"]) == status["pid"]
         start = len(fleet.agent.log())
+        held = descriptors(status["pid"])
 
         done = await edgeice(
             alice, "exec", "--verbose", "pi", "--", "sh", "-c", "cat; echo err >&2; exit 7", stdin=b"x"
@@ -111,7 +119,10 @@ async def test_commands_share_the_session_that_runs_in_the_background(fleet: Fle
         assert pinged.stderr == ""
         shell = await edgeice(alice, "shell", "pi", stdin=b"exit 5\n")
         assert shell.code == 5
-        # All of that was one session's.
+        # All of that was one session's, and nothing of it is left.
+        after = (await edgeice(alice, "session", "--check", "--json", "pi")).json()
+        assert after == status
+        assert descriptors(status["pid"]) == held
         assert "opened" not in [line.split()[0] for line in fleet.agent.log()[start:].splitlines() if line]
 
         own = await edgeice(alice, "exec", "--no-share", "pi", "--", "true")
@@ -162,6 +173,7 @@ async def test_what_the_session_did_not_ask_for_gets_a_session_of_its_own(fleet:
     alice.pin(device)
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
+    data = random.Random(11).randbytes(1 << 20)
 
     async def echo(stream: trio.SocketStream) -> None:
         async for data in stream:
@@ -174,8 +186,8 @@ async def test_what_the_session_did_not_ask_for_gets_a_session_of_its_own(fleet:
             # shell, exec and telemetry are left out, for this device does not allow them.
             async with session(alice, "--want", f"forward:localhost:{port}", device="gate") as process:
                 start = len(agent.log())
-                done = await edgeice(alice, "proxy", "gate", str(port), stdin=b"hello")
-                assert (done.code, done.stdout, done.stderr) == (0, b"hello", "")
+                done = await edgeice(alice, "proxy", "gate", str(port), stdin=data)
+                assert (done.code, done.stdout == data, done.stderr) == (0, True, "")
                 assert agent.log()[start:].count("\nopened ") == 0
                 other = await edgeice(alice, "proxy", "--verbose", "gate", f"{port % 65535 + 1}", stdin=b"")
                 assert "it did not ask for forward:localhost:" in other.stderr
@@ -245,3 +257,32 @@ async def test_options_that_exclude_each_other(alice: Operator, arguments: tuple
     done = await edgeice(alice, "session", "pi", *arguments)
     assert (done.code, done.stdout) == (2, b"")
     assert "exclude each other" in done.stderr
+
+
+async def test_a_person_is_asked_before_it_goes_to_the_background(fleet: Fleet, tmp_path: Path) -> None:
+    newcomer = Operator(tmp_path / "alice", fleet.url)
+    async with on_terminal(newcomer, "session", "--background", "pi") as terminal:
+        await terminal.expect(re.escape(fleet.device.key.fingerprint))
+        await terminal.expect(r"\[y/N\]")
+        await terminal.type("\x03")  # ^C
+        assert await terminal.end() == 128 + signal.SIGINT
+    assert not [*newcomer.folder.glob("edgeice/*.sock")]
+    async with on_terminal(newcomer, "session", "--background", "pi") as terminal:
+        await terminal.expect(r"\[y/N\]")
+        await terminal.type("y\n")
+        assert await terminal.end() == 0
+        assert b"session with pi is open for shell, exec (" in terminal.screen
+    # Its terminal is gone now, with the hang-up that comes of that.
+    stopped = await edgeice(newcomer, "session", "--stop", "pi")
+    assert stopped.code == 0
+
+
+async def test_a_configuration_may_say_that_nothing_is_shared(fleet: Fleet, alice: Operator) -> None:
+    async with session(alice):
+        start = len(fleet.agent.log())
+        assert (await edgeice(alice, "exec", "pi", "--", "true")).code == 0
+        assert fleet.agent.log()[start:].count("\nopened ") == 0
+        text = alice.config.read_text()
+        alice.config.write_text(f"share = false\n{text}")
+        assert (await edgeice(alice, "exec", "pi", "--", "true")).code == 0
+        assert fleet.agent.log()[start:].count("\nopened ") == 1
