@@ -194,10 +194,9 @@ class KeptShell:
         #: Up to here somebody took the output.
         self._seen = 0
 
-    @property
-    def lost(self) -> int:
-        """Bytes that nobody took and that are no longer held."""
-        return max(0, self.ring.start - self._seen)
+    def unseen_before(self, position: int) -> int:
+        """How many bytes before a position nobody took, which a replay from there leaves out."""
+        return max(0, position - self._seen)
 
     async def run(self) -> None:
         """Read its output until it has ended, was alone for too long, or is ended; ends who is attached."""

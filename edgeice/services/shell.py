@@ -69,7 +69,7 @@ async def _serve_kept(link: CreditedChannel, shell: KeptShell, terminal: Termina
         with viewer.scope:
             opened: dict[str, object] = {"user": viewer.user, "kept": shell.name}
             if replay:
-                opened |= {"replay": shell.ring.end - viewer.position, "lost": shell.lost}
+                opened |= {"replay": shell.ring.end - viewer.position, "lost": shell.unseen_before(viewer.position)}
             await link.send_control({"opened": opened})
             viewer.resize(terminal.cols, terminal.rows)
             if replay:

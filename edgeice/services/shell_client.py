@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final
@@ -26,6 +27,7 @@ from edgeice.services.credit import CreditedChannel
 
 __all__ = ["KeptEntry", "ShellClient", "list_shells", "open_shell"]
 
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 #: What a number of seconds or bytes may be: what every JSON reader holds exactly.
 _MOST: Final = 2**53 - 1
 #: How long a device may take to list its kept shells, seconds.
@@ -93,11 +95,19 @@ def _entry(value: JsonValue) -> KeptEntry:
     members = as_object(value, "shells[]")
     left = members.get("left")
     return KeptEntry(
-        _printable(as_text(members.get("name"), "name")),
+        _name(members.get("name")),
         _printable(as_text(members.get("running", ""), "running")),
         as_int(members.get("seconds"), "seconds", 0, _MOST),
         None if left is None else as_int(left, "left", 0, _MOST),
     )
+
+
+def _name(value: JsonValue) -> str:
+    """A kept shell's name; people are shown commands with it, which they paste."""
+    name = as_text(value, "name")
+    if _NAME.fullmatch(name) is None:
+        raise DecodeError("control-range", "not a kept shell's name")
+    return name
 
 
 def _printable(text: str) -> str:
@@ -157,7 +167,8 @@ class ShellClient(RemoteProcess):
         if name == "opened":
             members = as_object(value, "opened")
             self.user = _printable(as_text(members.get("user"), "user"))
-            self.kept = _printable(as_text(members.get("kept", ""), "kept"))
+            if "kept" in members:
+                self.kept = _name(members["kept"])
             self.replay = as_int(members.get("replay", 0), "replay", 0, _MOST)
             self.lost = as_int(members.get("lost", 0), "lost", 0, _MOST)
             self._opened.set()

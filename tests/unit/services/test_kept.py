@@ -360,6 +360,16 @@ async def test_an_older_device_is_noticed(nursery: trio.Nursery, how: dict[str, 
         await far.receive()
 
 
+@pytest.mark.parametrize("name", ["", "$(reboot)", "-x", "a b", "x" * 65, 1, None])
+async def test_a_device_that_gives_a_name_which_nobody_should_paste(nursery: trio.Nursery, name: object) -> None:
+    near, far = channel_pair(SHELL_PROTOCOL)
+    await far.send(json.dumps({"opened": {"user": "pi", "kept": name}}))
+    with pytest.raises(ServiceError) as caught:
+        async with open_shell(near, "vt100", 80, 24, keep=True):
+            pytest.fail("entered")
+    assert caught.value.code is ErrorCode.MALFORMED
+
+
 async def test_an_older_device_is_noticed_when_listing() -> None:
     near, far = channel_pair(SHELL_PROTOCOL)
     await far.send('{"error":{"code":"malformed","reason":"control-type: term is not a string"}}')
