@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "proxy": ("proxy", "Connect standard input and output to a port of the device, as for ssh."),
     "session": ("session", "Keep a session open that other commands share."),
     "ssh-config": ("ssh_config", "Print what makes `ssh pi17.edgeice` work."),
+    "telemetry": ("telemetry", "Show what a device measures, as it comes."),
     "ping": ("ping", "Measure the round trip to a device over the data path."),
     "demo": ("demo", "See it work on this machine: broker, device and operator."),
 }
@@ -56,7 +57,8 @@ Examples:
 
 \b
 Exit codes: the remote command's for exec and shell (128 + N for a signal), else
-  0 done, 1 remote failure, 2 usage, 3 unreachable, 4 refused.
+  0 done, 1 remote failure, 2 usage, 3 unreachable, 4 refused,
+  5 a session is kept open already (session).
 Completion: eval "$(_EDGEICE_COMPLETE=bash_source edgeice)" (or zsh_source, fish_source).""",
 )
 @click.version_option(__version__, prog_name="edgeice")

@@ -320,7 +320,7 @@ class _Relay:
         try:
             while (frame := await self._frames.receive()) is not None:
                 await self._channel.send(_message(*frame))
-        except DecodeError:
+        except EdgeIceError:  # no frame, or no message that the channel takes
             self._drops.count("garbage")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # the channel is gone; whoever reads from it tells why

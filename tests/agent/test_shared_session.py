@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import PIPE
@@ -36,16 +36,27 @@ main()
 """
 
 
+@pytest.fixture(scope="module")
+def agent(fleet: Fleet) -> Iterator[AgentProcess]:
+    """A device that allows all that sessions ask for: what it refuses takes a second each."""
+    device = Device(fleet.folder / "open", fleet.url, "open")
+    device.trust(fleet.operator, can="shell,exec,forward:localhost:*,telemetry:*")
+    with AgentProcess(device) as agent:
+        agent.wait_log_sync("^announced ")
+        yield agent
+
+
 @pytest.fixture
-def alice(fleet: Fleet, tmp_path: Path) -> Operator:
+def alice(fleet: Fleet, agent: AgentProcess, tmp_path: Path) -> Operator:
     """The fleet's operator from a folder of its own, where nothing is shared yet."""
     alice = Operator(tmp_path / "alice", fleet.url)
     alice.pin(fleet.device)
+    alice.pin(agent.device)
     return alice
 
 
 @asynccontextmanager
-async def session(operator: Operator, *arguments: str, device: str = "pi") -> AsyncIterator[trio.Process]:
+async def session(operator: Operator, *arguments: str, device: str = "open") -> AsyncIterator[trio.Process]:
     """A running `edgeice session` that is open; its output is read up to there."""
     command = [sys.executable, "-m", "edgeice.cli.main", "session", "--json", device, *arguments]
     process = await trio.lowlevel.open_process(
@@ -56,8 +67,8 @@ async def session(operator: Operator, *arguments: str, device: str = "pi") -> As
     async with process.stdout, process.stderr:
         try:
             with trio.fail_after(PATIENCE):
-                while (await next_line(process))["event"] != "open":
-                    pass
+                while (said := await next_line(process))["event"] != "open":
+                    assert said["event"] in ("path", "left-out")
             yield process
         finally:
             process.kill()
@@ -93,58 +104,62 @@ async def in_time(process: trio.Process) -> int:
         return await process.wait()
 
 
-async def test_commands_share_the_session_that_runs_in_the_background(fleet: Fleet, alice: Operator) -> None:
-    none = await edgeice(alice, "session", "--check", "pi")
+async def test_commands_share_the_session_that_runs_in_the_background(agent: AgentProcess, alice: Operator) -> None:
+    none = await edgeice(alice, "session", "--check", "open")
     assert (none.code, none.stdout) == (3, b"")
-    assert "no session with pi is kept open" in none.stderr
+    assert "no session with open is kept open" in none.stderr
 
-    opened = await edgeice(alice, "session", "--background", "--quiet", "pi")
+    opened = await edgeice(alice, "session", "--background", "--quiet", "open")
     assert (opened.code, opened.stdout, opened.stderr) == (0, b"", "")
     try:
-        status = (await edgeice(alice, "session", "--check", "--json", "pi")).json()
-        assert (status["open"], status["clients"], status["want"]) == (True, 0, ["shell", "exec"])
+        status = (await edgeice(alice, "session", "--check", "--json", "open")).json()
+        assert (status["open"], status["clients"], status["want"]) == (
+            True,
+            0,
+            ["shell", "exec", "forward:localhost:22", "telemetry:*"],
+        )
         assert status["path"].startswith("host 127.0.0.1:")
         assert modes(status["socket"]) == (0o600, 0o700)
         assert os.getsid(status["pid"]) == status["pid"]
-        start = len(fleet.agent.log())
+        start = len(agent.log())
         held = descriptors(status["pid"])
 
         done = await edgeice(
-            alice, "exec", "--verbose", "pi", "--", "sh", "-c", "cat; echo err >&2; exit 7", stdin=b"x"
+            alice, "exec", "--verbose", "open", "--", "sh", "-c", "cat; echo err >&2; exit 7", stdin=b"x"
         )
         shared = f"edgeice: using the session that process {status['pid']} keeps open\n"
         assert (done.code, done.stdout, done.stderr) == (7, b"x", f"{shared}err\n")
-        pinged = await edgeice(alice, "ping", "--json", "-c", "2", "-i", "0.01", "pi")
+        pinged = await edgeice(alice, "ping", "--json", "-c", "2", "-i", "0.01", "open")
         assert [line.get("path") for line in pinged.lines()] == [status["path"], status["path"], None]
         assert pinged.stderr == ""
-        shell = await edgeice(alice, "shell", "pi", stdin=b"exit 5\n")
+        shell = await edgeice(alice, "shell", "open", stdin=b"exit 5\n")
         assert shell.code == 5
         # All of that was one session's, and nothing of it is left.
-        after = (await edgeice(alice, "session", "--check", "--json", "pi")).json()
+        after = (await edgeice(alice, "session", "--check", "--json", "open")).json()
         assert after == status
         assert descriptors(status["pid"]) == held
-        assert "opened" not in [line.split()[0] for line in fleet.agent.log()[start:].splitlines() if line]
+        assert "opened" not in [line.split()[0] for line in agent.log()[start:].splitlines() if line]
 
-        own = await edgeice(alice, "exec", "--no-share", "pi", "--", "true")
+        own = await edgeice(alice, "exec", "--no-share", "open", "--", "true")
         assert own.code == 0
-        assert fleet.agent.log()[start:].count("\nopened ") == 1
+        assert agent.log()[start:].count("\nopened ") == 1
 
-        again = await edgeice(alice, "session", "--background", "pi")
+        again = await edgeice(alice, "session", "--background", "open")
         assert (again.code, again.stdout) == (5, b"")
-        assert "a session with pi is kept open already" in again.stderr
+        assert "a session with open is kept open already" in again.stderr
     finally:
-        stopped = await edgeice(alice, "session", "--stop", "pi")
-    assert (stopped.code, stopped.stderr) == (0, "edgeice: the session with pi is ended\n")
+        stopped = await edgeice(alice, "session", "--stop", "open")
+    assert (stopped.code, stopped.stderr) == (0, "edgeice: the session with open is ended\n")
     assert not [*alice.folder.glob("edgeice/*.sock")]
-    assert (await edgeice(alice, "session", "--stop", "pi")).code == 3
-    assert (await edgeice(alice, "exec", "pi", "--", "true")).code == 0
+    assert (await edgeice(alice, "session", "--stop", "open")).code == 3
+    assert (await edgeice(alice, "exec", "open", "--", "true")).code == 0
 
 
 async def test_what_shares_a_session_loads_nothing_that_opens_one(alice: Operator, tmp_path: Path) -> None:
     to = tmp_path / "modules"
     async with session(alice):
         done = await trio.run_process(
-            [sys.executable, "-c", _TRACED.format(to=str(to)), "exec", "pi", "--", "echo", "hello"],
+            [sys.executable, "-c", _TRACED.format(to=str(to)), "exec", "open", "--", "echo", "hello"],
             env=environment(alice.folder),
             stdin=b"",
             capture_stdout=True,
@@ -167,10 +182,7 @@ async def test_what_shares_a_session_loads_nothing_that_opens_one(alice: Operato
     }
 
 
-async def test_what_the_session_did_not_ask_for_gets_a_session_of_its_own(fleet: Fleet, alice: Operator) -> None:
-    device = Device(alice.folder / "gate", fleet.url, "gate")
-    device.trust(alice, can="forward:localhost:*")
-    alice.pin(device)
+async def test_what_the_session_did_not_ask_for_gets_a_session_of_its_own(agent: AgentProcess, alice: Operator) -> None:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
     data = random.Random(11).randbytes(1 << 20)
@@ -179,26 +191,30 @@ async def test_what_the_session_did_not_ask_for_gets_a_session_of_its_own(fleet:
         async for data in stream:
             await stream.send_all(data)
 
-    with AgentProcess(device) as agent:
-        await agent.wait_log("^announced ")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, echo, listeners)
-            # shell, exec and telemetry are left out, for this device does not allow them.
-            async with session(alice, "--want", f"forward:localhost:{port}", device="gate") as process:
-                start = len(agent.log())
-                done = await edgeice(alice, "proxy", "gate", str(port), stdin=data)
-                assert (done.code, done.stdout == data, done.stderr) == (0, True, "")
-                assert agent.log()[start:].count("\nopened ") == 0
-                other = await edgeice(alice, "proxy", "--verbose", "gate", f"{port % 65535 + 1}", stdin=b"")
-                assert "it did not ask for forward:localhost:" in other.stderr
-                assert agent.log()[start:].count("\nopened ") == 1
-                refused = await edgeice(alice, "exec", "gate", "--", "true")
-                assert (refused.code, refused.stderr.count("not allowed: exec")) == (4, 1)
-                process.terminate()
-                assert await in_time(process) == 128 + signal.SIGTERM
-            nursery.cancel_scope.cancel()
-    must = await edgeice(alice, "session", "--want", "admin", "--background", "pi")
-    assert (must.code, must.stderr.splitlines()[-1]) == (4, "edgeice: pi refused: unauthorized: not allowed: admin")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, echo, listeners)
+        async with session(alice, "--want", f"forward:localhost:{port}") as process:
+            start = len(agent.log())
+            done = await edgeice(alice, "proxy", "open", str(port), stdin=data)
+            assert (done.code, done.stdout == data, done.stderr) == (0, True, "")
+            assert agent.log()[start:].count("\nopened ") == 0
+            other = await edgeice(alice, "proxy", "--verbose", "open", f"{port % 65535 + 1}", stdin=b"")
+            assert "it did not ask for forward:localhost:" in other.stderr
+            assert agent.log()[start:].count("\nopened ") == 1
+            refused = await edgeice(alice, "proxy", "open", "192.0.2.1:1")
+            assert (refused.code, refused.stderr.count("not allowed: forward:192.0.2.1:1")) == (4, 1)
+            process.terminate()
+            assert await in_time(process) == 128 + signal.SIGTERM
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_the_device_does_not_allow_is_left_out_unless_it_has_to_be_had(alice: Operator) -> None:
+    async with session(alice, "--idle", "0.05", device="pi") as process:  # whose trust names shell and exec
+        assert await in_time(process) == 0
+        assert process.stderr is not None
+        assert await process.stderr.receive_some() == b""
+    must = await edgeice(alice, "session", "--want", "admin", "--background", "open")
+    assert (must.code, must.stderr.splitlines()[-1]) == (4, "edgeice: open refused: unauthorized: not allowed: admin")
 
 
 async def test_a_command_whose_session_dies_says_so(alice: Operator) -> None:
@@ -206,7 +222,17 @@ async def test_a_command_whose_session_dies_says_so(alice: Operator) -> None:
         begun = trio.Event()
 
         async def run() -> None:
-            command = [sys.executable, "-m", "edgeice.cli.main", "exec", "pi", "--", "sh", "-c", "echo begun; sleep 60"]
+            command = [
+                sys.executable,
+                "-m",
+                "edgeice.cli.main",
+                "exec",
+                "open",
+                "--",
+                "sh",
+                "-c",
+                "echo begun; sleep 60",
+            ]
             client = await trio.lowlevel.open_process(
                 command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, env=environment(alice.folder)
             )
@@ -218,24 +244,22 @@ async def test_a_command_whose_session_dies_says_so(alice: Operator) -> None:
                 assert await in_time(client) == 3
                 said = (await client.stderr.receive_some()).decode()
                 lost = f"is lost: process {process.pid}, which kept it open, is gone"
-                assert said == f"edgeice: the shared session with pi {lost}\n"
+                assert said == f"edgeice: the shared session with open {lost}\n"
 
         nursery.start_soon(run)
         await begun.wait()
         process.kill()
     # What it left is seen for what it is, by commands and by the next one.
-    assert (await edgeice(alice, "exec", "pi", "--", "true")).code == 0
+    assert (await edgeice(alice, "exec", "open", "--", "true")).code == 0
     async with session(alice) as process:
         process.send_signal(signal.SIGINT)
         assert await in_time(process) == 128 + signal.SIGINT
     assert not [*alice.folder.glob("edgeice/*.sock")]
 
 
-async def test_idle_ends_it_and_so_does_a_device_that_leaves(fleet: Fleet, alice: Operator) -> None:
-    async with session(alice, "--idle", "0.05") as process:
-        assert await in_time(process) == 0
+async def test_a_device_that_leaves_ends_it(fleet: Fleet, alice: Operator) -> None:
     device = Device(alice.folder / "leaving", fleet.url, "leaving")
-    device.trust(alice)
+    device.trust(alice, can="shell,exec,forward:localhost:*,telemetry:*")
     alice.pin(device)
     with AgentProcess(device) as agent:
         await agent.wait_log("^announced ")
@@ -254,35 +278,37 @@ async def test_idle_ends_it_and_so_does_a_device_that_leaves(fleet: Fleet, alice
     [("--check", "--stop"), ("--check", "--background"), ("--stop", "--idle", "5"), ("--stop", "--want", "exec")],
 )
 async def test_options_that_exclude_each_other(alice: Operator, arguments: tuple[str, ...]) -> None:
-    done = await edgeice(alice, "session", "pi", *arguments)
+    done = await edgeice(alice, "session", "open", *arguments)
     assert (done.code, done.stdout) == (2, b"")
     assert "exclude each other" in done.stderr
 
 
-async def test_a_person_is_asked_before_it_goes_to_the_background(fleet: Fleet, tmp_path: Path) -> None:
+async def test_a_person_is_asked_before_it_goes_to_the_background(
+    fleet: Fleet, agent: AgentProcess, tmp_path: Path
+) -> None:
     newcomer = Operator(tmp_path / "alice", fleet.url)
-    async with on_terminal(newcomer, "session", "--background", "pi") as terminal:
-        await terminal.expect(re.escape(fleet.device.key.fingerprint))
+    async with on_terminal(newcomer, "session", "--background", "open") as terminal:
+        await terminal.expect(re.escape(agent.device.key.fingerprint))
         await terminal.expect(r"\[y/N\]")
         await terminal.type("\x03")  # ^C
         assert await terminal.end() == 128 + signal.SIGINT
     assert not [*newcomer.folder.glob("edgeice/*.sock")]
-    async with on_terminal(newcomer, "session", "--background", "pi") as terminal:
+    async with on_terminal(newcomer, "session", "--background", "open") as terminal:
         await terminal.expect(r"\[y/N\]")
         await terminal.type("y\n")
         assert await terminal.end() == 0
-        assert b"session with pi is open for shell, exec (" in terminal.screen
+        assert b"session with open is open for shell, exec, forward:localhost:22, telemetry:* (" in terminal.screen
     # Its terminal is gone now, with the hang-up that comes of that.
-    stopped = await edgeice(newcomer, "session", "--stop", "pi")
+    stopped = await edgeice(newcomer, "session", "--stop", "open")
     assert stopped.code == 0
 
 
-async def test_a_configuration_may_say_that_nothing_is_shared(fleet: Fleet, alice: Operator) -> None:
+async def test_a_configuration_may_say_that_nothing_is_shared(agent: AgentProcess, alice: Operator) -> None:
     async with session(alice):
-        start = len(fleet.agent.log())
-        assert (await edgeice(alice, "exec", "pi", "--", "true")).code == 0
-        assert fleet.agent.log()[start:].count("\nopened ") == 0
+        start = len(agent.log())
+        assert (await edgeice(alice, "exec", "open", "--", "true")).code == 0
+        assert agent.log()[start:].count("\nopened ") == 0
         text = alice.config.read_text()
         alice.config.write_text(f"share = false\n{text}")
-        assert (await edgeice(alice, "exec", "pi", "--", "true")).code == 0
-        assert fleet.agent.log()[start:].count("\nopened ") == 1
+        assert (await edgeice(alice, "exec", "open", "--", "true")).code == 0
+        assert agent.log()[start:].count("\nopened ") == 1

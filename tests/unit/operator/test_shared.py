@@ -515,6 +515,26 @@ async def closed(connection: socket.socket) -> None:
                 return
 
 
+async def test_a_message_that_the_session_does_not_take_ends_its_channel_only(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with shared.channel() as (here, there), shared.channel() as (other, far):
+
+        async def refuse(_data: bytes | str) -> None:
+            await trio.lowlevel.checkpoint()
+            raise LocalProtocolError("a message of 262144 bytes, the peer takes 65536")
+
+        monkeypatch.setattr(there.peer, "send", refuse)
+        await here.send(bytes(MAX_PAYLOAD))
+        with pytest.raises(trio.BrokenResourceError):
+            await here.receive()
+        with pytest.raises(trio.EndOfChannel):
+            await there.receive()
+        assert shared.master.drops.snapshot() == {"garbage": 1}
+        await other.send("still here")
+        assert await far.receive() == "still here"
+
+
 async def write_all(connection: socket.socket, data: bytes) -> None:
     while data:
         await trio.lowlevel.wait_writable(connection)
