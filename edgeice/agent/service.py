@@ -184,6 +184,7 @@ class Agent:
             "bases": [{"address": str(base.address), "interface": base.interface} for base in self._node.bases],
             "sessions": self._sessions.report(),
             "kept_shells": self._sessions.report_kept(),
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
             "drops": drops,
             "failures": self._failures.snapshot(),
         }

@@ -62,6 +62,8 @@ _PAUSE = (0.01, 0.03)
 _WARM_UP = 1.0
 #: No key takes so long, seconds.
 _LOST = 10.0
+#: Nor does a login shell to read its profile.
+_START_PATIENCE = 90.0
 _SET_TERMINAL = b"stty raw -echo; echo rea''dy; exec cat\n"
 
 
@@ -159,7 +161,7 @@ def forwarding(rig: Rig, target: int) -> Iterator[int]:
     """An `edgeice forward` to a port of the device's; the port where it listens."""
     arguments = ["forward", "--json", rig.device.name, f"127.0.0.1:0:127.0.0.1:{target}"]
     command = [sys.executable, "-m", "edgeice.cli.main", *arguments]
-    with subprocess.Popen(command, stdout=PIPE, text=True, env=environment(rig.operator.folder)) as process:
+    with subprocess.Popen(command, stdout=PIPE, text=True, env=environment(rig.operators[0].folder)) as process:
         try:
             assert process.stdout is not None
             yield int(json.loads(process.stdout.readline())["port"])
@@ -173,7 +175,7 @@ async def keyboard(session: Session) -> AsyncIterator[ShellClient]:
     async with open_shell(await session.open(SHELL_PROTOCOL), "xterm", 80, 24) as shell:
         await shell.write(_SET_TERMINAL)
         seen = b""
-        with trio.fail_after(_LOST):
+        with trio.fail_after(_START_PATIENCE):
             while b"ready" not in seen:
                 seen += await shell.read()
             while not seen.endswith(b"\n"):
@@ -213,7 +215,7 @@ async def measure_keys(rig: Rig, keys: int) -> tuple[dict[str, list[float]], dic
     """Milliseconds by key under each load, and what the loads carried."""
     found: dict[str, list[float]] = {}
     rates: dict[str, float] = {}
-    async with rig.session("shell", "forward:127.0.0.1:*") as session, keyboard(session) as shell:
+    async with rig.session(rig.operators[0], "shell", "forward:127.0.0.1:*") as session, keyboard(session) as shell:
         found["keystroke_idle"] = await press(shell, keys)
         async with load_in(session) as load:
             found["keystroke"], rates["forward_mib_s"] = await press_under(shell, keys, load)
@@ -244,7 +246,7 @@ def measure(rounds: int, mib: int, keys: int) -> dict[str, float]:
     with Rig.running(can="shell,forward:localhost:*,forward:127.0.0.1:*") as rig:
         source = rig.folder / "source"
         source.write_bytes(random.Random(3).randbytes(mib * _MIB))
-        with sshd_sync(rig.folder, environment(rig.operator.folder)) as sshd:
+        with sshd_sync(rig.folder, environment(rig.operators[0].folder)) as sshd:
             for _ in range(rounds):
                 copies["scp_mib_s"].append(copy(sshd, f"{rig.device.name}.edgeice", source))
                 copies["ssh_direct_mib_s"].append(copy(sshd, "direct", source))

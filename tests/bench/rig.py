@@ -1,10 +1,10 @@
-"""What benchmarks of sessions stand on: a mosquitto, a real agent, an operator that it trusts, their sessions."""
+"""What benchmarks of sessions stand on: a mosquitto, a real agent, operators that it trusts, their sessions."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -20,21 +20,21 @@ __all__ = ["Rig"]
 
 @attrs.frozen
 class Rig:
-    """One broker, one device whose agent runs, and one operator that it trusts."""
+    """One broker, one device whose agent runs, and operators that it trusts."""
 
     folder: Path
     device: Device
     agent: AgentProcess
-    operator: Operator
+    operators: tuple[Operator, ...]
 
     @classmethod
     @contextlib.contextmanager
-    def running(cls, *, can: str, extra: str = "") -> Iterator[Rig]:
+    def running(cls, *, can: str, names: Sequence[str] = ("alice",)) -> Iterator[Rig]:
         """Start all of it.
 
         Args:
-            can: What the operator may, as `trust add` takes it.
-            extra: More lines of the device's configuration.
+            can: What each operator may, as `trust add` takes it.
+            names: The operators'.
         """
         if MOSQUITTO is None:
             raise SystemExit("this benchmark needs mosquitto: apt-get install mosquitto")
@@ -42,19 +42,27 @@ class Rig:
             folder = Path(name)
             with mosquitto_sync(folder) as broker:
                 url = f"mqtt://127.0.0.1:{broker.port}"
-                device, operator = Device(folder / "pi", url, extra=extra), Operator(folder / "alice", url)
+                device = Device(folder / "pi", url)
+                operators = tuple(Operator(folder / name, url, name) for name in names)
                 # As a device in service logs.
                 device.config.write_text(device.config.read_text().replace('level = "debug"', 'level = "info"'))
-                device.trust(operator, can=can)
-                operator.pin(device)
+                for operator in operators:
+                    device.trust(operator, can=can)
+                    operator.pin(device)
                 with AgentProcess(device) as agent:
                     agent.wait_log_sync("announced ")
-                    yield cls(folder, device, agent, operator)
+                    yield cls(folder, device, agent, operators)
+
+    @property
+    def pid(self) -> int:
+        """The agent's."""
+        assert self.agent._process is not None
+        return self.agent._process.pid
 
     @contextlib.asynccontextmanager
-    async def session(self, *want: str) -> AsyncIterator[Session]:
-        """A session of the operator's in this process."""
-        config = load_config(self.operator.config)
+    async def session(self, operator: Operator, *want: str) -> AsyncIterator[Session]:
+        """A session of an operator's in this process."""
+        config = load_config(operator.config)
         key = PrivateKey.load(config.key.read_bytes(), source=str(config.key))
 
         async def confirm(_device: Party, _key: PublicKey) -> bool:
