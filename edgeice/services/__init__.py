@@ -1,7 +1,7 @@
-"""What runs over a data channel: shell, exec, forward, ping; each has a half for the device and one for the operator.
+"""What runs over a data channel: shell, exec, forward, telemetry, ping; each with a device's half and an operator's.
 
 A device makes one `ServiceRegistry`, and a `ChannelServer` for each session.  An operator opens a channel of the
-service's protocol and hands it to `open_shell`, `open_exec` or `PingClient`.
+service's protocol and hands it to `open_shell`, `open_exec`, `telemetry.client.open_telemetry` or `PingClient`.
 """
 
 from __future__ import annotations

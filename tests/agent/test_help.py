@@ -18,7 +18,19 @@ from edgeice.cli.agent_main import main, parsers
 from edgeice.cli.commands import cli
 
 OPERATOR_COMMANDS = [(), ("keys",), ("keys", "init"), ("keys", "show")] + [
-    (name,) for name in ("devices", "exec", "shell", "forward", "proxy", "session", "ssh-config", "ping", "demo")
+    (name,)
+    for name in (
+        "devices",
+        "exec",
+        "shell",
+        "forward",
+        "proxy",
+        "session",
+        "ssh-config",
+        "telemetry",
+        "ping",
+        "demo",
+    )
 ]
 AGENT_COMMANDS = [(), ("trust",), *parsers()[1]]
 USAGES = {command: parser.format_usage() for command, parser in parsers()[1].items()}

@@ -59,6 +59,8 @@ class Samples:
     cursor: str
     #: None at a subscription's beginning.
     rows: tuple[Row, ...]
+    #: Whether further messages belong to the same sample.
+    more: bool = False
 
 
 @attrs.frozen
@@ -180,7 +182,8 @@ def _parse(text: str) -> Told:
         lost = members.get("lost")
         return Gap(stream, None if lost is None else as_int(lost, "lost", 0, _MOST_LOST))
     cursor = as_text(members.get("cursor"), "cursor")
-    return Samples(stream, cursor, tuple(_parse_row(row) for row in as_list(members.get("rows"), "rows")))
+    rows = tuple(_parse_row(row) for row in as_list(members.get("rows"), "rows"))
+    return Samples(stream, cursor, rows, members.get("more") is True)
 
 
 def _parse_row(value: JsonValue) -> Row:

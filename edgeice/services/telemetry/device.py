@@ -278,9 +278,10 @@ class _Subscriber:
     async def _send_sample(self, before: Reading, now: Reading, cursor: Cursor, window: _Window) -> None:
         at = round(self._hub.wall(), 3)
         rows = [encode_row(at, *row) for row in rows_between(before, now)]
-        for group in pack((row, len(row.encode())) for row in rows):
+        groups = list(pack((row, len(row.encode())) for row in rows))
+        for index, group in enumerate(groups, 1):
             window.sent(cursor.number)
-            await self._send(encode_samples(cursor, group))
+            await self._send(encode_samples(cursor, group, more=index < len(groups)))
 
     async def _run_local(self, subscription: _Subscription, asked: Subscribe, ring: Ring) -> None:
         local = self._hub.local

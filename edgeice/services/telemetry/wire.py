@@ -136,9 +136,13 @@ def encode_row(at: float, name: str, value: object, tags: Mapping[str, str]) -> 
     return _encode(row)
 
 
-def encode_samples(cursor: Cursor, rows: Iterable[str] = ()) -> str:
-    """A message of rows that are JSON already, as `pack` grouped them; `cursor` is the place after them."""
-    return f'{{"samples":{{"stream":"{cursor.stream}","cursor":"{cursor}","rows":[{",".join(rows)}]}}}}'
+def encode_samples(cursor: Cursor, rows: Iterable[str] = (), *, more: bool = False) -> str:
+    """A message of rows that are JSON already, as `pack` grouped them; `cursor` is the place after them.
+
+    `more` says that other rows of the same sample follow, which its place is after as well.
+    """
+    rest = ',"more":true' if more else ""
+    return f'{{"samples":{{"stream":"{cursor.stream}","cursor":"{cursor}","rows":[{",".join(rows)}]{rest}}}}}'
 
 
 def encode_gap(stream: str, lost: int | None) -> str:

@@ -153,6 +153,7 @@ async def test_a_large_sample_takes_several_messages_of_one_cursor(
             parts.append(json.loads(text)["samples"])
     assert len(parts) == 3
     assert {part["cursor"] for part in parts} == {f"system:{EPOCH}:1"}
+    assert [part.get("more") for part in parts] == [True, True, None]
     assert sum(len(part["rows"]) for part in parts) == 60 * 8
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import socket
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from edgeice.errors import DecodeError
 from edgeice.sansio import DropCounter, Entropy
 from edgeice.services.telemetry.local import MAX_DATAGRAM, RING_BYTES, RING_ROWS, LocalStream, Ring, Share, parse_line
 from tests.support.telemetry import NOW, write_local
+
+README = (Path(__file__).parents[4] / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -228,3 +231,17 @@ async def test_no_folder_is_an_error_of_the_system(autojump_clock: MockClock, tm
     for _ in range(2):
         with pytest.raises(FileNotFoundError):
             stream.open()
+
+
+async def test_readmes_writer_works_whether_somebody_listens_or_not(
+    autojump_clock: MockClock, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    (program,) = re.findall(r"```py\n(.*?)```", README, re.DOTALL)
+    program = program.replace("/etc/edgeice/telemetry.sock", f"{tmp_path}/telemetry.sock")
+    exec(program, {})
+    reader = Reader(tmp_path)
+    nursery.start_soon(reader.stream.read)
+    exec(program, {})
+    await settled(reader)
+    assert reader.names() == ["door.open"]
+    exec(program, {})
