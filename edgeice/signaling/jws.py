@@ -3,6 +3,9 @@
 Reading has two steps with two types: `decode` checks size, form, `typ` and `alg` of bytes that anybody may have
 written, `verify` checks key and signature and only then parses the payload.  What either refuses is dropped and
 counted by the caller, never answered.
+
+No JOSE library: this profile has one algorithm and one form, so that signing is one call of `cryptography` and reading
+is what `decode` does anyway, while such libraries load HTTP clients and every algorithm there is, 2 MiB on a device.
 """
 
 from __future__ import annotations
@@ -11,11 +14,10 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 import attrs
-from jwt import PyJWTError
-from jwt.api_jws import PyJWS
+from cryptography.exceptions import InvalidSignature
 
 from edgeice.errors import DecodeError
-from edgeice.signaling.encoding import b64url_decode, b64url_sha256, dump_json, parse_json_object
+from edgeice.signaling.encoding import b64url_decode, b64url_encode, b64url_sha256, dump_json, parse_json_object
 from edgeice.signaling.keys import PrivateKey, PublicKey
 
 __all__ = [
@@ -42,8 +44,6 @@ _ALGORITHM = "EdDSA"
 _SIGNATURE_SIZE = 64
 
 Claims: TypeAlias = Mapping[str, object]
-
-_pyjws = PyJWS(algorithms=[_ALGORITHM])
 
 
 @attrs.frozen
@@ -116,15 +116,17 @@ def verify(message: UnverifiedJws, key: PublicKey) -> VerifiedJws:
     """
     if message.kid != key.kid:
         raise DecodeError("jws-key", "kid is another key's")
+    # RFC 7515 §5.2 step 8: what is signed is what was received, not what it decodes to.
+    signed, _, signature = message.raw.rpartition(b".")
     try:
-        _pyjws.decode_complete(message.raw, key.cryptography_key, algorithms=[_ALGORITHM])
-    except PyJWTError:
+        key.cryptography_key.verify(b64url_decode(signature), signed)
+    except InvalidSignature:
         raise DecodeError("jws-signature") from None
     return VerifiedJws(message.raw, key, peek_claims(message))
 
 
 def sign(claims: Claims, key: PrivateKey, *, typ: str = TYP) -> bytes:
     """Make a JWS; equal claims and keys give equal bytes (Ed25519 is deterministic)."""
-    header = {"typ": typ, "kid": key.public.kid}
-    # The order of the header's members is stated, so that equal claims give equal bytes with every PyJWT.
-    return _pyjws.encode(dump_json(claims), key.cryptography_key, _ALGORITHM, header, sort_headers=True).encode("ascii")
+    header = {"alg": _ALGORITHM, "kid": key.public.kid, "typ": typ}
+    signed = b".".join(b64url_encode(dump_json(part)).encode("ascii") for part in (header, claims))
+    return signed + b"." + b64url_encode(key.cryptography_key.sign(signed)).encode("ascii")

@@ -41,7 +41,6 @@ PACKAGES = {
     "attrs",
     "cryptography",
     "idna",
-    "jwt",
     "outcome",
     "paho",
     "sniffio",

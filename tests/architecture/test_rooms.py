@@ -28,7 +28,7 @@ INDEPENDENT = sorted(
 )
 # What the device imports from outside, wherever the import stands; and what it looks for and works without: a CRC32c
 # in hardware, and what opens encrypted keys.
-DEVICE_NEEDS = {"OpenSSL", "attrs", "cryptography", "jwt", "paho", "trio"}
+DEVICE_NEEDS = {"OpenSSL", "attrs", "cryptography", "paho", "trio"}
 DEVICE_MAY_HAVE = {"bcrypt", "crc32c", "google_crc32c"}
 
 

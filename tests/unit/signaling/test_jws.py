@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 
+import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +43,20 @@ def test_a_signed_message_is_read_back() -> None:
 
 def test_equal_claims_give_equal_bytes() -> None:
     assert sign({"a": 1}, ALICE_KEY) == sign({"a": 1}, ALICE_KEY)
+
+
+def test_another_implementation_reads_what_is_signed() -> None:
+    read = jwt.PyJWS(algorithms=["EdDSA"]).decode_complete(
+        sign({"a": 1}, ALICE_KEY), ALICE_KEY.cryptography_key.public_key(), algorithms=["EdDSA"]
+    )
+    assert (read["header"], read["payload"]) == (HEADER, b'{"a":1}')
+
+
+def test_what_another_implementation_signs_is_read() -> None:
+    jws = jwt.PyJWS(algorithms=["EdDSA"]).encode(
+        b'{"a":1}', ALICE_KEY.cryptography_key, "EdDSA", {"typ": TYP, "kid": KID}
+    )
+    assert verify(decode(jws.encode()), ALICE_KEY.public).claims == {"a": 1}
 
 
 def test_any_order_and_further_members_of_the_header_are_taken() -> None:
