@@ -19,7 +19,6 @@ from edgeice.agent.sessions import Sessions, check_description
 from edgeice.agent.state import EpochFile
 from edgeice.agent.status import check_status_socket, open_status_socket, serve_status
 from edgeice.agent.uplink import uplink_kind
-from edgeice.dtls import Certificate
 from edgeice.errors import ConfigError, DecodeError
 from edgeice.files import read_secret, read_trusted
 from edgeice.sansio import DropCounter, Entropy, Event
@@ -238,7 +237,6 @@ class Agent:
         return Sessions(
             signaling=self._signaling,
             node=self._node,
-            certificate=Certificate.generate(),
             registry=self._registry,
             spawner=LocalSpawner(),
             limits=self._config.limits,

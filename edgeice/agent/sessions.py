@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
-from edgeice import sdp
+from edgeice import dtls, sdp
 from edgeice.agent.config import LimitsSection
 from edgeice.agent.failures import Failures
 from edgeice.agent.log import Log
-from edgeice.dtls import Certificate
 from edgeice.errors import DecodeError
 from edgeice.peer import ConnectionState, PathChanged, StateChanged
 from edgeice.sansio import DropCounter, Event
@@ -96,7 +95,6 @@ class Sessions:
         signaling: The device's signaling machine.
         pump: What drives it.
         node: Sockets and peer connections.
-        certificate: DTLS certificate of this boot.
         registry: The services.
         spawner: Starts processes.
         limits: Bounds on what one session takes, and for how long.
@@ -111,7 +109,6 @@ class Sessions:
         *,
         signaling: DeviceSignaling,
         node: Node,
-        certificate: Certificate,
         registry: ServiceRegistry,
         spawner: Spawner,
         limits: LimitsSection,
@@ -122,7 +119,6 @@ class Sessions:
     ) -> None:
         self._signaling = signaling
         self._node = node
-        self._certificate = certificate
         self._registry = registry
         self._spawner = spawner
         self._limits = limits
@@ -230,6 +226,11 @@ class Sessions:
             found.signaled.send_on_channel(jws)
 
     # Inside
+
+    @cached_property
+    def _certificate(self) -> dtls.Certificate:
+        """The DTLS certificate of this boot: made for the first session, and with it OpenSSL's part of DTLS loaded."""
+        return dtls.Certificate.generate()
 
     def _take(self, event: Event) -> None:
         match event:

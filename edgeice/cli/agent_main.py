@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import linecache
 import os
 import sys
 import time
@@ -162,10 +163,12 @@ def _add_trust_commands(trust: _Subparsers, commands: _Commands) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     import trio  # noqa: PLC0415  # the other commands start without it
 
+    linecache.clearcache()  # attrs keeps the source of each method there that it wrote, 4 KiB a class
     from edgeice.agent.config import load_config  # noqa: PLC0415
     from edgeice.agent.log import Log, goes_to_journal  # noqa: PLC0415
     from edgeice.agent.service import Agent  # noqa: PLC0415
 
+    linecache.clearcache()
     config = load_config(arguments.config)
     as_json = arguments.log_json or config.log.json
     log = Log(config.log.level, as_json=as_json, prefix=goes_to_journal(os.environ), wall=time.time)

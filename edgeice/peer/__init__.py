@@ -5,21 +5,39 @@ Pure, as the rooms below: `edgeice.transport` is its Trio side.
 
 from __future__ import annotations
 
-from edgeice.peer.connection import Connection, ConnectionConfig
-from edgeice.peer.demux import Kind, classify
-from edgeice.peer.endpoint import Endpoint, EndpointConfig
-from edgeice.peer.events import (
-    CandidateGathered,
-    CandidatesEnded,
-    ConnectionEnded,
-    ConnectionState,
-    DatagramReceived,
-    PathChanged,
-    RestartEnded,
-    StateChanged,
-)
-from edgeice.peer.raw import IceConnection
-from edgeice.peer.routes import Routes
+from typing import TYPE_CHECKING
+
+from edgeice.late import names_of
+
+if TYPE_CHECKING:
+    from edgeice.peer.config import ConnectionConfig
+    from edgeice.peer.connection import Connection
+    from edgeice.peer.demux import Kind, classify
+    from edgeice.peer.endpoint import Endpoint, EndpointConfig
+    from edgeice.peer.events import (
+        CandidateGathered,
+        CandidatesEnded,
+        ConnectionEnded,
+        ConnectionState,
+        DatagramReceived,
+        PathChanged,
+        RestartEnded,
+        StateChanged,
+    )
+    from edgeice.peer.raw import IceConnection
+    from edgeice.peer.routes import Routes
+else:
+    __getattr__ = names_of(
+        __name__,
+        config="ConnectionConfig",
+        connection="Connection",
+        demux="Kind classify",
+        endpoint="Endpoint EndpointConfig",
+        events="CandidateGathered CandidatesEnded ConnectionEnded ConnectionState DatagramReceived PathChanged"
+        " RestartEnded StateChanged",
+        raw="IceConnection",
+        routes="Routes",
+    )
 
 __all__ = [
     "CandidateGathered",

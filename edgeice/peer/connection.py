@@ -10,6 +10,7 @@ from edgeice import sctp
 from edgeice.addresses import Path
 from edgeice.dtls import Certificate, DtlsClosed, DtlsConnection, DtlsFailed, HandshakeCompleted
 from edgeice.errors import LocalProtocolError
+from edgeice.peer.config import ConnectionConfig
 from edgeice.peer.demux import Kind, classify
 from edgeice.peer.events import ConnectionEnded, ConnectionState
 from edgeice.peer.link import IceLink
@@ -17,7 +18,7 @@ from edgeice.peer.negotiation import DtlsRole, Negotiation
 from edgeice.peer.session import PeerSession
 from edgeice.sansio import DropCounter, Entropy, Event, TimerTable
 
-__all__ = ["Connection", "ConnectionConfig"]
+__all__ = ["Connection"]
 
 #: A DTLS client leaves the first INIT to the server, which finishes the handshake half a round trip earlier; only a
 #: peer that never sends one is asked after this many seconds.  Both may (RFC 8841 §9.3), but one saves a collision.
@@ -26,15 +27,6 @@ _CLIENT_INIT_DELAY = 0.1
 
 class _Timer(Enum):
     ASSOCIATE = auto()
-
-
-@attrs.frozen(kw_only=True)
-class ConnectionConfig:
-    """What can be set about a session's data channels."""
-
-    #: Size of the largest datagram sent, bytes (RFC 8831 §5: no path MTU discovery below SCTP).
-    mtu: int = 1200
-    sctp: sctp.SctpConfig = attrs.field(factory=sctp.SctpConfig)
 
 
 class Connection(PeerSession):

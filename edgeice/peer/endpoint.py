@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
-from edgeice.dtls import Certificate
 from edgeice.errors import DecodeError, LocalProtocolError
 from edgeice.ice import IceConfig, IceSession, Pacer, Role
-from edgeice.peer.connection import Connection, ConnectionConfig
+from edgeice.peer.config import ConnectionConfig
 from edgeice.peer.demux import Kind, classify
 from edgeice.peer.link import IceLink
 from edgeice.peer.raw import IceConnection
@@ -26,6 +25,10 @@ from edgeice.peer.routes import Routes
 from edgeice.peer.session import PeerSession
 from edgeice.sansio import Action, DropCounter, Entropy, Event
 from edgeice.trace import Tracer, ignore
+
+if TYPE_CHECKING:
+    from edgeice.dtls import Certificate
+    from edgeice.peer.connection import Connection
 
 __all__ = ["Endpoint", "EndpointConfig"]
 
@@ -69,6 +72,8 @@ class Endpoint:
 
     def connect(self, certificate: Certificate, role: Role, *, now: float) -> Connection:
         """Begin a session with data channels on the bases that there are."""
+        from edgeice.peer.connection import Connection  # noqa: PLC0415  # DTLS and SCTP are for sessions alone
+
         session_id, link = self._make_link(role, now)
         connection = Connection(session_id, link, certificate, self._config.connection, self._entropy)
         self._lend(session_id, connection, now)

@@ -3,16 +3,32 @@
 `DataChannels` is what a session uses; see `association` for what is not supported.
 """
 
-from edgeice.sctp.channels import DataChannels as DataChannels
-from edgeice.sctp.config import SctpConfig as SctpConfig
-from edgeice.sctp.congestion import CongestionControl as CongestionControl
-from edgeice.sctp.congestion import Rfc9260 as Rfc9260
-from edgeice.sctp.events import AssociationClosed as AssociationClosed
-from edgeice.sctp.events import AssociationEstablished as AssociationEstablished
-from edgeice.sctp.events import BufferedAmountLow as BufferedAmountLow
-from edgeice.sctp.events import ChannelClosed as ChannelClosed
-from edgeice.sctp.events import ChannelOpened as ChannelOpened
-from edgeice.sctp.events import MessageReceived as MessageReceived
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeice.late import names_of
+
+if TYPE_CHECKING:
+    from edgeice.sctp.channels import DataChannels
+    from edgeice.sctp.config import SctpConfig
+    from edgeice.sctp.congestion import CongestionControl, Rfc9260
+    from edgeice.sctp.events import (
+        AssociationClosed,
+        AssociationEstablished,
+        BufferedAmountLow,
+        ChannelClosed,
+        ChannelOpened,
+        MessageReceived,
+    )
+else:
+    __getattr__ = names_of(
+        __name__,
+        channels="DataChannels",
+        config="SctpConfig",
+        congestion="CongestionControl Rfc9260",
+        events="AssociationClosed AssociationEstablished BufferedAmountLow ChannelClosed ChannelOpened MessageReceived",
+    )
 
 __all__ = [
     "AssociationClosed",

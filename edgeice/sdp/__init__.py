@@ -6,18 +6,33 @@ default destinations with the candidates (RFC 8839 §4.2.5: every peer here spea
 and refuses the description that holds it).
 """
 
-from edgeice.sdp.builder import build
-from edgeice.sdp.description import (
-    DEFAULT_MAX_MESSAGE_SIZE,
-    OtherSection,
-    SessionDescription,
-    Setup,
-    answer,
-    answer_setup,
-    is_restart,
-    keeps_dtls,
-)
-from edgeice.sdp.parser import MAX_SIZE, parse
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeice.late import names_of
+
+if TYPE_CHECKING:
+    from edgeice.sdp.builder import build
+    from edgeice.sdp.description import (
+        DEFAULT_MAX_MESSAGE_SIZE,
+        OtherSection,
+        SessionDescription,
+        Setup,
+        answer,
+        answer_setup,
+        is_restart,
+        keeps_dtls,
+    )
+    from edgeice.sdp.parser import MAX_SIZE, parse
+else:
+    __getattr__ = names_of(
+        __name__,
+        builder="build",
+        description="DEFAULT_MAX_MESSAGE_SIZE OtherSection SessionDescription Setup answer answer_setup is_restart"
+        " keeps_dtls",
+        parser="MAX_SIZE parse",
+    )
 
 __all__ = [
     "DEFAULT_MAX_MESSAGE_SIZE",

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
+from edgeice import dtls
 from edgeice.addresses import Base
-from edgeice.dtls import Certificate
 from edgeice.ice import IceConfig, Role
 from edgeice.net import Driver, InterfaceMonitor, InterfacePolicy, Snapshot, delta, usable_addresses
 from edgeice.peer import Endpoint, EndpointConfig
@@ -73,7 +73,7 @@ class Node:
 
     def connection(
         self,
-        certificate: Certificate | None = None,
+        certificate: dtls.Certificate | None = None,
         watch: Callable[[Progress], None] = _unwatched,
         *,
         offerer: bool = False,
@@ -88,7 +88,7 @@ class Node:
             on_failure: Told of a bug that ended this session; without it, such a bug ends the node.
         """
         role = Role.CONTROLLING if offerer else Role.CONTROLLED
-        connection = self._endpoint.connect(certificate or Certificate.generate(), role, now=trio.current_time())
+        connection = self._endpoint.connect(certificate or dtls.Certificate.generate(), role, now=trio.current_time())
         self._driver.touch(self._endpoint)
         return PeerConnection(connection, self._endpoint, self._driver, watch, on_failure)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 import trio
@@ -14,7 +14,6 @@ from edgeice.net import Driver
 from edgeice.peer import (
     CandidateGathered,
     CandidatesEnded,
-    Connection,
     ConnectionEnded,
     ConnectionState,
     Endpoint,
@@ -24,6 +23,9 @@ from edgeice.peer import (
 )
 from edgeice.sansio import Event
 from edgeice.transport.channel import DataChannel
+
+if TYPE_CHECKING:
+    from edgeice.peer import Connection
 
 __all__ = ["ConnectionFailedError", "PeerConnection", "Progress"]
 

@@ -9,6 +9,10 @@ Values, events, errors and the bounded queues stand beside this package, in pure
 
 from __future__ import annotations
 
-from edgeice.signaling.mqtt.client import MqttClient
+from edgeice.late import loaded_late
+
+# paho asks it for a proxy, and only where PySocks is installed; it would bring HTTP and e-mail, 1.4 MiB.
+with loaded_late("urllib.request"):
+    from edgeice.signaling.mqtt.client import MqttClient
 
 __all__ = ["MqttClient"]
