@@ -50,11 +50,11 @@ Examples:
   edgeice session --want forward:db.lan:5432 pi17
 
 \b
-While it is there, exec, shell, ping, forward and proxy begin at once: they use
-it for all that it asked for, and open a session of their own for anything else,
-or with --no-share, or where operator.toml says share = false.
-It asks for {", ".join(_USUAL[:2])},
-{" and ".join(_USUAL[2:])} as far as the device allows your key.
+While it is there, commands that reach the device begin at once: they use it for
+all that it asked for, and open a session of their own for anything else, or
+with --no-share, or where operator.toml says share = false. It asks for
+{", ".join(_USUAL[:-1])} and {_USUAL[-1]}
+as far as the device allows your key.
 
 \b
 Exit codes: 0 ended by --stop or --idle, or up with --background; 3 none is there,
