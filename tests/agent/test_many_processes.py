@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
-from edgeice.operator.config import load_config
-from edgeice.operator.session import Session, open_session
+from edgeice.operator.session import Session
 from edgeice.services import (
     EXEC_PROTOCOL,
     FORWARD_PROTOCOL,
@@ -27,9 +24,9 @@ from edgeice.services import (
     open_exec,
     open_shell,
 )
-from edgeice.signaling import Party, PrivateKey, PublicKey
 from tests.agent.conftest import Fleet
 from tests.agent.kit import AgentProcess, Device, Operator
+from tests.agent.sessions import session_with
 from tests.support.device import alive
 
 pytestmark = pytest.mark.slow
@@ -37,25 +34,6 @@ pytestmark = pytest.mark.slow
 #: Seconds between SIGTERM and SIGKILL.
 _GRACE = 3.0
 _STUBBORN = "trap '' TERM HUP INT; sh -c 'trap \"\" TERM HUP; echo $$; exec sleep 99' & echo $$; wait; sleep 99"
-
-
-@asynccontextmanager
-async def session_with(device: Device, operator: Operator, *want: str) -> AsyncIterator[Session]:
-    async def confirm(_device: Party, _key: PublicKey) -> bool:
-        raise AssertionError("the key is pinned")
-
-    config = load_config(operator.config)
-    key = PrivateKey.load(config.key.read_bytes(), source="operator.key")
-    async with open_session(
-        config,
-        key,
-        device.name,
-        pinned=PublicKey(device.key.raw),
-        want=want,
-        confirm=confirm,
-        watch=lambda _step: None,
-    ) as session:
-        yield session
 
 
 def descriptors(pid: int) -> int:

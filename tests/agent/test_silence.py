@@ -12,14 +12,12 @@ import pytest
 import trio
 
 from edgeice.operator import session as session_module
-from edgeice.operator.config import load_config
 from edgeice.operator.interface import Step
-from edgeice.operator.session import open_session
 from edgeice.services import SHELL_PROTOCOL, open_shell
-from edgeice.signaling import Party, PrivateKey, PublicKey
 from edgeice.transport import NodeConfig, PathRecovery
 from tests.agent.conftest import Fleet
 from tests.agent.kit import AgentProcess, Device, Operator
+from tests.agent.sessions import session_with
 from tests.agent.terminal import on_terminal
 
 pytestmark = pytest.mark.slow
@@ -73,24 +71,10 @@ async def test_a_device_that_is_gone_for_good(pair: tuple[Device, Operator], mon
     monkeypatch.setattr(NodeConfig, "from_section", staticmethod(impatient))
     monkeypatch.setattr(session_module, "PathRecovery", partial(PathRecovery, patience=0.5))
     monkeypatch.setattr(session_module, "PATIENCE", 0.5)
-    config = load_config(operator.config)
-    key = PrivateKey.load(config.key.read_bytes(), source="operator.key")
     said: list[Step] = []
-
-    async def confirm(_device: Party, _key: PublicKey) -> bool:
-        raise AssertionError("the key is pinned")
-
     with AgentProcess(device) as agent, trio.fail_after(30):
         await agent.wait_log("^announced ")
-        async with open_session(
-            config,
-            key,
-            "silent",
-            pinned=PublicKey(device.key.raw),
-            want=("shell",),
-            confirm=confirm,
-            watch=said.append,
-        ) as session:
+        async with session_with(device, operator, "shell", watch=said.append) as session:
             async with open_shell(await session.open(SHELL_PROTOCOL), "vt100", 80, 24) as shell:
                 killed_at = trio.current_time()
                 agent.send(signal.SIGKILL)
