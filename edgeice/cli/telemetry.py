@@ -67,7 +67,7 @@ The device has to allow it: edgeice-agent trust add --can telemetry:* …
     "-i",
     "--interval",
     type=SECONDS,
-    help="Seconds between samples, 0.1 to 3600; without it, the device's choice.",
+    help="Seconds between samples, 0.1 to 3600; without it, the device's choice, and what processes write at once.",
 )
 @click.option("-c", "--count", type=click.IntRange(1), help="Stop after so many samples; without it, at Ctrl-C.")
 @click.option("--once", is_flag=True, help="Stop when each stream has told something.")
@@ -77,8 +77,8 @@ def command(
 ) -> None:
     """Show what DEVICE measures: all streams that it has, or those named.
 
-    On a terminal, a table that is kept up to date; otherwise, a line for each value.  What is lost on the way, because
-    it is slow or nobody reads here, is said.
+    On a terminal, a table that is kept up to date, without counters of nothing and alarms that are off; otherwise, a
+    line for each value.  What is lost on the way, because it is slow or nobody reads here, is said.
     """
     if once and count is not None:
         raise click.UsageError("--once and --count exclude each other.")

@@ -19,6 +19,8 @@ __all__ = ["Table", "fit", "format_lost", "format_name", "format_value"]
 MOST_SERIES: Final = 500
 _TREND: Final = 20
 _BARS: Final = "▁▂▃▄▅▆▇█"
+#: Columns of a cell at most: a process may tell names and texts of any length.
+_WIDEST: Final = (48, 32, 16, 16, 16, _TREND)
 _HEADER: Final = ("NAME", "VALUE", "MIN", "MAX", "AGE", "TREND")
 _BINARY: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _UNITS: Final = {"_percent": "%", "_celsius": "°C", "_dbm": "dBm"}
@@ -100,6 +102,8 @@ class _Series:
             measure = float(row.value)
             if self.counts:
                 measure = None if first else self._rate(measure, row.t)
+        if measure is not None and not math.isfinite(measure):
+            measure = None
         self.value, self.t, self.heard_at, self.measure = row.value, row.t, now, measure
         if measure is not None:
             self.low, self.high = min(self.low, measure), max(self.high, measure)
@@ -124,11 +128,11 @@ class _Series:
 def _spark(history: deque[float]) -> str:
     if len(history) < 2:
         return ""
-    low, high = min(history), max(history)
-    if high == low:
-        return _BARS[0] * len(history)
-    top = len(_BARS) - 1
-    return "".join(_BARS[round((value - low) / (high - low) * top)] for value in history)
+    halves = [value / 2 for value in history]  # whose differences are all finite
+    low, span = min(halves), max(halves) - min(halves)
+    if span == 0:
+        return _BARS[0] * len(halves)
+    return "".join(_BARS[round((half - low) / span * (len(_BARS) - 1))] for half in halves)
 
 
 class Table:
@@ -169,10 +173,11 @@ class Table:
     def lines(self, columns: int, rows: int, now: float) -> list[str]:
         """The table for a terminal of that size, at most one line less than it has."""
         table: list[tuple[str, ...]] = [_HEADER]
-        for (_stream, name, tags), series in self._series.items():
-            if series.counts and series.value == 0:
-                continue  # an interface that is down has eight of them
-            table.append((format_name(name, dict(tags)), *series.cells(now)))
+        for (stream, name, tags), series in self._series.items():
+            if stream == "system" and (series.value is False or (series.counts and series.value == 0)):
+                continue  # an interface that is down has eight counters, a Pi that is well eight alarms
+            cells = (format_name(name, dict(tags)), *series.cells(now))
+            table.append(tuple(fit(cell, widest) for cell, widest in zip(cells, _WIDEST, strict=True)))
         notes = list(self._notes)
         if self._forgotten:
             notes.insert(0, f"more than {MOST_SERIES} values: {self._forgotten} were forgotten; --json has them all")

@@ -3,7 +3,8 @@
 A channel has at most one subscription to each stream; another `subscribe` takes the place of the one before.  Each
 begins with a message of samples without rows, which says that the stream is there and gives the cursor to resume
 from.  Then come rows: of `system` one sample each interval, of `local` what processes write, at once or gathered over
-the interval.
+the interval.  A sample that does not fit into one message comes in several of one cursor, all but the last of which
+have `"more":true` beside their rows.
 
 **Slow subscribers.**  Telemetry has no binary messages and so no credit; acknowledgments bound what is under way.  From
 the first `ack` of a stream on, at most 16 of its messages are unacknowledged; beyond that samples of `system` are not

@@ -55,13 +55,32 @@ def test_names_and_gaps() -> None:
 def test_a_table_has_least_most_age_and_trend() -> None:
     table = Table("pi")
     for t, value in enumerate((10.0, 30.0, 20.0)):
-        table.take(samples((t, "cpu.busy_percent", value), (t, "power.throttled", False)), now=100 + t)
+        table.take(samples((t, "cpu.busy_percent", value), (t, "power.throttled", True)), now=100 + t)
     assert table.lines(80, 24, now=105.0) == [
         "pi",
         "NAME              VALUE   MIN   MAX  AGE  TREND",
         "cpu.busy_percent   20 %  10 %  30 %  3 s  ▁█▅",
-        "power.throttled      no              3 s",
+        "power.throttled     yes              3 s",
     ]
+
+
+def test_alarms_that_are_off_are_not_in_the_table() -> None:
+    table = Table("pi")
+    table.take(samples((0, "power.throttled", False), (0, "power.under_voltage", True)), now=0)
+    table.take(samples((0, "door.open", False), stream="local"), now=0)
+    assert [line.split()[:2] for line in table.lines(80, 24, now=0)[2:]] == [
+        ["power.under_voltage", "yes"],
+        ["door.open", "no"],
+    ]
+
+
+def test_numbers_at_the_end_of_what_there_is() -> None:
+    table = Table("pi")
+    for t, value in enumerate((-1.7e308, 1.7e308, 0.0, 5e-324)):
+        table.take(samples((t, "n", value), stream="local"), now=0)
+        table.take(samples((t * 1e-300, "net.rx_bytes", abs(value) + t)), now=0)
+    assert table.lines(200, 24, now=0)[2].split()[-1] == "▁█▅▅"
+    assert len(table.lines(80, 24, now=0)) == 4
 
 
 def test_counters_show_how_fast_they_grow_and_none_that_is_zero() -> None:
@@ -82,6 +101,14 @@ def test_a_table_is_cut_to_the_terminal() -> None:
     assert lines[-2].startswith("… 45 more; make the"[:19])
     assert lines[-1].endswith("…")
     assert len(table.lines(1, 1, now=0)) <= 5
+
+
+def test_long_names_and_texts_leave_room_for_the_others() -> None:
+    table = Table("pi")
+    table.take(samples((0, "n" * 128, "x" * 1024), (0, "a", 5), stream="local"), now=0)
+    long, short = table.lines(200, 24, now=0)[2:]
+    assert long == f"{'n' * 47}…  {'x' * 31}…            0 s"
+    assert short == f"a{' ' * 47}  {' ' * 31}5    5    5  0 s"
 
 
 def test_only_the_last_notes_stay() -> None:
@@ -115,6 +142,12 @@ def test_once_and_count_exclude_each_other(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["telemetry", "pi", "--once", "-c", "2", "--config", str(config)])
     assert done.exit_code == 2
     assert "--once and --count exclude each other." in done.output
+
+
+def test_the_shell_completes_streams() -> None:
+    asked = {"_EDGEICE_COMPLETE": "bash_complete", "COMP_WORDS": "edgeice telemetry pi s", "COMP_CWORD": "3"}
+    done = CliRunner().invoke(cli, [], prog_name="edgeice", env=asked)
+    assert done.output == "plain,system\n"
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "x"])
