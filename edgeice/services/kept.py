@@ -226,10 +226,14 @@ class KeptShell:
 
         Args:
             unseen: How many bytes of what was sent nobody took yet; asked at the end.
+
+        Raises ServiceError `not-found` where it was ended meanwhile.
         """
         while (before := self._viewer) is not None:
             before.oust(ServiceError(ErrorCode.REFUSED, "taken over: you attached to this shell from another session"))
             await before.gone.wait()
+        if self.exited.is_set() and self.status is None:
+            raise ServiceError(ErrorCode.NOT_FOUND, f"the device ended the shell: {self._why}")
         viewer = self._viewer = Viewer(self, self.ring.replay_from(RING_SIZE))
         self.left_at = None
         self._scope.deadline = math.inf

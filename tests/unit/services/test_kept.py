@@ -296,6 +296,31 @@ async def test_who_is_attached_is_told_that_the_device_ended_the_shell(device: D
                 await read_all(shell)
 
 
+async def test_who_waits_to_take_over_is_told_so_too(device: Device, nursery: trio.Nursery) -> None:
+    with trio.fail_after(10):
+        async with kept(device):
+            pass
+        await device.idle()
+        (shell,) = device.kept.running()
+        outcomes: list[str] = []
+
+        async def take_over() -> None:
+            try:
+                async with shell.attach(lambda: 0):
+                    outcomes.append("attached")
+            except ServiceError as error:
+                outcomes.append(str(error))
+
+        async with shell.attach(lambda: 0):
+            nursery.start_soon(take_over)
+            await trio.testing.wait_all_tasks_blocked()
+            shell.end("enough")
+            while device.kept.running():
+                await trio.testing.wait_all_tasks_blocked()
+        await trio.testing.wait_all_tasks_blocked()
+    assert outcomes == ["not-found: the device ended the shell: enough"]
+
+
 @pytest.mark.parametrize("reads", [True, False])
 async def test_what_is_typed_last_is_still_typed(device: Device, home: Path, reads: bool) -> None:
     with trio.fail_after(10):
