@@ -125,6 +125,7 @@ def test_rooms_at_idle(idle: set[str]) -> None:
 
 def test_what_a_service_needs_is_imported_when_it_is_opened(idle: set[str]) -> None:
     assert {name for name in idle if name.startswith("edgeice.services.telemetry.")} == set()
+    assert not {"edgeice.services.kept", "edgeice.services.idle"} & idle
 
 
 def test_nothing_heavy_at_idle(idle: set[str]) -> None:
