@@ -225,7 +225,7 @@ class _Subscriber:
             subscription = _Subscription(self._hub.entropy.token_bytes(4).hex())
             job = partial(self._run_system, subscription, asked)
         else:
-            ring = self._open_ring(named=stream in asked.streams)
+            ring = self._open_ring(needed=stream in asked.streams or not self._may_have(SYSTEM))
             if ring is None:
                 return
             subscription = _Subscription(ring.epoch)
@@ -234,14 +234,14 @@ class _Subscriber:
         self._subscriptions[stream] = subscription
         self._nursery.start_soon(job)
 
-    def _open_ring(self, *, named: bool) -> Ring | None:
-        """The ring of `local`; where it cannot be had, an operator who named it is told, and `*` is without it."""
+    def _open_ring(self, *, needed: bool) -> Ring | None:
+        """The ring of `local`; where it cannot be had, `*` is without it, and who needs it is told so."""
         assert self._hub.local is not None  # that is what its name among the streams says
         try:
             return self._hub.local.open()
         except OSError as error:
             self._hub.drops.count("no-socket")
-            if not named:
+            if not needed:
                 return None
             reason = error.strerror or str(error)
             raise ServiceError(ErrorCode.UNREACHABLE, f"the device cannot make its socket: {reason}") from None

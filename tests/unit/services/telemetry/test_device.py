@@ -482,15 +482,15 @@ async def test_the_socket_is_there_while_somebody_listens(
         write_local(tmp_path, {"name": "a", "value": 1})
 
 
-@pytest.mark.parametrize("streams", [["local"], ["*"]])
+@pytest.mark.parametrize(("wants", "streams"), [(BOTH, ["local"]), (BOTH[:1], ["*"]), (BOTH, ["*"])])
 async def test_a_socket_that_cannot_be_made(
-    nursery: trio.Nursery, autojump_clock: MockClock, tmp_path: Path, streams: list[str]
+    nursery: trio.Nursery, autojump_clock: MockClock, tmp_path: Path, wants: tuple[str, ...], streams: list[str]
 ) -> None:
     (tmp_path / "telemetry.sock").write_text("something else")
     telemetry = make_telemetry(tmp_path)
-    heard = Heard(Device(nursery, wants=BOTH, telemetry=telemetry).open(TELEMETRY_PROTOCOL))
+    heard = Heard(Device(nursery, wants=wants, telemetry=telemetry).open(TELEMETRY_PROTOCOL))
     await heard.say(subscribe={"streams": streams})
-    if streams == ["local"]:
+    if (wants, streams) != (BOTH, ["*"]):
         reason = "the device cannot make its socket: Address already in use"
         assert await error_of(heard) == ("unreachable", reason)
     else:

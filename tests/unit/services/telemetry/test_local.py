@@ -177,6 +177,31 @@ async def test_a_datagram_of_a_mebibyte_harms_nobody(autojump_clock: MockClock, 
     assert (reader.names(), reader.drops.snapshot()) == (["a"], {})
 
 
+async def test_a_datagram_of_many_lines_lets_others_have_their_turn(autojump_clock: MockClock, reader: Reader) -> None:
+    send(reader.folder, b"x\n" * (MAX_DATAGRAM // 2))
+    turns = 0
+    while reader.drops.snapshot() != {"control-json": MAX_DATAGRAM // 2}:
+        await trio.lowlevel.checkpoint()
+        turns += 1
+    assert turns >= MAX_DATAGRAM // 2 / 128
+    reader.stream.close()
+
+
+async def test_the_rest_of_a_datagram_stays_when_its_reader_leaves(
+    autojump_clock: MockClock, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    made = Reader(tmp_path)
+    send(tmp_path, b'{"name":"a","value":1}\n' * 1000)
+    async with trio.open_nursery() as first:
+        first.start_soon(made.stream.read)
+        await made.ring.wait_beyond(0)
+        first.cancel_scope.cancel()
+    assert 0 < made.ring.newest < 1000
+    nursery.start_soon(made.stream.read)
+    await settled(made)
+    assert made.ring.newest == 1000
+
+
 async def test_descriptors_that_come_along_are_closed(autojump_clock: MockClock, reader: Reader) -> None:
     before = descriptors()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as writer:
