@@ -53,8 +53,10 @@ def test_relative_paths_start_at_the_file_and_absolute_ones_stay(tmp_path: Path)
         (MINIMAL + "[limits]\nsesions = 3", "unknown key limits.sesions; did you mean limits.sessions?"),
         (
             MINIMAL + "[limits]\nzzz = 3",
-            "unknown key limits.zzz; known here: channel_idle_time, channels, idle_time, kept_shells, kept_shells_per_operator,"
-            " kept_time, lost_time, processes, session_time, sessions",
+            (
+                "unknown key limits.zzz; known here: channel_idle_time, channels, idle_time, kept_shells,"
+                " kept_shells_per_operator, kept_time, lost_time, processes, session_time, sessions"
+            ),
         ),
         (MINIMAL + "keepalive = '60'", "broker.keepalive: expected a whole number, not '60'"),
         (MINIMAL + "keepalive = true", "broker.keepalive: expected a whole number, not True"),
