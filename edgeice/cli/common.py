@@ -23,6 +23,7 @@ import trio
 from edgeice.cli.ending import ended_by_signals
 from edgeice.cli.groups import first_of
 from edgeice.cli.options import timeout_option
+from edgeice.cli.stdio import say_aside
 from edgeice.errors import ConfigError, EdgeIceError
 from edgeice.operator.config import OperatorConfig, config_folder, load_config
 from edgeice.operator.errors import OperatorError, RefusedError
@@ -230,7 +231,7 @@ async def device_session(
 
             def on_step(step: Step) -> None:
                 if step.name == "notice":
-                    print(f"edgeice: {step.text}", file=sys.stderr)
+                    say_aside(step.text)
                 if watch is not None:
                     watch(step)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +13,7 @@ import click
 
 from edgeice.cli.common import LOST, Options
 from edgeice.cli.ending import ended_at_once_by_signals, ended_by_signals
-from edgeice.cli.stdio import read_input
+from edgeice.cli.stdio import read_input, say_aside
 from edgeice.files import read_secret, read_trusted, replace_file
 from edgeice.operator.config import OperatorConfig
 from edgeice.operator.errors import RefusedError
@@ -67,13 +66,11 @@ class _LiveLine:
             self.clear()
 
     def _say(self, text: str) -> None:
-        if not self._connected:
+        if self._connected:
+            say_aside(text)
+        else:
             self.clear()
             print(f"edgeice: {text}", file=sys.stderr)
-        elif select.select((), (2,), (), 0)[1]:  # where nobody reads, the session goes on without having said it
-            # A service may have the terminal: in raw mode, and in the midst of a line.
-            begin, end = ("\r\n", "\r") if sys.stderr.isatty() else ("", "")
-            print(f"{begin}edgeice: {text}{end}", file=sys.stderr)
 
     def clear(self) -> None:
         if self._on:

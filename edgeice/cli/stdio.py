@@ -15,7 +15,7 @@ from functools import cache
 
 import trio
 
-__all__ = ["raw_terminal", "read_input", "terminal_size", "write_output"]
+__all__ = ["raw_terminal", "read_input", "say_aside", "terminal_size", "write_output"]
 
 
 #: Seconds until a terminal is tried again that has room for nothing whole.
@@ -73,6 +73,17 @@ async def write_output(data: bytes, *, error: bool = False) -> None:
                 raise
             raise BrokenPipeError(errno.EPIPE, "the terminal is gone") from None
         rest = rest[written:]
+
+
+def say_aside(text: str) -> None:
+    """Say something on standard error while a service may have the terminal, in raw mode and in the midst of a line.
+
+    Not where that would wait: whoever does not read must not hold up the session.
+    """
+    begin, end = ("\r\n", "\r") if sys.stderr.isatty() else ("", "")
+    with suppress(OSError):  # the terminal is gone
+        if select.select((), (2,), (), 0)[1]:
+            print(f"{begin}edgeice: {text}{end}", file=sys.stderr)
 
 
 @contextmanager
