@@ -235,3 +235,20 @@ async def test_check_warns_where_the_socket_cannot_be(broker: Mosquitto, tmp_pat
         f"the stream local of telemetry will not be there: {device.folder}/no/x: cannot listen there:"
         f" {device.folder}/no is no folder"
     )
+
+
+async def test_it_goes_on_when_the_devices_address_changes(measured: Fleet) -> None:
+    async with following(measured, "local") as follow:
+        path = measured.device.folder / "rows.sock"
+        await until(path, there=True)
+        write(measured, b'{"name":"n","value":0}')
+        assert (await follow.next())["value"] == 0
+        config = trio.Path(measured.device.config)
+        await config.write_text((await config.read_text()).replace('["127.0.0.1"]', '["127.0.0.2"]'))
+        start = len(measured.agent.log())
+        measured.agent.hang_up()
+        await measured.agent.wait_log("^restart operator=alice", start=start)
+        for number in range(1, 20):
+            write(measured, b'{"name":"n","value":%d}' % number)
+            assert (await follow.next())["value"] == number
+        await measured.agent.wait_log("^path .*host 127.0.0.2:", start=start)
