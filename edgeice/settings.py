@@ -5,7 +5,6 @@ The classes are the schema.  An error says file, key, what was expected and the 
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import json
 import re
@@ -227,6 +226,8 @@ def structure(cls: type[C], table: Mapping[str, Any], *, file: Path, prefix: str
 
 
 def _nearest(key: str, known: Mapping[str, object], prefix: str) -> str:
+    import difflib  # noqa: PLC0415  # not for files without mistakes
+
     close = difflib.get_close_matches(key, known, n=1)
     if close:
         return f"; did you mean {prefix}{close[0]}?"

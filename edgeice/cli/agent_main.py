@@ -15,6 +15,7 @@ from typing import TypeAlias, TypedDict
 from edgeice import __version__
 from edgeice.cli.groups import first_of
 from edgeice.errors import ConfigError
+from edgeice.late import loaded_late
 
 __all__ = ["main", "parsers"]
 
@@ -161,7 +162,9 @@ def _add_trust_commands(trust: _Subparsers, commands: _Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    import trio  # noqa: PLC0415  # the other commands start without it
+    # trio wants them for names that are not ASCII, and to look for libraries without `ldconfig`.
+    with loaded_late("idna", "tempfile"):
+        import trio  # noqa: PLC0415  # the other commands start without it
 
     linecache.clearcache()  # attrs keeps the source of each method there that it wrote, 4 KiB a class
     from edgeice.agent.config import load_config  # noqa: PLC0415

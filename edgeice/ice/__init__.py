@@ -6,36 +6,49 @@ Not supported: more than one component, ICE-TCP (RFC 6544), being a lite agent, 
 
 from __future__ import annotations
 
-from edgeice.ice.candidate import (
-    Candidate,
-    CandidateType,
-    NamedCandidate,
-    decode_candidate,
-    encode_candidate,
-)
-from edgeice.ice.config import DEFAULT_PACING, IceConfig, RemoteParameters, Role
-from edgeice.ice.credentials import IceCredentials, generate_credentials
-from edgeice.ice.events import (
-    ConsentExpired,
-    FailureVerdict,
-    IceFailed,
-    IceState,
-    IceStateChanged,
-    LocalCandidateGathered,
-    LocalCandidatesEnded,
-    PairNominated,
-    PairReport,
-    RestartFailed,
-    RestartSucceeded,
-    RoleSwitched,
-    SelectedPathLost,
-    SendPathChanged,
-    ServerReflexiveLearned,
-    ServerUnanswered,
-)
-from edgeice.ice.pacer import Pacer
-from edgeice.ice.pair import CandidatePair, PairInput, PairState
-from edgeice.ice.session import IceSession
+from typing import TYPE_CHECKING
+
+from edgeice.late import names_of
+
+if TYPE_CHECKING:
+    from edgeice.ice.candidate import Candidate, CandidateType, NamedCandidate, decode_candidate, encode_candidate
+    from edgeice.ice.config import DEFAULT_PACING, IceConfig, RemoteParameters, Role
+    from edgeice.ice.credentials import IceCredentials, generate_credentials
+    from edgeice.ice.events import (
+        ConsentExpired,
+        FailureVerdict,
+        IceFailed,
+        IceState,
+        IceStateChanged,
+        LocalCandidateGathered,
+        LocalCandidatesEnded,
+        PairNominated,
+        PairReport,
+        RestartFailed,
+        RestartSucceeded,
+        RoleSwitched,
+        SelectedPathLost,
+        SendPathChanged,
+        ServerReflexiveLearned,
+        ServerUnanswered,
+    )
+    from edgeice.ice.pacer import Pacer
+    from edgeice.ice.pair import CandidatePair, PairInput, PairState
+    from edgeice.ice.session import IceSession
+else:
+    __getattr__ = names_of(
+        __name__,
+        candidate="Candidate CandidateType NamedCandidate decode_candidate encode_candidate",
+        config="DEFAULT_PACING IceConfig RemoteParameters Role",
+        credentials="IceCredentials generate_credentials",
+        events="ConsentExpired FailureVerdict IceFailed IceState IceStateChanged"
+        " LocalCandidateGathered LocalCandidatesEnded PairNominated PairReport RestartFailed"
+        " RestartSucceeded RoleSwitched SelectedPathLost SendPathChanged ServerReflexiveLearned"
+        " ServerUnanswered",
+        pacer="Pacer",
+        pair="CandidatePair PairInput PairState",
+        session="IceSession",
+    )
 
 __all__ = [
     "DEFAULT_PACING",

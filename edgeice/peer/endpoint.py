@@ -15,20 +15,20 @@ import attrs
 from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import DecodeError, LocalProtocolError
-from edgeice.ice import IceConfig, IceSession, Pacer, Role
+from edgeice.ice import IceConfig, Pacer, Role
 from edgeice.peer.config import ConnectionConfig
 from edgeice.peer.demux import Kind, classify
-from edgeice.peer.link import IceLink
-from edgeice.peer.raw import IceConnection
 from edgeice.peer.reflexive import Reflexive
 from edgeice.peer.routes import Routes
-from edgeice.peer.session import PeerSession
 from edgeice.sansio import Action, DropCounter, Entropy, Event
 from edgeice.trace import Tracer, ignore
 
 if TYPE_CHECKING:
     from edgeice.dtls import Certificate
     from edgeice.peer.connection import Connection
+    from edgeice.peer.link import IceLink
+    from edgeice.peer.raw import IceConnection
+    from edgeice.peer.session import PeerSession
 
 __all__ = ["Endpoint", "EndpointConfig"]
 
@@ -72,7 +72,7 @@ class Endpoint:
 
     def connect(self, certificate: Certificate, role: Role, *, now: float) -> Connection:
         """Begin a session with data channels on the bases that there are."""
-        from edgeice.peer.connection import Connection  # noqa: PLC0415  # DTLS and SCTP are for sessions alone
+        from edgeice.peer.connection import Connection  # noqa: PLC0415  # not before the first session
 
         session_id, link = self._make_link(role, now)
         connection = Connection(session_id, link, certificate, self._config.connection, self._entropy)
@@ -81,6 +81,8 @@ class Endpoint:
 
     def connect_raw(self, role: Role, *, now: float) -> IceConnection:
         """Begin a session of plain datagrams."""
+        from edgeice.peer.raw import IceConnection  # noqa: PLC0415  # as above
+
         session_id, link = self._make_link(role, now)
         connection = IceConnection(session_id, link)
         self._lend(session_id, connection, now)
@@ -177,6 +179,9 @@ class Endpoint:
     # Inside
 
     def _make_link(self, role: Role, now: float) -> tuple[int, IceLink]:
+        from edgeice.ice import IceSession  # noqa: PLC0415  # as above
+        from edgeice.peer.link import IceLink  # noqa: PLC0415
+
         if len(self._sessions) >= SESSION_LIMIT:
             raise LocalProtocolError(f"{SESSION_LIMIT} sessions are open already")
         session_id = next(self._ids)

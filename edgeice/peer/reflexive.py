@@ -12,10 +12,9 @@ from typing import Final
 
 import attrs
 
-from edgeice import stun
+from edgeice import ice, stun
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import ConfigError, DecodeError
-from edgeice.ice import IceConfig, Pacer, ServerReflexiveLearned, ServerUnanswered
 from edgeice.sansio import Action, Entropy, Event, Resolve, Transmit
 
 __all__ = ["Reflexive"]
@@ -51,7 +50,7 @@ class Reflexive:
         entropy: For transaction ids.
     """
 
-    def __init__(self, servers: tuple[str, ...], config: IceConfig, pacer: Pacer, entropy: Entropy) -> None:
+    def __init__(self, servers: tuple[str, ...], config: ice.IceConfig, pacer: ice.Pacer, entropy: Entropy) -> None:
         if len(servers) > _MAX_SERVERS:
             raise ConfigError(f"ice.stun: {len(servers)} servers, at most {_MAX_SERVERS} are asked")
         self._config = config
@@ -63,7 +62,7 @@ class Reflexive:
         self._queries: dict[tuple[TransportAddress, TransportAddress], _Query] = {}
         self._actions: deque[Action] = deque()
         self._events: deque[Event] = deque()
-        self._new: list[ServerReflexiveLearned] = []
+        self._new: list[ice.ServerReflexiveLearned] = []
         self._finished_told = False
         for text in servers:
             self._add_server(text)
@@ -150,15 +149,15 @@ class Reflexive:
         """What servers said."""
         return self._events.popleft() if self._events else None
 
-    def learned(self) -> list[ServerReflexiveLearned]:
+    def learned(self) -> list[ice.ServerReflexiveLearned]:
         """All that is known."""
         return [
-            ServerReflexiveLearned(query.base, query.mapped, query.server)
+            ice.ServerReflexiveLearned(query.base, query.mapped, query.server)
             for query in self._queries.values()
             if query.mapped is not None
         ]
 
-    def take_learned(self) -> list[ServerReflexiveLearned]:
+    def take_learned(self) -> list[ice.ServerReflexiveLearned]:
         """What was learned since the last call."""
         new, self._new = self._new, []
         return new
@@ -216,7 +215,7 @@ class Reflexive:
         if isinstance(mapped, TransportAddress):
             if mapped != query.mapped:
                 query.mapped = mapped
-                learned = ServerReflexiveLearned(query.base, mapped, query.server)
+                learned = ice.ServerReflexiveLearned(query.base, mapped, query.server)
                 self._new.append(learned)
                 self._events.append(learned)
             return
@@ -225,4 +224,4 @@ class Reflexive:
             reason = f"error_{outcome.error.code}"
         elif isinstance(outcome, stun.TransactionFailed):
             reason = outcome.reason.value
-        self._events.append(ServerUnanswered(query.base, query.server, reason))
+        self._events.append(ice.ServerUnanswered(query.base, query.server, reason))

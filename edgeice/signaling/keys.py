@@ -13,16 +13,8 @@ import struct
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_ssh_private_key,
-)
 
 from edgeice.errors import ConfigError, DecodeError
 from edgeice.sansio import Entropy
@@ -32,6 +24,8 @@ __all__ = ["PrivateKey", "PublicKey"]
 
 _SSH_TYPE = b"ssh-ed25519"
 _SSH_MAGIC = b"openssh-key-v1\0"
+#: What an unencrypted file with one key begins with: no cipher, no key derivation, no options of it.
+_SSH_PLAIN = _SSH_MAGIC + b"\0\0\0\4none\0\0\0\4none\0\0\0\0\0\0\0\1"
 _SSH_BEGIN = b"-----BEGIN OPENSSH PRIVATE KEY-----"
 _SSH_END = b"-----END OPENSSH PRIVATE KEY-----"
 
@@ -107,7 +101,7 @@ class PublicKey:
         return self._key
 
     def _ssh_blob(self) -> bytes:
-        return struct.pack(">I", len(_SSH_TYPE)) + _SSH_TYPE + struct.pack(">I", 32) + self.raw
+        return _ssh_string(_SSH_TYPE) + _ssh_string(self.raw)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PublicKey) and other.raw == self.raw
@@ -122,9 +116,14 @@ class PublicKey:
 class PrivateKey:
     """An Ed25519 private key; its repr and errors never hold the secret."""
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
+    def __init__(self, key: Ed25519PrivateKey, public: PublicKey | None = None) -> None:
+        """Take a key, and its public half where that was read with it."""
         self._key = key
-        self.public = PublicKey(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+        if public is None:
+            from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # noqa: PLC0415  # as below
+
+            public = PublicKey(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+        self.public = public
 
     @classmethod
     def generate(cls, entropy: Entropy) -> PrivateKey:
@@ -143,6 +142,14 @@ class PrivateKey:
         Raises:
             ConfigError: The content is no usable Ed25519 private key; the message says what to do.
         """
+        if (plain := _read_plain_ssh(data)) is not None:
+            return plain
+        # Every form of every key, 1 MiB: not for the key that `edgeice-agent init` and ssh-keygen write.
+        from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+            load_pem_private_key,
+            load_ssh_private_key,
+        )
+
         is_ssh = _SSH_BEGIN in data
         secret: bytes | None = None
         if _is_encrypted_ssh(data, source) if is_ssh else b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in data:
@@ -177,6 +184,12 @@ class PrivateKey:
 
     def openssh_bytes(self) -> bytes:
         """The content of an unencrypted OpenSSH private key file."""
+        from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415  # as in `load`
+            Encoding,
+            NoEncryption,
+            PrivateFormat,
+        )
+
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
 
     @property
@@ -186,6 +199,38 @@ class PrivateKey:
 
     def __repr__(self) -> str:
         return f"<PrivateKey {self.public.fingerprint}>"
+
+
+def _read_plain_ssh(data: bytes) -> PrivateKey | None:
+    """Read an unencrypted Ed25519 key in the one form that OpenSSH gives it; None for all else, which others judge."""
+    head, _, rest = data.partition(_SSH_BEGIN)
+    body, end, tail = rest.partition(_SSH_END)
+    try:
+        blob = base64.b64decode(b"".join(body.split()), validate=True)
+    except binascii.Error:
+        return None
+    # Two equal check words, the public key, the secret with the public key, a comment, and 1, 2, 3 … up to 8 bytes.
+    at = len(_SSH_PLAIN) + 8 + len(_SSH_TYPE) + 4
+    public, section = blob[at : at + 32], blob[at + 36 :]
+    public_blob = _ssh_string(_SSH_TYPE) + _ssh_string(public)
+    at = 8 + len(public_blob) + 4
+    seed, rest = section[at : at + 32], section[at + 64 :]
+    comment = rest[4 : 4 + int.from_bytes(rest[:4], "big")]
+    known = section[:4] * 2 + public_blob + _ssh_string(seed + public) + _ssh_string(comment)
+    plain = _SSH_PLAIN + _ssh_string(public_blob) + _ssh_string(known + bytes(range(1, -len(known) % 8 + 1)))
+    if head.strip() or tail.strip() or not end or len(seed) != 32 or blob != plain:
+        return None
+    private = Ed25519PrivateKey.from_private_bytes(seed)
+    try:
+        read = PublicKey(public)
+        read.cryptography_key.verify(private.sign(b""), b"")
+    except (DecodeError, InvalidSignature):
+        return None  # they do not belong together
+    return PrivateKey(private, read)
+
+
+def _ssh_string(data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + data
 
 
 def _ssh_strings(blob: bytes) -> tuple[bytes, bytes, bytes]:

@@ -5,14 +5,31 @@ This room sits between the pure rooms below and the services above; it may impor
 
 from __future__ import annotations
 
-from edgeice.transport.broker import broker_config, is_plain_and_remote
-from edgeice.transport.channel import ChannelPort, DataChannel
-from edgeice.transport.ice import IceTransport
-from edgeice.transport.node import Node, NodeConfig, open_node
-from edgeice.transport.peer import ConnectionFailedError, PeerConnection, Progress
-from edgeice.transport.pump import SignalMachine, SignalPump, WallClock
-from edgeice.transport.recovery import PATIENCE, PathRecovery
-from edgeice.transport.signaled import SIGNAL_PROTOCOL, SignaledConnection
+from typing import TYPE_CHECKING
+
+from edgeice.late import names_of
+
+if TYPE_CHECKING:
+    from edgeice.transport.broker import broker_config, is_plain_and_remote
+    from edgeice.transport.channel import ChannelPort, DataChannel
+    from edgeice.transport.ice import IceTransport
+    from edgeice.transport.node import Node, NodeConfig, open_node
+    from edgeice.transport.peer import ConnectionFailedError, PeerConnection, Progress
+    from edgeice.transport.pump import SignalMachine, SignalPump, WallClock
+    from edgeice.transport.recovery import PATIENCE, PathRecovery
+    from edgeice.transport.signaled import SIGNAL_PROTOCOL, SignaledConnection
+else:
+    __getattr__ = names_of(
+        __name__,
+        broker="broker_config is_plain_and_remote",
+        channel="ChannelPort DataChannel",
+        ice="IceTransport",
+        node="Node NodeConfig open_node",
+        peer="ConnectionFailedError PeerConnection Progress",
+        pump="SignalMachine SignalPump WallClock",
+        recovery="PATIENCE PathRecovery",
+        signaled="SIGNAL_PROTOCOL SignaledConnection",
+    )
 
 __all__ = [
     "PATIENCE",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -16,8 +17,10 @@ from edgeice.peer import Endpoint, EndpointConfig
 from edgeice.sansio import Entropy, Event
 from edgeice.settings import IceSection
 from edgeice.trace import Record, Tracer, ignore
-from edgeice.transport.ice import IceTransport
 from edgeice.transport.peer import PeerConnection, Progress
+
+if TYPE_CHECKING:
+    from edgeice.transport.ice import IceTransport
 
 __all__ = ["Node", "NodeConfig", "open_node"]
 
@@ -94,6 +97,8 @@ class Node:
 
     def ice_transport(self, *, controlling: bool) -> IceTransport:
         """Begin a session of plain datagrams."""
+        from edgeice.transport.ice import IceTransport  # noqa: PLC0415  # only who asks for one needs it
+
         role = Role.CONTROLLING if controlling else Role.CONTROLLED
         connection = self._endpoint.connect_raw(role, now=trio.current_time())
         self._driver.touch(self._endpoint)

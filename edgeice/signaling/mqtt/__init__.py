@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from edgeice.late import loaded_late
 
-# paho asks it for a proxy, and only where PySocks is installed; it would bring HTTP and e-mail, 1.4 MiB.
-with loaded_late("urllib.request"):
+# paho asks them for a proxy, only where PySocks is installed, and for a client id, only where there is none; with them
+# would come HTTP and e-mail, 1.5 MiB.
+with loaded_late("urllib.request", "uuid"):
     from edgeice.signaling.mqtt.client import MqttClient
 
 __all__ = ["MqttClient"]

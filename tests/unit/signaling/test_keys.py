@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import base64
 import builtins
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,25 @@ def test_openssh_agrees_about_the_forms(tmp_path: Path) -> None:
 def test_private_keys_are_written_and_read() -> None:
     for data in (ALICE_KEY.openssh_bytes(), pkcs8(ALICE_KEY)):
         assert PrivateKey.load(data, source="k").public == ALICE_KEY.public
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
+@pytest.mark.parametrize("comment", ["", "alice@desk", "ä" * 40])
+def test_what_ssh_keygen_writes_is_read_without_the_readers_of_all_forms(
+    comment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(tmp_path / "key")]
+    subprocess.run(command, check=True)
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.serialization", None)
+    key = PrivateKey.load((tmp_path / "key").read_bytes(), source="k")
+    assert key.public == PublicKey.from_openssh((tmp_path / "key.pub").read_text())
+
+
+def test_a_public_key_of_another_beside_the_secret_is_not_believed() -> None:
+    lines = ALICE_KEY.openssh_bytes().splitlines()
+    blob = base64.b64decode(b"".join(lines[1:-1])).replace(ALICE_KEY.public.raw, MALLORY_KEY.public.raw)
+    data = b"\n".join([lines[0], base64.b64encode(blob), lines[-1]])
+    assert PrivateKey.load(data, source="k").public == ALICE_KEY.public
 
 
 def test_encrypted_keys_ask_once(encrypted_ssh: bytes) -> None:
