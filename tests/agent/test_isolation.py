@@ -91,7 +91,7 @@ async def running(
 ) -> AsyncIterator[Running]:
     """An agent with one more service, `crash`."""
     monkeypatch.setattr(
-        service, "standard_services", lambda broker: (*standard_services(broker), Service("crash", None, crash))
+        service, "standard_services", lambda *given: (*standard_services(*given), Service("crash", None, crash))
     )
     monkeypatch.setattr(Agent, "_offered", staticmethod(lambda _config: {PING_PROTOCOL, "crash"}))
     url = f"mqtt://127.0.0.1:{broker.port}"
