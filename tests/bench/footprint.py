@@ -1,6 +1,6 @@
 """What an agent takes of its device while nobody uses it, and with each session.
 
-    python tests/bench/footprint.py [--json] [--rounds N] [--sessions N] [--seconds N]
+    python tests/bench/footprint.py [--json] [--python FILE] [--rounds N] [--sessions N] [--seconds N]
 
 A real `edgeice-agent run` on a local mosquitto over TLS, with one operator, logging as a device in service does.
 
@@ -14,6 +14,11 @@ A real `edgeice-agent run` on a local mosquitto over TLS, with one operator, log
 - `wakeups_per_min`: how often the idle process went to sleep by itself (voluntary context switches in /proc/PID/status,
   of all its threads), over some time from a moment after it was announced on.
 - `idle_modules`: modules that it has imported when it ends, never used, where only what a device needs is installed.
+
+`--python` is the interpreter of the agent.  With the one of this development environment paho finds dnspython and more;
+a device has neither.  `python3 -m venv lean && lean/bin/pip install .` makes one with a device's wheels, for
+`--python lean/bin/python`; a venv of Debian's python3 with `--system-site-packages`, after `apt-get install
+python3-cryptography python3-openssl`, one with Debian's builds of what is large.
 
 The first four are medians over rounds; each starts the agent anew.  The others are measured once, before.  The kernel's
 caches are warm, and so are Python's compiled files.
@@ -60,6 +65,15 @@ class LeanDevice(Device):
     def command(self, *arguments: str) -> list[str]:
         code = _AGENT.format(absent=absent_modules(), to=str(self.modules))
         return [sys.executable, "-c", code, *arguments, "--config", str(self.config)]
+
+
+class InstalledDevice(Device):
+    """A device whose agent runs on the interpreter that was asked for."""
+
+    python = sys.executable
+
+    def command(self, *arguments: str) -> list[str]:
+        return [self.python, *super().command(*arguments)[1:]]
 
 
 class Fleet:
@@ -183,7 +197,7 @@ def measure(rounds: int, sessions: int, seconds: float) -> dict[str, float]:
     """Values by figure."""
     with Fleet.running() as fleet:
         modules = count_modules(fleet)
-        device = fleet.device("pi")
+        device = fleet.device("pi", InstalledDevice)
         wakeups = count_wakeups(device, seconds)
         samples = [one_round(fleet, device, sessions) for _ in range(rounds)]
     medians = {
@@ -206,7 +220,9 @@ def main() -> None:
         help="sessions after the first, 1 to 7 (default 5)",
     )
     parser.add_argument("--seconds", type=float, default=120, help="how long wake-ups are counted (default 120)")
+    parser.add_argument("--python", default=sys.executable, metavar="FILE", help="the agent's interpreter")
     options = parser.parse_args()
+    InstalledDevice.python = options.python
     found = measure(options.rounds, options.sessions, options.seconds)
     print(f"ready     {found['ready_ms']:8.1f} ms")
     print(f"idle      {found['idle_rss_mib']:8.2f} MiB   {found['idle_modules']} modules")
