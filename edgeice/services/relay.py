@@ -139,12 +139,16 @@ class _Relay:
                 data = await self._stream.receive_some(MAX_BINARY)
             except _GONE:
                 await self._break("it was reset")
-            if not data:
-                self._sent_eof = True
-                await self._link.send_control({"eof": True})
-                return
-            await self._link.send_data(data)
+            try:
+                if not data:
+                    self._sent_eof = True
+                    await self._link.send_control({"eof": True})
+                    return
+                await self._link.send_data(data)
+            except _GONE:
+                return  # the peer may have said why before it closed: `_pump` comes to it
 
     async def _break(self, why: str) -> None:
-        await self._link.send_control({"reset": True})
+        with suppress(*_GONE):
+            await self._link.send_control({"reset": True})
         raise StreamBrokenError(f"the stream broke: {why}")

@@ -23,7 +23,9 @@ from edgeice.services import (
     forward_stream,
 )
 from edgeice.services.boundary import Boundary, is_off_limits
-from tests.support.channels import MemoryChannel, drain
+from edgeice.services.credit import CreditedChannel
+from edgeice.services.relay import relay
+from tests.support.channels import MemoryChannel, channel_pair, drain
 from tests.support.device import Device
 
 KIB = 1024
@@ -160,6 +162,19 @@ async def test_a_reset_over_there_is_a_failure_here(anywhere: Device) -> None:
         server.stream.socket.close()
         await local.over.wait()
         assert isinstance(local.failure, StreamBrokenError)
+
+
+async def test_a_reset_is_told_although_the_channel_is_closed_before_it_is_read() -> None:
+    """What this side sends meanwhile finds no channel any more; that is not the reason."""
+    channel, device = channel_pair(FORWARD_PROTOCOL)
+    for message in (b"a", b"b", b"c", '{"reset":true}'):
+        await device.send(message)
+    await device.aclose()
+    ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(sock)) for sock in socket.socketpair())
+    async with ours, theirs:
+        await ours.send_all(b"more")
+        with pytest.raises(StreamBrokenError, match="reset at the other side"):
+            await relay(CreditedChannel(channel), TcpStream(theirs))
 
 
 async def test_an_end_of_the_session_resets_the_connection_over_there(anywhere: Device) -> None:
