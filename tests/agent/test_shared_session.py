@@ -173,6 +173,7 @@ async def test_what_shares_a_session_loads_nothing_that_opens_one(alice: Operato
         "cli",
         "errors",
         "files",
+        "late",
         "local_socket",
         "operator",
         "services",
