@@ -7,12 +7,23 @@ import socket
 from collections.abc import Collection
 from typing import Final, TypeAlias
 
-import trio
+from edgeice.services.lookup import look_up
 
 __all__ = ["Boundary", "is_off_limits"]
 
 #: Cloud providers' metadata services give credentials to whoever asks from the machine itself.
-_METADATA: Final = frozenset({"fd00:ec2::254", "100.100.100.200", "192.0.0.192"})
+_METADATA: Final = frozenset(
+    {
+        "100.100.100.200",  # Alibaba
+        "168.63.129.16",  # Azure
+        "192.0.0.192",  # Oracle
+        "fd00:42::42",  # Scaleway
+        "fd00:c1::a9fe:a9fe",  # Oracle
+        "fd00:ec2::254",  # AWS
+        "fd20:ce::254",  # Google
+    }
+)
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -56,23 +67,32 @@ class Boundary:
         address = _plain(ip)
         if any(_names(capability, address, port) for capability in granted):
             return False
-        return is_off_limits(ip) or (port == self._port and await self._is_broker(address))
+        return is_off_limits(ip) or await self._is_broker(address, port)
 
-    async def _is_broker(self, address: _Address) -> bool:
+    async def _is_broker(self, address: _Address, port: int) -> bool:
         try:
-            found = await trio.socket.getaddrinfo(self._host, self._port)
-        except OSError:
-            return True  # there is no telling where the broker is: not on its port, then
-        broker = {_plain(str(sockaddr[0])) for *_rest, sockaddr in found}
-        # A broker on this host listens on its other addresses as well.
-        return address in broker or (_is_own(address) and any(map(_is_own, broker)))
+            found = await look_up(self._host, self._port)
+        except (OSError, UnicodeError):
+            return port == self._port  # there is no telling where the broker is
+        broker = {_plain(str(sockaddr[0])) for _family, sockaddr in found}
+        if any(map(_is_own, broker)):
+            # A broker on this host has all its addresses; what else listens there is not the broker's.
+            return port == self._port and _is_own(address)
+        return address in broker
 
 
 def _plain(ip: str) -> _Address:
-    """The address that is meant, without scope, and as IPv4 where it is mapped (RFC 4291 §2.5.5.2)."""
+    """The address that is meant, without scope, and as IPv4 where it leads to one.
+
+    That are mapped and compatible addresses (RFC 4291 §2.5.5), 6to4 (RFC 3056) and NAT64 (RFC 6052 §2.1).
+    """
     address = ipaddress.ip_address(ip.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    low = int(address) & 0xFFFFFFFF
+    if address in _NAT64 or 0xFFFF < int(address) == low:
+        return ipaddress.IPv4Address(low)
+    return address.ipv4_mapped or address.sixtofour or address
 
 
 def _names(capability: str, address: _Address, port: int) -> bool:

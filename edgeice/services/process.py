@@ -11,7 +11,7 @@ import subprocess
 import termios
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import trio
 
@@ -211,13 +211,17 @@ class LocalProcess:
             self._popen.poll()  # reaps the leader
 
 
+#: Threads for processes alone: whatever else waits in threads is not to keep a process from its start or its end.
+_THREADS: Final = trio.CapacityLimiter(16)
+
+
 async def in_thread(function: Callable[..., T], *arguments: object) -> T:
     """Call `function` in a worker thread; in this one where the device has no room for another.
 
     Most of all what ends processes has to work where there are too many.
     """
     try:
-        return await trio.to_thread.run_sync(function, *arguments)
+        return await trio.to_thread.run_sync(function, *arguments, limiter=_THREADS)
     except RuntimeError as error:
         if "start new thread" not in str(error):
             raise

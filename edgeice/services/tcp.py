@@ -7,11 +7,12 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 from edgeice.services.control import ErrorCode, ServiceError
+from edgeice.services.lookup import look_up
 
 __all__ = ["TcpStream", "connect_tcp", "format_endpoint"]
 
@@ -97,16 +98,15 @@ async def connect_tcp(host: str, port: int, bars: Callable[[str, int], Awaitable
     raise error
 
 
-async def _resolve(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
+async def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
     try:
-        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return await look_up(host, port)
     except (socket.gaierror, UnicodeError) as failed:
         reason = getattr(failed, "strerror", None) or "no valid name"
         raise ServiceError(ErrorCode.NOT_FOUND, f"{host}: {reason}") from None
-    return [(family, address) for family, _type, _protocol, _name, address in found]  # type: ignore[misc]
 
 
-async def _connect(family: int, address: tuple[str, int]) -> TcpStream:
+async def _connect(family: int, address: tuple[Any, ...]) -> TcpStream:
     where = format_endpoint(address[0], address[1])
     try:
         sock = trio.socket.socket(family, socket.SOCK_STREAM)

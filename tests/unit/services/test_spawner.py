@@ -23,6 +23,8 @@ from edgeice.services import (
     open_shell,
 )
 from edgeice.services import spawner as spawner_module
+from edgeice.services.lookup import look_up
+from edgeice.services.process import in_thread
 from tests.support.device import Device, alive
 
 TERMINAL = Terminal("vt100", 80, 24)
@@ -162,3 +164,18 @@ async def test_writing_to_a_process_that_is_gone(home: Path) -> None:
             await process.write(b"x")
         process.signal("TERM")
         process.resize(1, 1)
+
+
+async def test_threads_that_others_wait_in_keep_no_process_from_its_start_and_end() -> None:
+    """Names that no server answers for hold all the threads there are for others."""
+    others = trio.to_thread.current_default_thread_limiter()
+    holders = [object() for _ in range(int(others.total_tokens))]
+    for holder in holders:
+        await others.acquire_on_behalf_of(holder)
+    try:
+        with trio.fail_after(5):
+            assert await in_thread(lambda: 7) == 7
+            assert await look_up("localhost", 80)
+    finally:
+        for holder in holders:
+            others.release_on_behalf_of(holder)
