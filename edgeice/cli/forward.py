@@ -121,7 +121,8 @@ class _Gate(trio.abc.Listener[trio.SocketStream]):
         self._turns = turns
 
     async def accept(self) -> trio.SocketStream:
-        """The next connection, once there is room for it."""
+        """The next connection, once there is room for it; a turn is taken only when somebody is there."""
+        await trio.lowlevel.wait_readable(self._listener.socket)
         await self._turns.take()
         try:
             return await self._listener.accept()

@@ -15,6 +15,9 @@ from edgeice.services import FORWARD_PROTOCOL, forward_stream
 
 __all__ = ["command"]
 
+#: Seconds that the device may take to write the last bytes over there; the session ends after it.
+_LINGER = 10.0
+
 
 @click.command(
     "proxy",
@@ -41,7 +44,7 @@ def command(options: Options, device: str, target: str) -> None:
     async def main() -> int:
         async with device_session(options, device, (where.capability,)) as session:
             channel = await session.open(FORWARD_PROTOCOL)
-            await forward_stream(channel, where, _Stdio())
+            await forward_stream(channel, where, _Stdio(), linger=_LINGER)
         return 0
 
     run(main)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Final
 
 import attrs
+import trio
 
 from edgeice.errors import DecodeError
 from edgeice.services.boundary import Boundary
@@ -90,8 +91,15 @@ async def _receive_connect(link: CreditedChannel) -> ForwardTarget:
         raise malformed(error) from None
 
 
-async def forward_stream(channel: Channel, target: ForwardTarget, stream: ByteStream) -> None:
+async def forward_stream(channel: Channel, target: ForwardTarget, stream: ByteStream, *, linger: float = 0) -> None:
     """The operator's half: carry `stream` to `target` over a fresh forward channel, until both directions ended.
+
+    Args:
+        channel: The channel.
+        target: Where to.
+        stream: What is carried.
+        linger: Seconds to wait for the device to close the channel first, which it does when everything is written
+            over there: for whoever ends the session next.
 
     Raises:
         ServiceError: `refused`, `unreachable`, `not-found`, `timeout`, `unauthorized`, …: as the device says; the
@@ -108,6 +116,9 @@ async def forward_stream(channel: Channel, target: ForwardTarget, stream: ByteSt
             stream.reset()
             raise
         await relay(link, stream)
+        with trio.move_on_after(linger), suppress(trio.EndOfChannel, trio.BrokenResourceError):
+            while True:
+                await channel.receive()
         await channel.aclose()
     finally:
         channel.abort()

@@ -178,6 +178,38 @@ async def test_proxy_carries_standard_input_and_output(fleet: Fleet, gate: Devic
     assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(data).digest()
 
 
+async def test_proxy_ends_when_all_is_written_over_there(fleet: Fleet, gate: Device, nursery: trio.Nursery) -> None:
+    """The server says all that it has to say first, and reads on slowly."""
+    data = random.Random(5).randbytes(3 << 20)
+    got = bytearray()
+    ended = trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.send_eof()
+        async for chunk in stream:
+            got.extend(chunk)
+        ended.set()
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, serve, listeners)
+    port = listeners[0].socket.getsockname()[1]
+    done = await edgeice(fleet.operator, "proxy", "gate", f"127.0.0.1:{port}", stdin=data)
+    assert (done.code, done.stderr) == (0, "")
+    with trio.fail_after(5):
+        await ended.wait()
+    assert hashlib.sha256(got).digest() == hashlib.sha256(data).digest()
+
+
+async def test_ports_where_nobody_connects_take_no_turn(fleet: Fleet, gate: Device, echo: int) -> None:
+    async with forward(fleet.operator, *[f"127.0.0.1:0:127.0.0.1:{echo}"] * 50) as (_, ports):
+        for port in (ports[0], ports[0], ports[-1], ports[-1]):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(b"hello")
+                await stream.send_eof()
+                assert await stream.receive_some() == b"hello"
+                assert await stream.receive_some() == b""
+
+
 async def test_proxy_says_why_it_cannot_connect(fleet: Fleet, gate: Device) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -177,6 +177,29 @@ async def test_a_reset_is_told_although_the_channel_is_closed_before_it_is_read(
             await relay(CreditedChannel(channel), TcpStream(theirs))
 
 
+async def test_who_lingers_waits_until_the_device_has_written_everything(nursery: trio.Nursery) -> None:
+    channel, device = channel_pair(FORWARD_PROTOCOL)
+    ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(sock)) for sock in socket.socketpair())
+    over = trio.Event()
+
+    async def carry() -> None:
+        await forward_stream(channel, ForwardTarget("127.0.0.1", 1), TcpStream(theirs), linger=10)
+        over.set()
+
+    async with ours, theirs:
+        nursery.start_soon(carry)
+        assert json.loads(await device.receive()) == {"connect": {"host": "127.0.0.1", "port": 1}}
+        await ours.send_eof()
+        for message in ('{"connected":{"address":"127.0.0.1:1"}}', '{"eof":true}'):
+            await device.send(message)
+        assert json.loads(await device.receive()) == {"eof": True}
+        await trio.testing.wait_all_tasks_blocked()
+        assert not over.is_set()
+        await device.aclose()
+        with trio.fail_after(5):
+            await over.wait()
+
+
 async def test_an_end_of_the_session_resets_the_connection_over_there(anywhere: Device) -> None:
     async with serving() as server, forwarding(anywhere, server.target):
         await server.accepted.wait()
@@ -240,6 +263,14 @@ async def test_a_trust_line_that_names_the_address_lifts_the_bar(home: object, n
 )
 async def test_what_a_device_bars(ip: str, port: int, granted: tuple[str, ...], barred: bool) -> None:
     assert await Boundary(("127.0.0.1", 8883)).bars(ip, port, granted) is barred
+
+
+async def test_a_broker_elsewhere_is_barred_on_every_port() -> None:
+    """It may listen on others: without TLS, for WebSockets."""
+    boundary = Boundary(("192.0.2.7", 8883))
+    assert await boundary.bars("192.0.2.7", 1883, ("forward:*:*",))
+    assert not await boundary.bars("192.0.2.7", 1883, ("forward:192.0.2.7:1883",))
+    assert not await boundary.bars("192.0.2.8", 8883, ())
 
 
 @pytest.mark.parametrize(("port", "barred"), [(8883, True), (80, False)])
@@ -334,6 +365,13 @@ async def test_bytes_after_eof_are_malformed(anywhere: Device) -> None:
         ("::", True),
         ("255.255.255.255", True),
         ("::ffff:224.0.0.1", True),
+        ("168.63.129.16", True),
+        ("fd20:ce::254", True),
+        ("64:ff9b::a9fe:a9fe", True),
+        ("2002:a9fe:a9fe::1", True),
+        ("::169.254.169.254", True),
+        ("64:ff9b::7f00:1", False),
+        ("::1", False),
     ],
 )
 def test_off_limits(ip: str, off: bool) -> None:
