@@ -171,6 +171,13 @@ async def test_a_forward_to_the_devices_own_broker(fleet: Fleet, gate: Device) -
     assert done.stderr == f"edgeice: unauthorized: forwards do not go to 127.0.0.1:{port}\n"
 
 
+async def test_a_name_that_the_device_cannot_resolve(fleet: Fleet, gate: Device) -> None:
+    done = await edgeice(fleet.operator, "proxy", "gate", "nobody.invalid:22")
+    assert done.code == 1
+    assert done.stderr.startswith("edgeice: not-found: nobody.invalid: ")
+    assert done.stderr.count("\n") == 1
+
+
 async def test_proxy_carries_standard_input_and_output(fleet: Fleet, gate: Device, echo: int) -> None:
     data = random.Random(4).randbytes(1 << 20)
     done = await edgeice(fleet.operator, "proxy", "gate", f"127.0.0.1:{echo}", stdin=data)
