@@ -99,7 +99,7 @@ async def forward_stream(channel: Channel, target: ForwardTarget, stream: ByteSt
         target: Where to.
         stream: What is carried.
         linger: Seconds to wait for the device to close the channel first, which it does when everything is written
-            over there: for whoever ends the session next.
+            over there: for whoever ends the session next.  `timeout` where it does not.
 
     Raises:
         ServiceError: `refused`, `unreachable`, `not-found`, `timeout`, `unauthorized`, …: as the device says; the
@@ -116,9 +116,11 @@ async def forward_stream(channel: Channel, target: ForwardTarget, stream: ByteSt
             stream.reset()
             raise
         await relay(link, stream)
-        with trio.move_on_after(linger), suppress(trio.EndOfChannel, trio.BrokenResourceError):
+        with trio.move_on_after(linger) as lingering, suppress(trio.EndOfChannel, trio.BrokenResourceError):
             while True:
                 await channel.receive()
         await channel.aclose()
+        if linger and lingering.cancelled_caught:
+            raise ServiceError(ErrorCode.TIMEOUT, f"the device had not written everything after {linger:g} s")
     finally:
         channel.abort()

@@ -200,6 +200,20 @@ async def test_who_lingers_waits_until_the_device_has_written_everything(nursery
             await over.wait()
 
 
+async def test_who_lingers_is_told_where_the_device_does_not_finish(autojump_clock: trio.testing.MockClock) -> None:
+    channel, device = channel_pair(FORWARD_PROTOCOL)
+    ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(sock)) for sock in socket.socketpair())
+    async with ours, theirs:
+        await ours.send_eof()
+        for message in ('{"connected":{"address":"127.0.0.1:1"}}', '{"eof":true}'):
+            await device.send(message)
+        begun = trio.current_time()
+        with pytest.raises(ServiceError, match="had not written everything after 10 s") as caught:
+            await forward_stream(channel, ForwardTarget("127.0.0.1", 1), TcpStream(theirs), linger=10)
+        assert caught.value.code == ErrorCode.TIMEOUT
+        assert trio.current_time() - begun == 10
+
+
 async def test_an_end_of_the_session_resets_the_connection_over_there(anywhere: Device) -> None:
     async with serving() as server, forwarding(anywhere, server.target):
         await server.accepted.wait()
