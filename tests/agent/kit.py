@@ -31,6 +31,7 @@ __all__ = [
     "Operator",
     "edgeice",
     "edgeice_agent",
+    "next_line",
 ]
 
 FLEET = "home"
@@ -207,6 +208,19 @@ async def edgeice(operator: Operator, *arguments: str, stdin: bytes = b"", patie
     seconds = trio.current_time() - begun
     assert b"Traceback" not in errors, errors.decode()
     return Finished(done.returncode, done.stdout, errors.decode(), seconds, tuple(said_at))
+
+
+async def next_line(process: trio.Process) -> dict[str, object]:
+    """The next line that a command prints with `--json`."""
+    assert process.stdout is not None
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = await process.stdout.receive_some(1)
+        assert byte, "the command ended"
+        line += byte
+    facts = json.loads(line)
+    assert isinstance(facts, dict)
+    return facts
 
 
 async def edgeice_agent(device: Device, *arguments: str, stdin: bytes = b"") -> Finished:

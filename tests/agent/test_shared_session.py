@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import random
 import re
@@ -19,7 +18,7 @@ import pytest
 import trio
 
 from tests.agent.conftest import Fleet
-from tests.agent.kit import PATIENCE, AgentProcess, Device, Operator, edgeice, environment
+from tests.agent.kit import PATIENCE, AgentProcess, Device, Operator, edgeice, environment, next_line
 from tests.agent.terminal import on_terminal
 
 pytestmark = pytest.mark.slow
@@ -74,18 +73,6 @@ async def session(operator: Operator, *arguments: str, device: str = "open") -> 
             process.kill()
             with trio.CancelScope(shield=True):
                 await process.wait()
-
-
-async def next_line(process: trio.Process) -> dict[str, object]:
-    assert process.stdout is not None
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = await process.stdout.receive_some(1)
-        assert byte, "the command ended"
-        line += byte
-    facts = json.loads(line)
-    assert isinstance(facts, dict)
-    return facts
 
 
 def modes(path: str) -> tuple[int, int]:
