@@ -72,11 +72,14 @@ class Forwarder:
         bars = partial(self._boundary.bars, granted=granted())
         stream, address = await connect_tcp(target.host, target.port, bars)
         async with aclosing(stream):
-            await link.send_control({"connected": {"address": address}})
             try:
+                await link.send_control({"connected": {"address": address}})
                 await relay(link, stream)
             except StreamBrokenError:
                 return  # either side knows
+            except BaseException:
+                stream.reset()  # who listens there is not to take it for the end
+                raise
 
 
 async def _receive_connect(link: CreditedChannel) -> ForwardTarget:

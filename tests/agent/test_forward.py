@@ -97,6 +97,38 @@ async def test_many_connections_over_one_session(fleet: Fleet, gate: Device, ech
                 nursery.start_soon(exchange, number)
 
 
+async def test_ipv6_from_end_to_end(fleet: Fleet, gate: Device, nursery: trio.Nursery) -> None:
+    """Listening here, connecting there, and what both are called."""
+    peers: list[str] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        peers.append(stream.socket.getpeername()[0])
+        async for data in stream:
+            await stream.send_all(data)
+        await stream.send_eof()
+
+    listeners = await trio.open_tcp_listeners(0, host="::1")
+    nursery.start_soon(trio.serve_listeners, serve, listeners)
+    there = listeners[0].socket.getsockname()[1]
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.bind(("::1", 0))
+        closed = taken.getsockname()[1]
+        async with forward(fleet.operator, f"[::1]:0:[::1]:{there}", f"[::1]:0:[::1]:{closed}") as (process, ports):
+            async with await trio.open_tcp_stream("::1", ports[0]) as stream:
+                await stream.send_all(b"hello")
+                await stream.send_eof()
+                assert await stream.receive_some() == b"hello"
+                assert await stream.receive_some() == b""
+            async with await trio.open_tcp_stream("::1", ports[1]) as stream:
+                with pytest.raises(trio.BrokenResourceError):
+                    await stream.receive_some()
+            facts = await next_line(process)
+    assert peers == ["::1"]
+    assert (facts["target"], facts["error"]) == (f"[::1]:{closed}", f"refused: [::1]:{closed}: Connection refused")
+    done = await edgeice(fleet.operator, "proxy", "gate", f"[::1]:{there}", stdin=b"hello")
+    assert (done.code, done.stdout, done.stderr) == (0, b"hello", "")
+
+
 async def test_a_thousand_connects_in_a_rush_are_all_served(fleet: Fleet, gate_agent: AgentProcess, echo: int) -> None:
     """More at once than are carried: the rest waits, which is said once; the device is left as it was."""
     before = len(gate_agent.descriptors())
