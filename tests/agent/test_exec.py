@@ -17,6 +17,7 @@ import trio.testing
 from edgeice.cli.stdio import write_output
 from tests.agent.conftest import Fleet
 from tests.agent.kit import PATIENCE, edgeice, environment
+from tests.support.device import alive
 
 pytestmark = pytest.mark.slow
 
@@ -105,6 +106,46 @@ async def test_interrupt_ends_the_command_on_the_device(fleet: Fleet) -> None:
             assert await process.stderr.receive_some() == b""
     await fleet.agent.wait_log("^ended ", start=start, patience=5)
     assert (await fleet.agent.status())["sessions"] == []
+
+
+async def test_a_command_that_ignores_signals_is_ended_all_the_same_and_the_operator_is_told(fleet: Fleet) -> None:
+    """Once by waiting, once by a second signal; at the same time, because both take the seconds that it is given."""
+    ended: list[tuple[int, bytes]] = []
+    pids: list[str] = []
+
+    async def end(*numbers: signal.Signals) -> None:
+        script = "trap 'echo on' INT; trap '' TERM HUP; echo $$; while :; do sleep 0.1; done"
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "edgeice.cli.main", "exec", "pi", "--", "sh", "-c", script],
+            stdin=subprocess.DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=environment(fleet.operator.folder),
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        async with process.stdout, process.stderr:
+            pids.append((await process.stdout.receive_some()).decode())
+            process.send_signal(numbers[0])
+            for number in numbers[1:]:
+                assert await process.stdout.receive_some() == b"on\n"
+                process.send_signal(number)
+            said = b"".join([chunk async for chunk in process.stderr])
+            ended.append((await process.wait(), said))
+
+    start = len(fleet.agent.log())
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end, signal.SIGTERM)
+            nursery.start_soon(end, signal.SIGINT, signal.SIGINT)
+        for _ in range(2):
+            found = await fleet.agent.wait_log("^ended ", start=start, patience=5)
+            start = found.end()
+    assert sorted(ended) == [
+        (130, b"edgeice: left; pi gives the command 3 s to end, then kills it\n"),
+        (137, b"edgeice: the command goes on 3 s after SIGTERM: sending SIGKILL\n"),
+    ]
+    assert not any(alive(pid) for pid in pids)
 
 
 async def test_output_waits_without_holding_up_the_session(capfd: pytest.CaptureFixture[str]) -> None:
