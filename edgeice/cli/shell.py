@@ -140,6 +140,10 @@ allows (some hours, see limits.kept_time there); its newest output is shown when
 Attaching takes it over from wherever you were attached before.
 
 \b
+Exit status: the shell's own, 128 + N where signal N ended it; 1, with a message, where there is no
+shell to be had, such as on a device whose terminals are all in use; 255 after ~. .
+
+\b
 With --json the last line of the output is an object: exit, exit_signal, whether ~. disconnected, and
 for a kept shell that goes on its name as kept.  --list --json prints a list of objects.""",
 )

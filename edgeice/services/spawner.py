@@ -215,11 +215,12 @@ def _open_terminal(terminal: Terminal) -> tuple[int, int]:
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise
+        if error.errno == errno.ENOSPC:
+            raise ServiceError(
+                ErrorCode.LIMIT, "all of the device's terminals are in use (kernel.pty.max, or max= of its devpts)"
+            ) from None
         reason = os.strerror(error.errno or errno.EIO)
-        raise ServiceError(
-            ErrorCode.INTERNAL,
-            f"no terminal can be had: {reason} (is devpts mounted, are all of its terminals in use?)",
-        ) from None
+        raise ServiceError(ErrorCode.INTERNAL, f"no terminal can be had: {reason} (is devpts mounted?)") from None
     try:
         set_window_size(ours, terminal.cols, terminal.rows)
         attributes = termios.tcgetattr(theirs)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
 from edgeice.cli.shell import EscapeFilter
 from tests.agent.conftest import Fleet
-from tests.agent.kit import Operator, edgeice
+from tests.agent.kit import AgentProcess, Operator, edgeice
+from tests.agent.mounts import ONE_TERMINAL, MountedDevice
 from tests.agent.terminal import on_terminal
 
 
@@ -128,6 +130,39 @@ async def test_connecting_shows_its_steps_on_one_line(fleet: Fleet) -> None:
     steps = iter(shown)
     assert all(any(line.startswith(want) for line in steps) for want in wanted), shown
     assert b"\n" not in terminal.screen
+
+
+@pytest.mark.slow
+@pytest.mark.root
+async def test_a_device_that_has_no_terminal_left(fleet: Fleet, tmp_path: Path) -> None:
+    """It has one; commands need none."""
+    device = MountedDevice(tmp_path / "pi", fleet.url, "cramped", ONE_TERMINAL)
+    operator = Operator(tmp_path / "alice", fleet.url)
+    device.trust(operator)
+    operator.pin(device)
+    said = "limit: all of the device's terminals are in use (kernel.pty.max, or max= of its devpts)"
+    with AgentProcess(device) as agent:
+        await agent.wait_log("^announced ")
+        async with on_terminal(operator, "shell", "cramped") as holder:
+            await holder.type("PS1=; echo rea''dy\n")
+            await holder.expect("ready\r")
+            for options in ((), ("--keep",)):
+                done = await edgeice(operator, "shell", *options, "cramped")
+                assert (done.code, done.stdout, done.stderr) == (1, b"", f"edgeice: {said}\n")
+            async with on_terminal(operator, "shell", "--quiet", "cramped") as other:
+                before = other.mode()
+                assert await other.end() == 1
+                assert other.mode() == before
+                assert other.screen == f"edgeice: {said}\r\n".encode()
+            done = await edgeice(operator, "shell", "--json", "cramped")
+            assert (done.code, done.stderr) == (1, "")
+            assert done.json() == {"error": said, "step": "service", "code": "limit"}
+            done = await edgeice(operator, "exec", "cramped", "--", "sh", "-c", "exit 4")
+            assert (done.code, done.stderr) == (4, "")
+            await holder.type("exit 3\n")
+            assert await holder.end() == 3
+        again = await edgeice(operator, "shell", "cramped", stdin=b"exit 5\n")
+        assert (again.code, again.stderr) == (5, "")
 
 
 @pytest.mark.slow

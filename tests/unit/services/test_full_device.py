@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -117,18 +118,40 @@ def test_a_process_too_many_is_limit_and_processes_still_end() -> None:
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare(1)")
-def test_a_terminal_too_many_is_internal_and_the_others_go_on() -> None:
+def test_a_terminal_too_many_is_limit_and_the_others_go_on() -> None:
     """In a namespace of its own that has one terminal."""
     mount = "mount -t devpts -o newinstance,max=1,ptmxmode=0666 devpts /dev/pts"
     setup = f'{mount} && mount --bind /dev/pts/ptmx /dev/ptmx && exec "$@"'
     probe = subprocess.run(["unshare", "-m", "sh", "-c", setup, "sh", "true"], capture_output=True, check=False)
     if probe.returncode:
         pytest.skip(f"no terminals of its own here: {probe.stderr.decode()}")
-    hint = "is devpts mounted, are all of its terminals in use?"
     assert run(_NO_TERMINAL, prefix=("unshare", "-m", "sh", "-c", setup, "sh")) == [
-        f"internal: no terminal can be had: No space left on device ({hint})",
+        "limit: all of the device's terminals are in use (kernel.pty.max, or max= of its devpts)",
         "3",
         "4",
         "5",
-        "{'channel-internal': 1}",
+        "{'channel-limit': 1}",
     ]
+
+
+_NO_DEVPTS = """
+async def main():
+    async with trio.open_nursery() as nursery:
+        device = Device(nursery)
+        print(await outcome(shell(device)))
+        print(await outcome(command(device, "sh", "-c", "exit 3")))
+        await device.idle()
+
+trio.run(main)
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare(1)")
+def test_a_device_without_terminals_says_what_may_be_missing() -> None:
+    setup = 'mount -t tmpfs none /dev/pts && mount --bind /dev/null /dev/ptmx && exec "$@"'
+    probe = subprocess.run(["unshare", "-m", "sh", "-c", setup, "sh", "true"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip(f"no /dev of its own here: {probe.stderr.decode()}")
+    first, second = run(_NO_DEVPTS, prefix=("unshare", "-m", "sh", "-c", setup, "sh"))
+    assert re.fullmatch(r"internal: no terminal can be had: .+ \(is devpts mounted\?\)", first)
+    assert second == "3"
