@@ -15,7 +15,14 @@ from edgeice.cli.options import device_argument
 from edgeice.cli.targets import Forward, parse_forward
 from edgeice.errors import ConfigError
 from edgeice.operator.interface import DeviceSession
-from edgeice.services import FORWARD_PROTOCOL, ServiceError, StreamBrokenError, TcpStream, forward_stream
+from edgeice.services import (
+    FORWARD_PROTOCOL,
+    ForwardTarget,
+    ServiceError,
+    StreamBrokenError,
+    TcpStream,
+    forward_stream,
+)
 from edgeice.services.tcp import format_endpoint
 
 __all__ = ["command"]
@@ -24,6 +31,8 @@ __all__ = ["command"]
 _BACKLOG = 64
 #: Connections carried at once, over all ports: devices take 64 channels of a session if not told otherwise.
 _AT_ONCE = 48
+#: Seconds between two lines about the same failure.
+_SPACING = 1.0
 
 
 @click.command(
@@ -39,7 +48,8 @@ Examples:
 \b
 The device has to allow it: edgeice-agent trust add --can forward:localhost:80 …
 (a host or a port may be *).  At most 48 connections are carried at once; others
-wait for their turn.""",
+wait for their turn.  Connections that fail in the same way are said once a second,
+with their number.""",
 )
 @device_argument
 @click.argument("forwards", nargs=-1, required=True, metavar="[BIND:]PORT:HOST:PORT…")
@@ -53,12 +63,13 @@ def command(options: Options, device: str, forwards: tuple[str, ...]) -> None:
         listeners = [(forward, await _listen(forward)) for forward in wanted]
         want = tuple(dict.fromkeys(forward.target.capability for forward in wanted))
         async with device_session(options, device, want) as session, trio.open_nursery() as nursery:
-            turns = _Turns(options)
+            turns, failures = _Turns(options), _Failures(options, nursery)
             for forward, opened in listeners:
                 for listener in opened:
                     _say_listening(options, device, forward, listener)
                 gates = [_Gate(listener, turns) for listener in opened]
-                nursery.start_soon(trio.serve_listeners, partial(_carry, options, session, forward, turns), gates)
+                carry = partial(_carry, session, forward, turns, failures)
+                nursery.start_soon(trio.serve_listeners, carry, gates)
             await session.wait_ended()
 
     run(main)
@@ -135,8 +146,58 @@ class _Gate(trio.abc.Listener[trio.SocketStream]):
         await self._listener.aclose()
 
 
+class _Failures:
+    """Says what failed: the first of a kind at once, those that follow together, once a second.
+
+    A kind is a target and a code, so that there are few, whatever the clients here do.
+    """
+
+    def __init__(self, options: Options, nursery: trio.Nursery) -> None:
+        self._options = options
+        self._nursery = nursery
+        #: By kind, how many were not said yet, and the last reason.
+        self._held: dict[tuple[str, str], tuple[int, str]] = {}
+
+    def add(self, target: ForwardTarget, error: Exception) -> None:
+        """Note the failure of one connection."""
+        code = str(error.code) if isinstance(error, ServiceError) else "lost"
+        kind = (format_endpoint(target.host, target.port), code)
+        reason = str(error) or "the session is gone"
+        if kind in self._held:
+            self._held[kind] = self._held[kind][0] + 1, reason
+        else:
+            self._held[kind] = 0, reason
+            self._say(*kind, reason, 1)
+            self._nursery.start_soon(self._release, kind)
+
+    async def _release(self, kind: tuple[str, str]) -> None:
+        try:
+            while True:
+                await trio.sleep(_SPACING)
+                if not self._held[kind][0]:
+                    return
+                self._flush(kind)
+        finally:
+            self._flush(kind)
+            del self._held[kind]
+
+    def _flush(self, kind: tuple[str, str]) -> None:
+        count, reason = self._held[kind]
+        if count:
+            self._held[kind] = 0, reason
+            self._say(*kind, reason, count)
+
+    def _say(self, where: str, code: str, reason: str, count: int) -> None:
+        if self._options.as_json:
+            facts = {"event": "failed", "target": where, "code": code, "error": reason, "connections": count}
+            print(json.dumps(facts), flush=True)
+        else:
+            more = f" ({count} connections)" if count > 1 else ""
+            print(f"edgeice: {where}: {reason}{more}", file=sys.stderr)
+
+
 async def _carry(
-    options: Options, session: DeviceSession, forward: Forward, turns: _Turns, stream: trio.SocketStream
+    session: DeviceSession, forward: Forward, turns: _Turns, failures: _Failures, stream: trio.SocketStream
 ) -> None:
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     carried = TcpStream(stream)
@@ -146,7 +207,7 @@ async def _carry(
     except StreamBrokenError:
         return  # both ends of the connection see it
     except (ServiceError, trio.BrokenResourceError, trio.EndOfChannel) as error:
-        _say_failed(options, forward, error)
+        failures.add(forward.target, error)
     finally:
         carried.reset()  # does nothing where it was closed in order
         turns.give_back()
@@ -157,13 +218,3 @@ def _say_full(options: Options) -> None:
         print(json.dumps({"event": "full", "connections": _AT_ONCE}), flush=True)
     elif not options.quiet:
         print(f"edgeice: {_AT_ONCE} connections are open; others wait until one of them ends", file=sys.stderr)
-
-
-def _say_failed(options: Options, forward: Forward, error: Exception) -> None:
-    where = format_endpoint(forward.target.host, forward.target.port)
-    code = str(error.code) if isinstance(error, ServiceError) else "lost"
-    reason = str(error) or "the session is gone"
-    if options.as_json:
-        print(json.dumps({"event": "failed", "target": where, "code": code, "error": reason}), flush=True)
-    else:
-        print(f"edgeice: {where}: {reason}", file=sys.stderr)

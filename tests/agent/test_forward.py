@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import random
-import signal
 import socket
 import struct
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from subprocess import PIPE
 
 import pytest
 import trio
 
 from tests.agent.conftest import Fleet
-from tests.agent.kit import PATIENCE, AgentProcess, Device, Operator, edgeice, environment, next_line
+from tests.agent.forwards import failed, forward, rush
+from tests.agent.kit import PATIENCE, AgentProcess, Device, edgeice, environment, next_line
 
 pytestmark = pytest.mark.slow
 
@@ -52,30 +50,11 @@ async def echo(nursery: trio.Nursery) -> int:
     return int(listeners[0].socket.getsockname()[1])
 
 
-@asynccontextmanager
-async def forward(operator: Operator, *arguments: str) -> AsyncIterator[tuple[trio.Process, list[int]]]:
-    """A running `edgeice forward`, and the ports that it listens on."""
-    command = [sys.executable, "-m", "edgeice.cli.main", "forward", "--json", "gate", *arguments]
-    with trio.fail_after(PATIENCE):
-        process = await trio.lowlevel.open_process(
-            command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, env=environment(operator.folder)
-        )
-        assert process.stdout is not None
-        assert process.stderr is not None
-        async with process.stdout, process.stderr:
-            try:
-                yield process, [int(str((await next_line(process))["port"])) for _ in arguments]
-                process.terminate()
-                assert await process.wait() == 128 + signal.SIGTERM
-                assert await process.stderr.receive_some() == b""
-            finally:
-                process.kill()
-                with trio.CancelScope(shield=True):
-                    await process.wait()
-
-
 async def test_many_connections_over_one_session(fleet: Fleet, gate: Device, echo: int) -> None:
-    async with forward(fleet.operator, f"127.0.0.1:0:localhost:{echo}", f"127.0.0.1:0:127.0.0.1:{echo}") as (_, ports):
+    async with forward(fleet.operator, gate.name, f"127.0.0.1:0:localhost:{echo}", f"127.0.0.1:0:127.0.0.1:{echo}") as (
+        _,
+        ports,
+    ):
 
         async def exchange(number: int) -> None:
             data = random.Random(number).randbytes(100_000)
@@ -113,7 +92,10 @@ async def test_ipv6_from_end_to_end(fleet: Fleet, gate: Device, nursery: trio.Nu
     with socket.socket(socket.AF_INET6) as taken:
         taken.bind(("::1", 0))
         closed = taken.getsockname()[1]
-        async with forward(fleet.operator, f"[::1]:0:[::1]:{there}", f"[::1]:0:[::1]:{closed}") as (process, ports):
+        async with forward(fleet.operator, gate.name, f"[::1]:0:[::1]:{there}", f"[::1]:0:[::1]:{closed}") as (
+            process,
+            ports,
+        ):
             async with await trio.open_tcp_stream("::1", ports[0]) as stream:
                 await stream.send_all(b"hello")
                 await stream.send_eof()
@@ -133,7 +115,7 @@ async def test_a_thousand_connects_in_a_rush_are_all_served(fleet: Fleet, gate_a
     """More at once than are carried: the rest waits, which is said once; the device is left as it was."""
     before = len(gate_agent.descriptors())
     start = len(gate_agent.log())
-    async with forward(fleet.operator, f"127.0.0.1:0:127.0.0.1:{echo}") as (process, (port,)):
+    async with forward(fleet.operator, gate.name, f"127.0.0.1:0:127.0.0.1:{echo}") as (process, (port,)):
         served = 0
 
         async def exchange(limiter: trio.CapacityLimiter) -> None:
@@ -155,11 +137,31 @@ async def test_a_thousand_connects_in_a_rush_are_all_served(fleet: Fleet, gate_a
     assert len(gate_agent.descriptors()) == before
 
 
+async def test_a_thousand_connects_that_are_refused(fleet: Fleet, gate_agent: AgentProcess) -> None:
+    """Each is reset, and there are as many lines about them as seconds; the device is left as it was."""
+    before = gate_agent.descriptors()
+    start = len(gate_agent.log())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        closed = taken.getsockname()[1]
+        async with forward(fleet.operator, gate.name, f"127.0.0.1:0:127.0.0.1:{closed}") as (process, (port,)):
+            begun = trio.current_time()
+            assert await rush(port, 1000, 100) == 1000
+            found = await failed(process, 1000)
+            assert sum(int(str(facts["connections"])) for facts in found) == 1000
+            assert found[0]["connections"] == 1
+            assert len(found) <= 2 + trio.current_time() - begun
+            assert {facts["error"] for facts in found} == {f"refused: 127.0.0.1:{closed}: Connection refused"}
+    await gate_agent.wait_log("^ended ", start=start)
+    assert gate_agent.descriptors() == before
+    assert (await gate_agent.status())["sessions"] == []
+
+
 async def test_what_fails_is_said_and_resets_the_connection(fleet: Fleet, gate: Device) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         closed = taken.getsockname()[1]
-        async with forward(fleet.operator, f"127.0.0.1:0:127.0.0.1:{closed}") as (process, (port,)):
+        async with forward(fleet.operator, gate.name, f"127.0.0.1:0:127.0.0.1:{closed}") as (process, (port,)):
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
                 with pytest.raises(trio.BrokenResourceError):
                     await stream.receive_some()
@@ -230,7 +232,7 @@ async def test_proxy_ends_when_all_is_written_over_there(fleet: Fleet, gate: Dev
 
 
 async def test_ports_where_nobody_connects_take_no_turn(fleet: Fleet, gate: Device, echo: int) -> None:
-    async with forward(fleet.operator, *[f"127.0.0.1:0:127.0.0.1:{echo}"] * 50) as (_, ports):
+    async with forward(fleet.operator, gate.name, *[f"127.0.0.1:0:127.0.0.1:{echo}"] * 50) as (_, ports):
         for port in (ports[0], ports[0], ports[-1], ports[-1]):
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
                 await stream.send_all(b"hello")
@@ -258,9 +260,21 @@ async def test_proxy_says_that_the_connection_broke(fleet: Fleet, gate: Device, 
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     nursery.start_soon(trio.serve_listeners, reset, listeners)
     port = listeners[0].socket.getsockname()[1]
-    done = await edgeice(fleet.operator, "proxy", "gate", f"127.0.0.1:{port}", stdin=b"x")
-    assert (done.code, done.stdout) == (1, b"half")
-    assert done.stderr == "edgeice: the connection was reset at the other side\n"
+    command = [sys.executable, "-m", "edgeice.cli.main", "proxy", "gate", f"127.0.0.1:{port}"]
+    with trio.fail_after(PATIENCE):
+        process = await trio.lowlevel.open_process(
+            command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment(fleet.operator.folder)
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        async with process.stdin, process.stdout, process.stderr:
+            assert await process.stdout.receive_some() == b"half"
+            await process.stdin.send_all(b"x")
+            assert await process.wait() == 1
+            assert await process.stdout.receive_some() == b""
+            said = await process.stderr.receive_some()
+    assert said == b"edgeice: the connection was reset at the other side\n"
 
 
 @pytest.mark.parametrize(
