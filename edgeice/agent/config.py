@@ -72,8 +72,11 @@ class LimitsSection:
     lost_time: int = attrs.field(default=120, validator=attrs.validators.in_(range(10, 86401)))
     #: Seconds that a session may be without a channel of a service; 0 sets no limit.
     idle_time: int = attrs.field(default=0, validator=attrs.validators.in_(range(86401)))
-    #: Seconds that a shell or a forward may go without a byte either way; 0 sets no limit.
+    #: Seconds that a channel may be idle: a shell, a command or a forward without a byte either way, telemetry without
+    #: a subscription or with 16 messages unacknowledged; 0 sets no limit.
     channel_idle_time: int = attrs.field(default=0, validator=attrs.validators.in_(range(86401)))
+    #: Seconds that a channel may last, whatever passes on it; 0 sets no limit.
+    channel_time: int = attrs.field(default=0, validator=attrs.validators.in_(range(86401 * 7)))
     #: Seconds that a session may last; 0 sets no limit.
     session_time: int = attrs.field(default=0, validator=attrs.validators.in_(range(86401 * 7)))
     #: Kept shells at once, over all operators; 0 keeps none.
@@ -82,6 +85,15 @@ class LimitsSection:
     kept_shells_per_operator: int = attrs.field(default=4, validator=attrs.validators.in_(range(1, 65)))
     #: Seconds that a kept shell goes on without anybody attached.
     kept_time: int = attrs.field(default=8 * 3600, validator=attrs.validators.in_(range(60, 86401 * 7)))
+
+    def __attrs_post_init__(self) -> None:
+        # A limit that another one never lets come to pass is a mistake: one of the two is not what was meant.
+        if 0 < self.channel_time < self.channel_idle_time:
+            expected = f"at most {self.channel_time}, the channel_time"
+            raise KeyValueError("channel_idle_time", expected, self.channel_idle_time)
+        if 0 < self.session_time < self.channel_time:
+            expected = f"at most {self.session_time}, the session_time"
+            raise KeyValueError("channel_time", expected, self.channel_time)
 
 
 #: Mount points that telemetry tells about at most.

@@ -384,6 +384,7 @@ class Sessions:
             max_channels=self._limits.channels,
             max_processes=self._limits.processes,
             idle_time=self._limits.channel_idle_time,
+            channel_time=self._limits.channel_time,
             granted=lambda: self._signaling.granted(session.id, wall=self._wall()),
             kept=partial(self._kept_of, session.id),
             drops=self.drops,

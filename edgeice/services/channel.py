@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["MAX_BINARY", "MAX_CONTROL", "Channel"]
+__all__ = ["MAX_BINARY", "MAX_CONTROL", "Channel", "ServedChannel"]
 
 #: Largest binary message that any service sends or takes, bytes.
 MAX_BINARY = 16 * 1024
@@ -48,3 +48,11 @@ class Channel(Protocol):
 
     def abort(self) -> None:
         """Close at once and drop what is queued; does nothing on a closed channel."""
+
+
+class ServedChannel(Channel, Protocol):
+    """A channel as the session has it that serves it."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether either side closed it, although what came before may not be received yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import trio
 
 from edgeice.errors import DecodeError
 from edgeice.sansio import DropCounter
-from edgeice.services.channel import Channel
+from edgeice.services.channel import Channel, ServedChannel
 from edgeice.services.control import ErrorCode, PeerError, ServiceError, encode_control, malformed
 from edgeice.services.exec import EXEC_PROTOCOL, serve_exec
 from edgeice.services.forward import FORWARD_PROTOCOL, Forwarder
@@ -55,6 +56,8 @@ class ServiceContext:
     granted: Callable[[], Collection[str]]
     #: Gives the operator's kept shells; None where none are kept.
     kept: Callable[[], OwnedShells] | None = None
+    #: Seconds that a channel may be idle where the service knows what that is; 0 sets no limit.
+    idle_time: float = 0
 
 
 def standard_services(broker: tuple[str, int], telemetry: Telemetry | None = None) -> tuple[Service, ...]:
@@ -70,7 +73,7 @@ def standard_services(broker: tuple[str, int], telemetry: Telemetry | None = Non
         Service(
             SHELL_PROTOCOL, "shell", lambda channel, context: serve_shell(channel, context.spawner, context.kept), True
         ),
-        Service(EXEC_PROTOCOL, "exec", lambda channel, context: serve_exec(channel, context.spawner)),
+        Service(EXEC_PROTOCOL, "exec", lambda channel, context: serve_exec(channel, context.spawner), True),
         Service(
             FORWARD_PROTOCOL,
             None,
@@ -115,6 +118,7 @@ class ChannelServer:
         max_channels: int = 16,
         max_processes: int = 8,
         idle_time: float = 0,
+        channel_time: float = 0,
         granted: Callable[[], Collection[str]] = tuple,
         kept: Callable[[], OwnedShells] | None = None,
         drops: DropCounter | None = None,
@@ -127,11 +131,13 @@ class ChannelServer:
             registry: what the device offers.
             wants: the capabilities that the session asked for and was allowed.
             spawner: starts processes.
-            max_channels: channels served at a time; one more is refused with `limit`, and once as many refusals are
+            max_channels: channels open at a time, and as many that are closed and whose service still ends, such as a
+                forward that writes what came last; one more is refused with `limit`, and once as many refusals are
                 still unread, further ones are aborted without a word.
             max_processes: processes at a time, those under way to their end included; likewise.
             idle_time: seconds without a message either way after which a channel of a service that `ends_idle` is
-                ended with `timeout`; 0 sets no limit.
+                ended with `timeout`, as others are that are idle in their own way; 0 sets no limit.
+            channel_time: seconds after which a channel of any service is ended with `limit`; 0 sets no limit.
             granted: gives the capabilities of the operator's trust lines, where a service wants to know how it came
                 to be allowed; without it, none are known.
             kept: gives the operator's kept shells; without it, none are kept.
@@ -140,28 +146,35 @@ class ChannelServer:
             on_failure: told what a service let through that none may: a defect, which ended its channel.
         """
         self._registry = registry
-        self._context = ServiceContext(LimitedSpawner(spawner, max_processes), wants, granted, kept)
+        self._context = ServiceContext(LimitedSpawner(spawner, max_processes), wants, granted, kept, idle_time)
         self._max_channels = max_channels
         self._idle_time = idle_time
+        self._channel_time = channel_time
         self._drops = DropCounter() if drops is None else drops
         self._tracer = tracer
         self._on_failure = on_failure
-        #: Channels served now.
-        self.channels = 0
+        self._served: set[ServedChannel] = set()
         self._changed = trio.lowlevel.ParkingLot()
         self._refusing = 0
 
-    async def serve(self, channel: Channel) -> None:
+    @property
+    def channels(self) -> int:
+        """Channels served now."""
+        return len(self._served)
+
+    async def serve(self, channel: ServedChannel) -> None:
         """Serve one channel until it is over and closed; raises nothing (but trio.Cancelled)."""
-        if self.channels >= self._max_channels:
+        if self._is_full:
             await self._refuse(channel)
             return
-        self._count(1)
+        self._served.add(channel)
+        self._changed.unpark_all()
         try:
             self._trace("channel-opened", channel)
             await self._end(channel, await self._run(channel))
         finally:
-            self._count(-1)
+            self._served.discard(channel)
+            self._changed.unpark_all()
             channel.abort()
 
     async def wait_idle(self) -> None:
@@ -174,9 +187,13 @@ class ChannelServer:
         while not self.channels:
             await self._changed.park()
 
-    def _count(self, change: int) -> None:
-        self.channels += change
-        self._changed.unpark_all()
+    @property
+    def _is_full(self) -> bool:
+        if len(self._served) < self._max_channels:
+            return False
+        # A peer cannot know how long a service takes to end: for it, a channel that is closed is none any more.
+        opened = sum(not channel.closed for channel in self._served)
+        return opened >= self._max_channels or len(self._served) >= 2 * self._max_channels
 
     async def _refuse(self, channel: Channel) -> None:
         """Turn a channel away for which there is no room."""
@@ -195,9 +212,7 @@ class ChannelServer:
         """Run the channel's service; returns what the peer is to be told, if anything."""
         try:
             service = self._registry.admit(channel.protocol, self._context.wants)
-            if service.ends_idle and self._idle_time:
-                return await self._run_watched(service, channel)
-            await service.serve(channel, self._context)
+            return await self._run_in_time(service, channel)
         except (PeerError, trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError):
             return None
         except ServiceError as error:
@@ -208,9 +223,16 @@ class ChannelServer:
             if self._on_failure is not None:
                 self._on_failure(channel, error)
             return ServiceError(ErrorCode.INTERNAL, "the service failed")
-        return None
 
-    async def _run_watched(self, service: Service, channel: Channel) -> ServiceError | None:
+    async def _run_in_time(self, service: Service, channel: Channel) -> ServiceError | None:
+        with trio.move_on_after(self._channel_time or math.inf):
+            return await self._run_service(service, channel)
+        return ServiceError(ErrorCode.LIMIT, f"a channel may last {self._channel_time:g} s")
+
+    async def _run_service(self, service: Service, channel: Channel) -> ServiceError | None:
+        if not (service.ends_idle and self._idle_time):
+            await service.serve(channel, self._context)
+            return None
         from edgeice.services.idle import WatchedChannel  # noqa: PLC0415  # most devices have no such limit
 
         watched = WatchedChannel(channel, self._idle_time)

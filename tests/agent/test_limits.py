@@ -1,4 +1,4 @@
-"""Limits of time on sessions, in the agent's own process; they are set to fractions of a second here."""
+"""Limits of time on sessions and channels; in the agent's own process they are set to fractions of a second here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgeice.operator.config import load_config
 from edgeice.operator.session import Session, open_session
 from edgeice.services import FORWARD_PROTOCOL, PING_PROTOCOL, ForwardTarget, PingClient, ServiceError, forward_stream
 from edgeice.signaling import Party, PrivateKey, PublicKey
-from tests.agent.kit import PATIENCE, Device, Operator
+from tests.agent.kit import PATIENCE, AgentProcess, Device, Operator, edgeice
 from tests.support.brokers import Mosquitto
 
 pytestmark = pytest.mark.slow
@@ -119,3 +119,19 @@ async def test_a_forward_on_which_nothing_passes_ends_and_its_session_goes_on(
 async def _hold(stream: trio.SocketStream) -> None:
     with suppress(trio.BrokenResourceError):
         await stream.receive_some()
+
+
+async def test_a_command_says_which_limit_ended_it(broker: Mosquitto, tmp_path: Path) -> None:
+    url = f"mqtt://127.0.0.1:{broker.port}"
+    extra = "[limits]\nchannel_idle_time = 1\nchannel_time = 2\n"
+    device, operator = Device(tmp_path / "pi", url, _NAME, extra=extra), Operator(tmp_path / "alice", url)
+    device.trust(operator)
+    operator.pin(device)
+    with AgentProcess(device) as agent:
+        await agent.wait_log("^announced ")
+        quiet = await edgeice(operator, "exec", "--json", _NAME, "--", "sleep", "60")
+        assert (quiet.code, quiet.json()["code"]) == (1, "timeout")
+        assert quiet.json()["error"] == "timeout: nothing passed for 1 s"
+        busy = await edgeice(operator, "exec", _NAME, "--", "sh", "-c", "while sleep 0.2; do echo; done")
+        assert (busy.code, busy.stderr) == (1, "edgeice: limit: a channel may last 2 s\n")
+        assert set(busy.stdout) == {ord("\n")}

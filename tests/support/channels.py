@@ -75,6 +75,16 @@ class MemoryChannel:
             end._changed.unpark_all()
 
     @property
+    def closed(self) -> bool:
+        """See `edgeice.services.channel.ServedChannel`."""
+        return self._gone
+
+    async def wait_closed(self) -> None:
+        """See `edgeice.transport.DataChannel`."""
+        while not self._peer_closed and not self._broken:
+            await self._changed.park()
+
+    @property
     def _gone(self) -> bool:
         return self._closed or self._peer_closed or self._broken
 

@@ -47,6 +47,7 @@ class Device:
         operator: str = "alice",
         kid: str = "kid",
         idle_time: float = 0,
+        channel_time: float = 0,
         granted: tuple[str, ...] = (),
         telemetry: Telemetry | None = None,
     ) -> None:
@@ -61,6 +62,7 @@ class Device:
             max_channels=4,
             max_processes=2,
             idle_time=idle_time,
+            channel_time=channel_time,
             granted=lambda: granted,
             kept=partial(self.kept.of, Owner(Party.operator("home", operator), kid)),
             drops=self.drops,

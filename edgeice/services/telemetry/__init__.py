@@ -65,4 +65,4 @@ class Telemetry:
                 entropy=self._entropy,
                 drops=self.drops,
             )
-        await self._hub.serve(channel, context.wants)
+        await self._hub.serve(channel, context.wants, context.idle_time)

@@ -17,11 +17,15 @@ the ring has no more is a gap.  Any other cursor (of an agent's earlier run, of 
 `system`) means that something was missed and nobody knows how much: a gap with `lost` null, then what comes now.  A
 cursor belongs to the stream that it names, so streams are resumed with one `subscribe` each.
 
+**Idle channels.**  Where the device limits how long a channel may be idle, one is while nothing is subscribed to, and
+while 16 messages of a stream are unacknowledged; a stream on which nothing happens makes nobody idle.
+
 While a channel has no subscription it costs one task that waits for a message; without channels there is nothing.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
@@ -99,13 +103,19 @@ class Hub:
         """The streams that there are."""
         return (SYSTEM,) if self.local is None else (LOCAL, SYSTEM)
 
-    async def serve(self, channel: Channel, wants: Collection[str]) -> None:
-        """Serve one channel until it is over; raises ServiceError, and what the channel raises."""
+    async def serve(self, channel: Channel, wants: Collection[str], idle_time: float = 0) -> None:
+        """Serve one channel until it is over; raises ServiceError, and what the channel raises.
+
+        Args:
+            channel: The channel.
+            wants: What the session asked for and was allowed.
+            idle_time: Seconds that the channel may be idle, after which `timeout` is raised; 0 sets no limit.
+        """
         if self._channels >= MAX_CHANNELS:
             raise ServiceError(ErrorCode.LIMIT, f"{MAX_CHANNELS} telemetry channels are open already")
         self._channels += 1
         try:
-            await _Subscriber(self, channel, wants).run()
+            await _Subscriber(self, channel, wants, idle_time).run()
         finally:
             self._channels -= 1
 
@@ -119,6 +129,10 @@ class _Window:
         self._acknowledges = False
         self._acknowledged = trio.lowlevel.ParkingLot()
 
+    @property
+    def full(self) -> bool:
+        return len(self._unacknowledged) >= WINDOW
+
     def sent(self, number: int) -> None:
         self._unacknowledged.append(number)
 
@@ -129,7 +143,7 @@ class _Window:
         self._acknowledged.unpark_all()
 
     async def wait_open(self) -> None:
-        while self._acknowledges and len(self._unacknowledged) >= WINDOW:
+        while self._acknowledges and self.full:
             await self._acknowledged.park()
 
 
@@ -149,10 +163,13 @@ class _Subscription:
 class _Subscriber:
     """One channel.  The task that receives never sends: each subscription does so in its own."""
 
-    def __init__(self, hub: Hub, channel: Channel, wants: Collection[str]) -> None:
+    def __init__(self, hub: Hub, channel: Channel, wants: Collection[str], idle_time: float) -> None:
         self._hub = hub
         self._channel = channel
         self._wants = wants
+        self._idle_time = idle_time
+        #: What hears the operator; its deadline is when the channel was idle for too long.
+        self._hearing = trio.CancelScope()
         self._subscriptions: dict[str, _Subscription] = {}
         self._failure: Exception | None = None
         self._nursery: trio.Nursery
@@ -160,8 +177,12 @@ class _Subscriber:
     async def run(self) -> None:
         async with trio.open_nursery() as self._nursery:
             try:
-                while True:
-                    self._take(await self._channel.receive())
+                with self._hearing:
+                    while True:
+                        self._watch_idleness()
+                        self._take(await self._channel.receive())
+                what = "acknowledged" if self._subscriptions else "subscribed to"
+                self._fail(ServiceError(ErrorCode.TIMEOUT, f"nothing was {what} for {self._idle_time:g} s"))
             except DecodeError as error:
                 self._fail(malformed(error))
             except (ServiceError, trio.EndOfChannel, *_GONE) as error:
@@ -172,6 +193,12 @@ class _Subscriber:
     def _fail(self, failure: Exception) -> None:
         self._failure = self._failure or failure
         self._nursery.cancel_scope.cancel()
+
+    def _watch_idleness(self) -> None:
+        """The operator said something, or opens the channel."""
+        idle = not self._subscriptions or any(each.window.full for each in self._subscriptions.values())
+        ends_at = trio.current_time() + self._idle_time if idle and self._idle_time else math.inf
+        self._hearing.deadline = ends_at
 
     # What the operator says
 
@@ -248,6 +275,12 @@ class _Subscriber:
 
     # What is sent
 
+    def _sending(self, window: _Window, number: int) -> None:
+        """A message is about to be sent that has to be acknowledged."""
+        window.sent(number)
+        if window.full and self._hearing.deadline == math.inf:
+            self._watch_idleness()
+
     async def _send(self, message: str) -> None:
         try:
             await self._channel.send(message)
@@ -281,7 +314,7 @@ class _Subscriber:
         rows = [encode_row(at, *row) for row in rows_between(before, now)]
         groups = list(pack((row, len(row.encode())) for row in rows))
         for index, group in enumerate(groups, 1):
-            window.sent(cursor.number)
+            self._sending(window, cursor.number)
             await self._send(encode_samples(cursor, group, more=index < len(groups)))
 
     async def _run_local(self, subscription: _Subscription, asked: Subscribe, ring: Ring) -> None:
@@ -309,7 +342,7 @@ class _Subscriber:
             lost, rows, place = ring.take(place)
             if lost:
                 await self._send(encode_gap(LOCAL, lost))
-            window.sent(place)
+            self._sending(window, place)
             await self._send(encode_samples(ring.cursor(place), rows))
             if asked.interval is not None:
                 await trio.sleep(asked.interval)

@@ -54,8 +54,8 @@ def test_relative_paths_start_at_the_file_and_absolute_ones_stay(tmp_path: Path)
         (
             MINIMAL + "[limits]\nzzz = 3",
             (
-                "unknown key limits.zzz; known here: channel_idle_time, channels, idle_time, kept_shells,"
-                " kept_shells_per_operator, kept_time, lost_time, processes, session_time, sessions"
+                "unknown key limits.zzz; known here: channel_idle_time, channel_time, channels, idle_time,"
+                " kept_shells, kept_shells_per_operator, kept_time, lost_time, processes, session_time, sessions"
             ),
         ),
         (MINIMAL + "keepalive = '60'", "broker.keepalive: expected a whole number, not '60'"),
@@ -80,6 +80,15 @@ def test_relative_paths_start_at_the_file_and_absolute_ones_stay(tmp_path: Path)
         (MINIMAL + "[services]\ntelemetry = 1", "services.telemetry: expected true or false, not 1"),
         (MINIMAL + "[labels]\nroom = 3", "labels.room: expected text, not 3"),
         (MINIMAL + "[limits]\nsessions = 0", "limits: 'sessions' must be in range(1, 257)"),
+        (MINIMAL + "[limits]\nchannel_time = -1", "limits: 'channel_time' must be in range(0, 604807)"),
+        (
+            MINIMAL + "[limits]\nchannel_idle_time = 301\nchannel_time = 300",
+            "limits.channel_idle_time: expected at most 300, the channel_time, not 301",
+        ),
+        (
+            MINIMAL + "[limits]\nchannel_time = 301\nsession_time = 300",
+            "limits.channel_time: expected at most 300, the session_time, not 301",
+        ),
         (MINIMAL.replace("pi17", "pi/17"), "'device' must match regex"),
         ('fleet = "x"\ndevice = "x"\nbroker = 3', "broker: expected a table, not 3"),
         ('device = "x"\n[broker]\nurl = "x"', "fleet is missing; expected text"),

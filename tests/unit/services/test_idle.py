@@ -1,4 +1,4 @@
-"""The limit on channels on which nothing passes."""
+"""The limits of time on channels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from edgeice.services import (
+    EXEC_PROTOCOL,
     SHELL_PROTOCOL,
     Channel,
     ChannelServer,
@@ -19,6 +20,7 @@ from edgeice.services import (
     ServiceContext,
     ServiceError,
     ServiceRegistry,
+    open_exec,
     open_shell,
     standard_services,
 )
@@ -39,8 +41,10 @@ SERVICES = (Service("limited", None, answer, ends_idle=True), Service("free", No
 
 
 class Session:
-    def __init__(self, nursery: trio.Nursery, idle_time: float) -> None:
-        self.server = ChannelServer(ServiceRegistry(SERVICES), (), LocalSpawner(), idle_time=idle_time)
+    def __init__(self, nursery: trio.Nursery, idle_time: float, channel_time: float = 0) -> None:
+        self.server = ChannelServer(
+            ServiceRegistry(SERVICES), (), LocalSpawner(), idle_time=idle_time, channel_time=channel_time
+        )
         self.nursery = nursery
 
     def open(self, protocol: str) -> MemoryChannel:
@@ -98,9 +102,51 @@ async def test_others_have_no_limit(
     assert await channel.receive() == "x"
 
 
-def test_shells_and_forwards_are_those_that_end() -> None:
+def test_shells_commands_and_forwards_are_those_that_end_where_nothing_passes() -> None:
     services = standard_services(("127.0.0.1", 1))
-    assert [service.protocol for service in services if service.ends_idle] == ["edgeice.shell.1", "edgeice.forward.1"]
+    assert [service.protocol for service in services if service.ends_idle] == [
+        "edgeice.shell.1",
+        "edgeice.exec.1",
+        "edgeice.forward.1",
+    ]
+
+
+@pytest.mark.parametrize("protocol", ["limited", "free"])
+async def test_a_channel_lasts_no_longer_than_it_may_whatever_passes(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, protocol: str
+) -> None:
+    channel = Session(nursery, 100, channel_time=630).open(protocol)
+    begun = trio.current_time()
+    await channel.send("1000")
+    for _ in range(10):
+        assert await channel.receive() == "x"
+    at, error = await said_at_the_end(channel)
+    assert at - begun == pytest.approx(630)
+    assert error == {"code": "limit", "reason": "a channel may last 630 s"}
+
+
+async def test_a_channel_that_ends_in_time_is_not_told_of_the_limit(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    session = Session(nursery, 0, channel_time=630)
+    channel = session.open("free")
+    await channel.send("x")  # no number
+    _at, error = await said_at_the_end(channel)
+    assert error["code"] == "internal"
+    await session.server.wait_idle()
+
+
+async def test_a_real_command_ends_by_either_limit(home: Path, nursery: trio.Nursery) -> None:
+    for device, code, reason in (
+        (Device(nursery, idle_time=0.2), ErrorCode.TIMEOUT, r"nothing passed for 0\.2 s"),
+        (Device(nursery, channel_time=0.2), ErrorCode.LIMIT, r"a channel may last 0\.2 s"),
+    ):
+        with trio.fail_after(10):
+            async with open_exec(device.open(EXEC_PROTOCOL), ["sleep", "1000"]) as running:
+                with pytest.raises(ServiceError, match=reason) as caught:
+                    await running.read()
+            assert caught.value.code is code
+            await device.idle()  # and nothing of the command is left, which the fixture looks for
 
 
 async def test_a_real_shell_ends_and_a_kept_one_is_only_left(home: Path, nursery: trio.Nursery) -> None:

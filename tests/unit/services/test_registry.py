@@ -37,7 +37,10 @@ class Session:
         self.drops = DropCounter()
         self.records: list[Record] = []
         self.failures: list[tuple[str, Exception]] = []
-        registry = ServiceRegistry((*standard_services(("127.0.0.1", 1)), *EXTRA))
+        #: Lets the services of "linger" end.
+        self.ending = trio.Event()
+        linger = Service("linger", None, self._linger)
+        registry = ServiceRegistry((*standard_services(("127.0.0.1", 1)), *EXTRA, linger))
         self.server = ChannelServer(
             registry,
             wants,
@@ -48,6 +51,9 @@ class Session:
             on_failure=lambda channel, error: self.failures.append((channel.protocol, error)),
         )
         self.nursery = nursery
+
+    async def _linger(self, _channel: Channel, _context: ServiceContext) -> None:
+        await self.ending.wait()
 
     def open(self, protocol: str) -> MemoryChannel:
         operator, device = channel_pair(protocol, log=True)
@@ -124,6 +130,10 @@ class _Deaf:
     def __init__(self) -> None:
         self.aborted = False
 
+    @property
+    def closed(self) -> bool:
+        return self.aborted
+
     async def send(self, _data: bytes | str, /) -> None:
         await trio.sleep_forever()
 
@@ -169,3 +179,29 @@ async def test_a_defect_is_told_whole_and_nothing_else_is(nursery: trio.Nursery)
     ((protocol, error),) = session.failures
     assert protocol == "crash"
     assert pytest.RaisesGroup(RuntimeError).matches(error)
+
+
+async def test_a_channel_that_the_peer_closed_takes_no_place_of_another(nursery: trio.Nursery) -> None:
+    session = Session(nursery)
+    for _ in range(3):
+        session.open("linger").abort()
+    await trio.testing.wait_all_tasks_blocked()
+    assert session.server.channels == 3
+    held = [session.open("hold") for _ in range(3)]
+    await trio.testing.wait_all_tasks_blocked()
+    assert session.server.channels == 6
+    assert await refusal(session.open("hold")) == "limit"
+    # As many as may be open may still end, and no more.
+    held[0].abort()
+    await trio.testing.wait_all_tasks_blocked()
+    session.open("linger").abort()
+    await trio.testing.wait_all_tasks_blocked()
+    held[1].abort()
+    await trio.testing.wait_all_tasks_blocked()
+    session.open("linger").abort()
+    await trio.testing.wait_all_tasks_blocked()
+    assert session.server.channels == 6
+    assert await refusal(session.open("hold")) == "limit"
+    session.ending.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert session.server.channels == 1

@@ -600,3 +600,63 @@ async def test_the_end_of_a_session_closes_everything(
     await device.idle()
     assert descriptors() == open_before
     assert not (tmp_path / "telemetry.sock").exists()
+
+
+# Idle channels
+
+
+async def said_at_the_end(heard: Heard) -> tuple[float, dict[str, str]]:
+    """When the device ended the channel, and with which error; what comes before is read and not acknowledged."""
+    while "error" not in (message := await heard.next()):
+        pass
+    at = trio.current_time()
+    with pytest.raises(trio.EndOfChannel):
+        await heard.channel.receive()
+    error = message["error"]
+    assert isinstance(error, dict)
+    return at, error
+
+
+@pytest.fixture
+def limited(nursery: trio.Nursery, tmp_path: Path) -> Heard:
+    """A channel that may be idle for 100 s."""
+    device = Device(nursery, wants=BOTH, telemetry=make_telemetry(tmp_path), idle_time=100)
+    return Heard(device.open(TELEMETRY_PROTOCOL))
+
+
+async def test_a_channel_without_a_subscription_is_idle(autojump_clock: MockClock, limited: Heard) -> None:
+    begun = trio.current_time()
+    await trio.sleep(90)
+    await limited.say(subscribe={"streams": ["local"]})
+    await limited.next()
+    # One on which nothing happens is of use all the same: it is there for what will happen.
+    await trio.sleep(1000)
+    await limited.say(unsubscribe=["local"])
+    at, error = await said_at_the_end(limited)
+    assert at - begun == pytest.approx(90 + 1000 + 100)
+    assert error == {"code": "timeout", "reason": "nothing was subscribed to for 100 s"}
+
+
+async def test_a_subscriber_who_acknowledges_nothing_is_idle(autojump_clock: MockClock, limited: Heard) -> None:
+    begun = trio.current_time()
+    await limited.say(subscribe={"streams": ["system"], "interval": 10})
+    at, error = await said_at_the_end(limited)
+    # The sixteenth sample is the first with which too much is unacknowledged.
+    assert at - begun == pytest.approx(0.5 + (WINDOW - 1) * 10 + 100)
+    assert error == {"code": "timeout", "reason": "nothing was acknowledged for 100 s"}
+
+
+async def test_who_acknowledges_now_and_then_is_not_idle_until_he_stops(
+    autojump_clock: MockClock, limited: Heard
+) -> None:
+    begun = trio.current_time()
+    await limited.say(subscribe={"streams": ["system"], "interval": 90})
+    await limited.next()
+    for number in range(1, 41):
+        samples = await limited.samples()
+        if number % WINDOW == 0:
+            await limited.say(ack=samples["cursor"])
+    at, error = await said_at_the_end(limited)
+    full_at = 0.5 + (2 * WINDOW + WINDOW - 1) * 90
+    assert at - begun == pytest.approx(full_at + 100)
+    assert error["reason"] == "nothing was acknowledged for 100 s"
