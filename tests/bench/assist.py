@@ -1,6 +1,6 @@
 """How fast files go to a device by ssh's way through a session, and how a shell feels under load; medians.
 
-    python tests/bench/assist.py [--json] [--rounds N] [--mib N] [--keys N]
+    python tests/bench/assist.py [--json] [--rounds N] [--mib N] [--keys N] [--connects N]
 
 A real agent and a mosquitto on loopback, and a real sshd that listens there.
 
@@ -14,6 +14,9 @@ A real agent and a mosquitto on loopback, and a real sshd that listens there.
   forward` of the same operator.
 - `keystroke_idle_ms`, `keystroke_idle_p99_ms`: the same with nothing else going on.
 - `forward_mib_s`, `forward_other_mib_s`: what those two forwards carried meanwhile, both directions together.
+- `connects_s`: TCP connections a second through an `edgeice forward`, 16 at a time: each is made, sends a byte, gets it
+  back, and sees the end.
+- `ssh_connects_s`: the same through `ssh -L` to the same sshd.
 
 Keys are pressed about 50 times a second, at random.  The two ends of the forwarded connection are processes of their
 own, so up to six processes share the machine.
@@ -32,6 +35,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import PIPE
 
@@ -52,6 +56,7 @@ from edgeice.services import (
 )
 from tests.agent.kit import environment
 from tests.bench.rig import Rig
+from tests.support.brokers import free_port
 from tests.support.sshd import SSHD, Sshd, sshd_sync
 
 _MIB = 1 << 20
@@ -64,6 +69,8 @@ _WARM_UP = 1.0
 _LOST = 10.0
 #: Nor does a login shell to read its profile.
 _START_PATIENCE = 90.0
+#: Connections at a time, where they are counted.
+_AT_ONCE = 16
 _SET_TERMINAL = b"stty raw -echo; echo rea''dy; exec cat\n"
 
 
@@ -120,6 +127,44 @@ def blast(port: int) -> None:
         threading.Thread(target=job, daemon=True).start()
     for _ in sys.stdin:
         print(count, flush=True)
+
+
+def answer() -> None:
+    """What a process does that is connected to: returns one byte of each connection, and says first where it is."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.send_all(await stream.receive_some(1))
+
+    async def main() -> None:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=128)
+        print(listeners[0].socket.getsockname()[1], flush=True)
+        await trio.serve_listeners(serve, listeners)
+
+    trio.run(main)
+
+
+def connect(port: int, count: int) -> float:
+    """Seconds of so many connections."""
+    left = iter(range(count))
+
+    def work() -> int:
+        done = 0
+        for _ in left:
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(b"x")
+                if (connection.recv(1), connection.recv(1)) != (b"x", b""):
+                    raise RuntimeError("what was connected to does not answer")
+            done += 1
+        return done
+
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        done = sum(worker.result() for worker in [pool.submit(work) for _ in range(_AT_ONCE)])
+    seconds = time.perf_counter() - begun
+    if done != count:
+        raise RuntimeError(f"{done} connections of {count}")
+    return seconds
 
 
 @attrs.frozen
@@ -224,6 +269,46 @@ async def measure_keys(rig: Rig, keys: int) -> tuple[dict[str, list[float]], dic
     return found, rates
 
 
+@contextlib.contextmanager
+def answering() -> Iterator[int]:
+    """A process that answers; the port where it listens."""
+    with subprocess.Popen([sys.executable, __file__, "--answer"], stdout=PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def forwarding_by_ssh(sshd: Sshd, target: int) -> Iterator[int]:
+    """An `ssh -L` to a port; the port where it listens."""
+    port = free_port()
+    where = f"127.0.0.1:{port}:127.0.0.1:{target}"
+    command = ["ssh", *sshd.options, "-N", "-o", "ExitOnForwardFailure=yes", "-L", where, "direct"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, env=sshd.environment) as process:
+        try:
+            while True:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                if process.poll() is not None:
+                    raise RuntimeError(f"ssh -L ended with {process.returncode}")
+                time.sleep(0.02)
+            yield port
+        finally:
+            process.kill()
+
+
+def measure_connects(rig: Rig, sshd: Sshd, count: int) -> dict[str, float]:
+    """Connections a second by figure."""
+    with answering() as target:
+        with forwarding(rig, target) as port:
+            own = count / connect(port, count)
+        with forwarding_by_ssh(sshd, target) as port:
+            return {"connects_s": own, "ssh_connects_s": count / connect(port, count)}
+
+
 def copy(sshd: Sshd, host: str, source: Path) -> float:
     """MiB a second of the whole command; raises where the file is another one then."""
     target = source.with_name("copied")
@@ -236,7 +321,7 @@ def copy(sshd: Sshd, host: str, source: Path) -> float:
     return source.stat().st_size / _MIB / seconds
 
 
-def measure(rounds: int, mib: int, keys: int) -> dict[str, float]:
+def measure(rounds: int, mib: int, keys: int, connects: int) -> dict[str, float]:
     """Values by figure."""
     if SSHD is None:
         raise SystemExit("assist.py needs sshd: apt-get install openssh-server")
@@ -253,6 +338,7 @@ def measure(rounds: int, mib: int, keys: int) -> dict[str, float]:
                 by_key, carried = trio.run(measure_keys, rig, keys)
                 for name, values in by_key.items():
                     times.setdefault(name, []).extend(values)
+                carried |= measure_connects(rig, sshd, connects)
                 for name, value in carried.items():
                     rates.setdefault(name, []).append(value)
     figures = {name: statistics.median(values) for name, values in (copies | rates).items()}
@@ -268,16 +354,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (default 3)")
     parser.add_argument("--mib", type=int, default=100, help="MiB of the file (default 100)")
     parser.add_argument("--keys", type=int, default=500, help="keys pressed under each load (default 500)")
+    parser.add_argument("--connects", type=int, default=1000, help="connections that are made (default 1000)")
+    parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--blast", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.blast is not None:
         blast(options.blast)
         return
-    found = measure(options.rounds, options.mib, options.keys)
+    if options.answer:
+        answer()
+        return
+    found = measure(options.rounds, options.mib, options.keys, options.connects)
     print(f"scp        {found['scp_mib_s']:7.2f} MiB/s   without the proxy {found['ssh_direct_mib_s']:.2f} MiB/s")
     for name, load in (("keystroke", "forward"), ("keystroke_other", "forward_other"), ("keystroke_idle", None)):
         beside = f"beside {found[f'{load}_mib_s']:.2f} MiB/s of {load.replace('_', ' in an')}" if load else "alone"
         print(f"keystroke  {found[f'{name}_ms']:7.2f} ms      99 % within {found[f'{name}_p99_ms']:.2f} ms, {beside}")
+    print(f"connects   {found['connects_s']:7.0f} a second  ssh -L {found['ssh_connects_s']:.0f} a second")
     if options.json:
         print(json.dumps(found))
 

@@ -21,7 +21,19 @@ pytestmark = [
 
 
 def run(*arguments: str) -> list[str]:
-    command = [sys.executable, str(SCRIPT), "--rounds", "1", "--mib", "8", "--keys", "20", *arguments]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--rounds",
+        "1",
+        "--mib",
+        "8",
+        "--keys",
+        "20",
+        "--connects",
+        "50",
+        *arguments,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
@@ -29,8 +41,9 @@ def run(*arguments: str) -> list[str]:
 
 def test_the_last_line_is_one_json_object() -> None:
     *lines, last = run("--json")
-    assert [line.split()[0] for line in lines] == ["scp", "keystroke", "keystroke", "keystroke"]
+    assert [line.split()[0] for line in lines] == ["scp", *["keystroke"] * 3, "connects"]
     figures = json.loads(last)
     keystrokes = {f"keystroke{load}{part}_ms" for load in ("", "_other", "_idle") for part in ("", "_p99")}
-    assert set(figures) == keystrokes | {"scp_mib_s", "ssh_direct_mib_s", "forward_mib_s", "forward_other_mib_s"}
+    rates = {"scp_mib_s", "ssh_direct_mib_s", "forward_mib_s", "forward_other_mib_s", "connects_s", "ssh_connects_s"}
+    assert set(figures) == keystrokes | rates
     assert all(value > 0 for value in figures.values())
