@@ -14,6 +14,7 @@ from edgeice.agent.clock import wall_clock
 from edgeice.agent.config import AgentConfig, changed_keys, load_config
 from edgeice.agent.failures import Failures
 from edgeice.agent.log import Log, trace_to
+from edgeice.agent.memory import release_memory_after
 from edgeice.agent.presence import Presence
 from edgeice.agent.sessions import Sessions, check_description
 from edgeice.agent.state import EpochFile
@@ -151,6 +152,7 @@ class Agent:
                         self._sessions.use(self._pump, nursery)
                         nursery.start_soon(self._pump.run)
                         nursery.start_soon(self._presence.run)
+                        nursery.start_soon(release_memory_after, self._sessions.wait_ended)
                         nursery.start_soon(serve_status, listener, self.status, self._status_drops)
                         self._log.info(
                             "started", version=__version__, device=self._party, key=self._key.public.fingerprint

@@ -130,6 +130,7 @@ class Sessions:
         self._nursery: trio.Nursery | None = None
         self._pump: SignalPump | None = None
         self._idle = trio.lowlevel.ParkingLot()
+        self._ended = trio.lowlevel.ParkingLot()
         #: None until the first one is asked for: most devices never load what keeps them.
         self._kept: KeptShells | None = None
         #: Input dropped by sessions that are over, by layer and reason, and channels that ended with an error.
@@ -213,6 +214,10 @@ class Sessions:
         """Wait until no session is left."""
         while self._sessions:
             await self._idle.park()
+
+    async def wait_ended(self) -> None:
+        """Wait until the next session ends."""
+        await self._ended.park()
 
     @property
     def active(self) -> int:
@@ -438,6 +443,7 @@ class Sessions:
             self._signaling.fail(session.id, wall=self._wall())
         finally:
             self._sessions.pop(session.id, None)
+            self._ended.unpark_all()
             if not self._sessions:
                 self._idle.unpark_all()
 

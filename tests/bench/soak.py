@@ -21,7 +21,8 @@ all is over; each time once no session and no process is left:
 Each comes with `_before` and `_after`; before is when it had just started, but for memory when it was warm.  Exits 1
 when resident memory has grown by more than 2 MiB or any other by one, and at once when bytes are wrong, the agent
 fails, or its log has a traceback.  Besides: what was done between the last two readings: `seconds`, `sessions_ended`,
-`shells`, `forwards` and `subscriptions` that went through, and `mib` that came back.
+`shells`, `forwards` and `subscriptions` that went through, `lost` samples that telemetry said were left out (a machine
+that is busy with other things has some), and `mib` that came back.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from edgeice.agent.config import load_config
 from edgeice.operator.session import Session
 from edgeice.services import FORWARD_PROTOCOL, ForwardTarget, TcpStream, forward_stream
 from edgeice.services.telemetry import TELEMETRY_PROTOCOL
-from edgeice.services.telemetry.client import Gap, Samples, open_telemetry
+from edgeice.services.telemetry.client import Gap, Samples, Told, open_telemetry
 from tests.agent.kit import Operator
 from tests.bench.assist import keyboard
 from tests.bench.rig import Rig
@@ -200,24 +201,30 @@ class Traffic:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as writer:
             async with open_telemetry(channel, interval=_SAMPLE_INTERVAL) as client:
                 async for told in client:
-                    match told:
-                        case Gap():
-                            raise RuntimeError(f"{told.lost} of {told.stream} were lost")
-                        case Samples(stream="local"):
-                            for row in told.rows:
-                                if awaited.pop(row.name, row.value) != row.value:
-                                    raise RuntimeError(f"{row.name} came as {row.value}")
-                        case Samples(stream="system"):
-                            left -= 1
+                    is_sample = self._hear(told, awaited)
+                    left -= is_sample
                     if awaited:
                         continue
                     if left <= 0:
                         break
-                    if told.stream == "system":
+                    if is_sample:
                         name = dice.randbytes(8).hex()
                         awaited[name] = dice.random()
                         writer.sendto(json.dumps({"name": name, "value": awaited[name]}).encode(), self.writes_to)
         self.done["subscriptions"] += 1
+
+    def _hear(self, told: Told, awaited: dict[str, float]) -> bool:
+        """Strike off what was awaited, and say whether it is a sample of the system."""
+        match told:
+            case Gap(stream="system", lost=int(lost)):
+                self.done["lost"] += lost
+            case Gap():
+                raise RuntimeError(f"{told.lost} of {told.stream} were lost")
+            case Samples(stream="local"):
+                for row in told.rows:
+                    if awaited.pop(row.name, row.value) != row.value:
+                        raise RuntimeError(f"{row.name} came as {row.value}")
+        return isinstance(told, Samples) and told.stream == "system"
 
     async def _exchange(
         self, dice: random.Random, send: Callable[[bytes], Awaitable[None]], receive: Callable[[], Awaitable[bytes]]
@@ -275,6 +282,7 @@ async def soak(rig: Rig, minutes: float, seed: int) -> tuple[dict[str, float], l
     after = await Reading.at_rest(rig, at_most=before)
     figures: dict[str, float] = {"seconds": round(seconds, 1)}
     figures |= {name: traffic.done[name] for name in ("sessions_ended", *_CHANNELS)}
+    figures["lost"] = traffic.done["lost"]
     figures["mib"] = round(traffic.done["bytes"] / _MIB, 1)
     for name in attrs.asdict(before):
         figures |= {f"{name}_before": round(getattr(before, name), 2), f"{name}_after": round(getattr(after, name), 2)}
@@ -292,7 +300,7 @@ def main() -> None:
     print(
         f"{found['seconds']:.0f} s    {found['sessions_ended']} sessions ended, {found['shells']} shells,"
         f" {found['forwards']} forwards and {found['subscriptions']} subscriptions went through,"
-        f" {found['mib']} MiB came back"
+        f" {found['lost']} samples were left out, {found['mib']} MiB came back"
     )
     for name in (field.name for field in attrs.fields(Reading)):
         verdict = "   GROWN" if name in grown else ""

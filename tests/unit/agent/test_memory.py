@@ -1,0 +1,52 @@
+"""Memory that goes back to the device."""
+
+from __future__ import annotations
+
+import platform
+import random
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from edgeice.agent.memory import release_memory, release_memory_after
+
+_MIB = 1 << 20
+
+
+def resident() -> int:
+    """Bytes."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what is freed")
+def test_what_was_freed_between_what_lives_on_goes_back() -> None:
+    dice = random.Random(1)
+    taken, living = list[bytes](), list[bytes]()
+    for _ in range(2_000):
+        # Below what glibc takes from the system piece by piece, above what Python allocates itself.
+        taken.append(bytes([1]) * dice.randint(5_000, 60_000))
+        living.append(bytes([1]) * 600)
+    size, most = sum(map(len, taken)), resident()
+    assert size > 50 * _MIB
+    taken.clear()
+    before = resident()
+    assert most - before < size / 10
+    release_memory()
+    assert before - resident() > size / 2
+    assert len(living) == 2_000
+
+
+async def test_each_end_releases_once_it_has_settled(autojump_clock: MockClock) -> None:
+    ended, released = trio.lowlevel.ParkingLot(), list[float]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(release_memory_after, ended.park, lambda: released.append(trio.current_time()))
+        begun = trio.current_time()
+        for at in (1.0, 2.0, 3.0, 60.0):
+            await trio.sleep_until(begun + at)
+            ended.unpark_all()
+        await trio.sleep_until(begun + 100)
+        nursery.cancel_scope.cancel()
+    assert [at - begun for at in released] == [6.0, 65.0]
