@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import socket
-from collections.abc import Collection
-from typing import Final, TypeAlias
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
+
+import trio
 
 from edgeice.services.lookup import look_up
 
@@ -23,6 +27,11 @@ _METADATA: Final = frozenset(
         "fd20:ce::254",  # Google
     }
 )
+#: Seconds that the broker's addresses are taken for known, and that looking them up may take: forwards wait for it.
+_FRESH: Final = 5.0
+_PATIENCE: Final = 2.0
+#: Look-ups of the broker at once, one that was given up included: apart from the names that operators forward to.
+_LOOKUPS: Final = 2
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -54,6 +63,12 @@ class Boundary:
 
     def __init__(self, broker: tuple[str, int]) -> None:
         self._host, self._port = broker
+        self._limiter = trio.CapacityLimiter(_LOOKUPS)
+        #: One look-up for all connections that wait for it.
+        self._asking = trio.Lock()
+        self._stale_at = -math.inf
+        #: Empty while nobody knows.
+        self._addresses: frozenset[_Address] = frozenset()
 
     async def bars(self, ip: str, port: int, granted: Collection[str]) -> bool:
         """Whether a forward may not connect there.
@@ -70,15 +85,24 @@ class Boundary:
         return is_off_limits(ip) or await self._is_broker(address, port)
 
     async def _is_broker(self, address: _Address, port: int) -> bool:
-        try:
-            found = await look_up(self._host, self._port)
-        except (OSError, UnicodeError):
+        broker = await self._find_broker()
+        if not broker:
             return port == self._port  # there is no telling where the broker is
-        broker = {_plain(str(sockaddr[0])) for _family, sockaddr in found}
         if any(map(_is_own, broker)):
             # A broker on this host has all its addresses; what else listens there is not the broker's.
             return port == self._port and _is_own(address)
         return address in broker
+
+    async def _find_broker(self) -> frozenset[_Address]:
+        """The broker's addresses; none where its name does not lead to any, or not soon."""
+        async with self._asking:
+            if trio.current_time() >= self._stale_at:
+                found: Iterable[tuple[int, tuple[Any, ...]]] = ()
+                with trio.move_on_after(_PATIENCE), suppress(OSError, UnicodeError):
+                    found = await look_up(self._host, self._port, self._limiter)
+                self._addresses = frozenset(_plain(str(sockaddr[0])) for _family, sockaddr in found)
+                self._stale_at = trio.current_time() + _FRESH
+            return self._addresses
 
 
 def _plain(ip: str) -> _Address:

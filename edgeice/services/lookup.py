@@ -14,8 +14,14 @@ __all__ = ["look_up"]
 _LOOKUPS: Final = trio.CapacityLimiter(8)
 
 
-async def look_up(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
+async def look_up(host: str, port: int, limiter: trio.CapacityLimiter = _LOOKUPS) -> list[tuple[int, tuple[Any, ...]]]:
     """Address family and socket address of each TCP endpoint of `host`, a name or an address.
+
+    Args:
+        host: Name or IP address.
+        port: TCP port.
+        limiter: How many names may be looked up at once; addresses need none.  By default one that all names share
+            which operators gave.
 
     Raises:
         OSError: there is none, or the resolver failed (`socket.gaierror`).
@@ -24,7 +30,7 @@ async def look_up(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except OSError:
-        found = await trio.to_thread.run_sync(_ask, host, port, abandon_on_cancel=True, limiter=_LOOKUPS)
+        found = await trio.to_thread.run_sync(_ask, host, port, abandon_on_cancel=True, limiter=limiter)
     else:
         await trio.lowlevel.checkpoint()
     return [(family, sockaddr) for family, _type, _protocol, _name, sockaddr in found]
