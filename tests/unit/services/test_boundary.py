@@ -54,7 +54,8 @@ async def test_a_rush_asks_once(resolver: Resolver, boundary: Boundary, autojump
         for number in range(1000):
             nursery.start_soon(ask, f"192.0.2.{number % 10}")
     assert (barred.count(True), len(barred)) == (100, 1000)
-    assert (resolver.asked, trio.current_time()) == (1, pytest.approx(0.1))
+    assert resolver.asked == 1
+    assert trio.current_time() == pytest.approx(0.1)
 
 
 async def test_it_is_asked_again_after_five_seconds(
