@@ -80,6 +80,7 @@ class DtlsConnection:
         "_state",
         "_timer",
         "_unread",
+        "authenticated",
         "drops",
     )
 
@@ -110,6 +111,8 @@ class DtlsConnection:
         self._outgoing: deque[bytes] = deque()
         #: At least the number of bytes that stand in OpenSSL's outgoing BIO.
         self._unread = 0
+        #: Records that were decrypted, and so are the peer's.
+        self.authenticated = 0
         #: Records and datagrams that were dropped, by reason.
         self.drops = DropCounter()
 
@@ -247,6 +250,7 @@ class DtlsConnection:
         self._ssl.bio_write(record)
         try:
             self._data.append(self._ssl.recv(len(record)))
+            self.authenticated += 1
         except SSL.WantReadError:
             self.drops.count("record-invalid")  # forged, replayed or empty (RFC 6347 §4.1.2.6, §4.1.2.7)
         except SSL.Error as error:
@@ -292,6 +296,7 @@ class DtlsConnection:
             except SSL.Error as error:
                 self._read_failed(error)
                 return
+            self.authenticated += 1
             if len(self._data) < limit:
                 self._data.append(data)
             else:

@@ -75,6 +75,8 @@ class IceSession:
             salt=entropy.token_bytes(16),
         )
         self.drops: DropCounter = self._shared.drops
+        #: Messages so far whose integrity held: the peer's checks, which may be replayed, and its answers to new ones.
+        self.authenticated = 0
         self._bases: dict[TransportAddress, Base] = {}
         self._reflexive: dict[tuple[TransportAddress, TransportAddress], TransportAddress] = {}
         self._gathered = False
@@ -241,6 +243,7 @@ class IceSession:
 
     def _receive_request(self, message: Message, path: Path, now: float) -> None:
         accepted = self._responder.receive(message, path, now=now)
+        self.authenticated += 1
         if accepted is not None:
             self._take_role(accepted.role)
             accepted.generation.receive_check(accepted.check, now=now)
@@ -251,6 +254,7 @@ class IceSession:
             raise DecodeError("unexpected_response")
         # RFC 8489 §9.1.4: checks carry SHA-1, so nothing else answers them.
         response = stun.authenticate(message, generation.remote.credentials.key, integrity="sha1")
+        self.authenticated += 1
         if message.message_class is MessageClass.SUCCESS:
             generation.receive_success(response, path, now=now)
             return

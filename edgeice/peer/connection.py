@@ -185,6 +185,10 @@ class Connection(PeerSession):
 
     # Inside
 
+    @property
+    def _authenticated(self) -> int:
+        return super()._authenticated + (self._dtls.authenticated if self._dtls is not None else 0)
+
     def _check_open(self) -> None:
         if self._state is ConnectionState.CLOSED:
             raise LocalProtocolError("the session is closed")

@@ -28,8 +28,10 @@ class PeerSession(ABC):
         self._events: deque[Event] = deque()
         self._pathways = Pathways(link, self._events.append)
         self._state = ConnectionState.NEW
-        #: When datagrams last came, seconds; 0 before the first.
+        #: When the peer was last heard, seconds; 0 before that.  Only what is authenticated is the peer's.
         self.heard_at = 0.0
+        #: What was authenticated by then.
+        self._heard = 0
 
     @property
     def state(self) -> ConnectionState:
@@ -89,7 +91,10 @@ class PeerSession(ABC):
 
     def batch_received(self, *, now: float) -> None:
         """Act on the datagrams that came."""
-        self.heard_at = now
+        heard = self._authenticated
+        if heard != self._heard:
+            self._heard = heard
+            self.heard_at = now
         self._pump(now)
 
     def handle_timeout(self, *, now: float) -> None:
@@ -113,6 +118,11 @@ class PeerSession(ABC):
         return self._events.popleft() if self._events else None
 
     # Inside
+
+    @property
+    def _authenticated(self) -> int:
+        """Datagrams so far that only the peer can have sent."""
+        return self._link.ice.authenticated
 
     @abstractmethod
     def _pump(self, now: float) -> None:
