@@ -277,7 +277,7 @@ class Agent:
             link=link,
             metered=link == "cellular",  # nobody said so, but whoever pays by volume is spared more often than not
             keepalive=self._config.broker.keepalive,
-            limits=Limits(self._config.limits.sessions, self._sessions.active),
+            limits=Limits(self._config.limits.sessions, self._sessions.active, self._config.limits.channels),
         )
 
     def _receive(self, sender: Party, payload: bytes) -> None:

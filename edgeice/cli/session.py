@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
 
+import attrs
 import click
 import trio
 
@@ -20,8 +22,9 @@ from edgeice.cli.groups import first_of
 from edgeice.cli.options import SECONDS, device_argument
 from edgeice.errors import ConfigError
 from edgeice.local_socket import AlreadyServedError
+from edgeice.operator.config import OperatorConfig
 from edgeice.operator.errors import AlreadyOpenError, RefusedError, UnreachableError
-from edgeice.operator.interface import DeviceSession, Step
+from edgeice.operator.interface import OwnSession, Step
 from edgeice.operator.shared_client import NotSharedError, ask_shared
 from edgeice.operator.shared_path import make_folder, shared_socket
 from edgeice.services.control import Control
@@ -84,7 +87,10 @@ def command(
     if check or stop:
         run(lambda: _ask(options, device, path, "status" if check else "stop"))
     make_folder(path)
-    ready = _in_background() if background else None
+    ready = None
+    if background:
+        path, options = path.absolute(), attrs.evolve(options, config=_rooted(options.config))
+        ready = _in_background()
     run(_Keeper(options, device, path, idle=idle, wants=wants, ready=ready).run)
 
 
@@ -125,13 +131,28 @@ def _describe(facts: Control) -> str:
         "path": facts.get("path") or "none",
         "for": ", ".join(map(str, want)) if isinstance(want, list) else "",
         "clients": facts.get("clients"),
-        "channels": facts.get("channels"),
+        "channels": f"{facts.get('channels')} of {facts.get('max_channels')}, {facts.get('waiting')} waiting",
         "socket": facts.get("socket"),
     }
     return "\n".join(f"{name + ':':<10}{value}" for name, value in shown.items())
 
 
 # Keeping one
+
+
+def _rooted(config: OperatorConfig) -> OperatorConfig:
+    """The configuration with paths that mean the same in another folder."""
+    broker = config.broker
+    return attrs.evolve(
+        config,
+        key=config.key.absolute(),
+        known_devices=config.known_devices.absolute(),
+        broker=attrs.evolve(
+            broker,
+            ca=broker.ca and broker.ca.absolute(),
+            password_file=broker.password_file and broker.password_file.absolute(),
+        ),
+    )
 
 
 def _in_background() -> Callable[[], None]:
@@ -141,10 +162,14 @@ def _in_background() -> Callable[[], None]:
     if child:
         os.close(writing)
         _await_child(reading, child)
-    os.close(reading)
+    writing = fcntl.fcntl(writing, fcntl.F_DUPFD_CLOEXEC, 3)
+    # Whoever started it may wait until all ends of a pipe or a lock are closed.
+    os.closerange(3, writing)
+    os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
 
     def ready() -> None:
         os.setsid()
+        os.chdir("/")  # a file system that it stands in could not be unmounted
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(nowhere, descriptor)
@@ -231,7 +256,7 @@ class _Keeper:
             self._say("left-out", {"want": refused}, f"{self._device} does not allow {refused}: left out")
             await trio.sleep(_REFUSAL_PAUSE)
 
-    async def _hold(self, session: DeviceSession, want: tuple[str, ...]) -> int:
+    async def _hold(self, session: OwnSession, want: tuple[str, ...]) -> int:
         self._up = True
         ended_by: list[int] = []
         with trio.open_signal_receiver(*heeded_signals()) as numbers:

@@ -9,7 +9,7 @@ import attrs
 
 from edgeice.services.channel import Channel
 
-__all__ = ["DeviceSession", "Step", "Watcher"]
+__all__ = ["DeviceSession", "OwnChannel", "OwnSession", "Step", "Watcher"]
 
 
 @attrs.frozen
@@ -36,3 +36,21 @@ class DeviceSession(Protocol):
 
     async def wait_ended(self) -> NoReturn:
         """Wait for the session's end; raises UnreachableError that says why."""
+
+
+class OwnChannel(Channel, Protocol):
+    """A channel of a session that this process opened."""
+
+    async def wait_closed(self) -> None:
+        """Wait until both sides closed it, and the device knows."""
+
+
+class OwnSession(DeviceSession, Protocol):
+    """A session that this process opened."""
+
+    @property
+    def max_channels(self) -> int:
+        """How many channels of services the device takes at once."""
+
+    async def open(self, protocol: str, /) -> OwnChannel:
+        """Open a service's channel; raises UnreachableError if the session is over."""

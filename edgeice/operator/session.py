@@ -14,6 +14,7 @@ import trio
 from edgeice.errors import DecodeError, RemoteProtocolError
 from edgeice.operator.config import OperatorConfig
 from edgeice.operator.errors import OperatorError, RefusedError, UnreachableError
+from edgeice.operator.explain import UNSEEN, explain
 from edgeice.operator.interface import Step, Watcher
 from edgeice.operator.link import BrokerLink, open_broker
 from edgeice.operator.silence import SILENCE, SilenceWatch
@@ -61,9 +62,8 @@ __all__ = ["ConfirmKey", "Session", "open_session"]
 #: Asked at first contact; True pins the key.
 ConfirmKey = Callable[[Party, PublicKey], Awaitable[bool]]
 
-#: Brokers do not tell an empty topic from one that may not be read.
-_UNSEEN = "is its name right, and may you read its topics there?"
-_REFUSALS = frozenset({"unauthorized", "expired"})
+#: Channels of one session that devices take which do not say.
+_USUAL_CHANNELS = 64
 
 
 class Session:
@@ -106,6 +106,12 @@ class Session:
     def name(self) -> str:
         """The device's name."""
         return self.device.name
+
+    @property
+    def max_channels(self) -> int:
+        """How many channels of services the device takes at once, as it says."""
+        info = self._connector.info
+        return (info.limits.channels if info else None) or _USUAL_CHANNELS
 
     @property
     def peer(self) -> PeerConnection:
@@ -219,7 +225,7 @@ class Session:
                 said = "gives no state" if event.state == State.UNKNOWN else f"says it is {event.state}"
                 self._say("notice", f"{self.device.name} {said}; trying anyway")
             case DeviceNotSeen():
-                self._say("notice", f"nothing is known of {self.device} at the broker yet: {_UNSEEN}")
+                self._say("notice", f"nothing is known of {self.device} at the broker yet: {UNSEEN}")
             case NothingHeard():
                 self._say(
                     "notice",
@@ -227,7 +233,7 @@ class Session:
                     f" {event.fingerprint} (add it there with `edgeice-agent trust add`)",
                 )
             case OperatorFailed():
-                self._fail(self._explain(event))
+                self._fail(explain(event, self.device, self._fingerprint))
             case ByeReceived():
                 self._bye = f"{event.code}: {event.reason}".rstrip(": ")
                 if self._signaled is not None:
@@ -348,29 +354,6 @@ class Session:
             self._step = name
         self._timeline.note("session", name, text=text)
         self._watch(Step(name, text))
-
-    def _explain(self, event: OperatorFailed) -> OperatorError:
-        device = self.device
-        detail: dict[str, object] = {"kind": event.kind, "code": event.code, "reason": event.reason}
-        if event.kind == "changed-key":
-            shown = event.key.fingerprint if event.key else "none"
-            return RefusedError(
-                "device",
-                f"the key of {device} has changed: it now shows {shown}. If the device was set up anew, remove its line"
-                " from known_devices and connect again; otherwise somebody poses as it",
-                detail,
-            )
-        if event.kind == "rejected":
-            error = RefusedError if event.code in _REFUSALS else UnreachableError
-            return error("offer", f"{device.name} refused: {event.code}: {event.reason}".rstrip(": "), detail)
-        if event.kind == "no-info":
-            return UnreachableError("device", f"nothing is known of {device} at the broker: {_UNSEEN}", detail)
-        return UnreachableError(
-            "offer",
-            f"{device.name} did not answer: it may be away, or may not know your key {self._fingerprint}"
-            " (add it there with `edgeice-agent trust add`)",
-            detail,
-        )
 
     def _timeout_error(self, patience: float) -> OperatorError:
         said = {

@@ -19,8 +19,8 @@ from edgeice.errors import DecodeError, EdgeIceError
 from edgeice.local_socket import address_of, peer_of
 from edgeice.operator.errors import OperatorError, UnreachableError
 from edgeice.operator.interface import Step, Watcher
-from edgeice.operator.shared_frames import FrameSocket, Kind, as_control, as_message
-from edgeice.services.control import Control, ErrorCode, ServiceError, as_object, as_text, parse_error
+from edgeice.operator.shared_frames import CLOSE, FrameSocket, Kind, as_control, as_message
+from edgeice.services.control import Control, ErrorCode, ServiceError, as_int, as_object, as_text, parse_error
 
 __all__ = ["NotSharedError", "SharedChannel", "SharedSession", "ask_shared", "join_shared"]
 
@@ -131,6 +131,8 @@ class SharedSession:
         self._over = trio.Event()
         self._reason = ""
         self._channels: set[SharedChannel] = set()
+        self._watch: Watcher | None = None
+        self._told_waiting = False
         #: The process that keeps it open.
         self.pid = pid
 
@@ -142,10 +144,11 @@ class SharedSession:
     @asynccontextmanager
     async def kept(self, watch: Watcher | None) -> AsyncIterator[None]:
         """Stay a client for a while, and hear notices and path changes, the present path at once."""
+        self._watch = watch
         try:
             async with trio.open_nursery() as nursery:
-                self._say(watch, "path", self._shown)
-                nursery.start_soon(self._listen, watch)
+                self._say("path", self._shown)
+                nursery.start_soon(self._listen)
                 yield
                 nursery.cancel_scope.cancel()
         finally:
@@ -154,13 +157,18 @@ class SharedSession:
             self._frames.close()
 
     async def open(self, protocol: str) -> SharedChannel:
-        """Open a service's channel; raises UnreachableError if the session is over, ServiceError if it has no more."""
+        """Open a service's channel; waits for a place where all are in use, and says so once.
+
+        Raises UnreachableError if the session is over, and ServiceError if the other process opens none.
+        """
         try:
             frames, _pid = await _connect(self._path)
         except NotSharedError:
             raise await self.why_ended() from None
         try:
             answer = await _ask(frames, {"open": {"protocol": protocol}})
+            if "waiting" in answer:
+                answer = await self._await_place(frames, answer)
             if "error" in answer:
                 error = parse_error(answer["error"])
                 if error.code is ErrorCode.UNREACHABLE:
@@ -175,6 +183,19 @@ class SharedSession:
         channel = SharedChannel(frames, protocol, self._channels.discard)
         self._channels.add(channel)
         return channel
+
+    async def _await_place(self, frames: FrameSocket, answer: Control) -> Control:
+        if not self._told_waiting:
+            self._told_waiting = True
+            most = as_int(as_object(answer["waiting"], "waiting").get("channels"), "waiting.channels", 0, 2**16)
+            self._say("notice", f"the shared session's {most} channels are in use; waiting until one of them ends")
+        try:
+            following = await frames.receive_control()
+        except trio.BrokenResourceError:
+            following = None
+        if following is None:
+            raise NotSharedError("it is gone")
+        return following
 
     async def wait_ended(self) -> NoReturn:
         """Wait for the session's end; raises UnreachableError that says why."""
@@ -193,26 +214,25 @@ class SharedSession:
     def _lost(self, what: str) -> str:
         return f"the shared session with {self._device} is lost: process {self.pid}, which kept it open, {what}"
 
-    async def _listen(self, watch: Watcher | None) -> None:
-        self._reason = await self._hear(watch) or self._lost("is gone")
+    async def _listen(self) -> None:
+        self._reason = await self._hear() or self._lost("is gone")
         self._over.set()
 
-    async def _hear(self, watch: Watcher | None) -> str:
+    async def _hear(self) -> str:
         """Hand on what is new until the end; the reason that was told."""
         try:
             while (message := await self._frames.receive_control()) is not None:
                 if "ended" in message:
                     return _printable(as_text(as_object(message["ended"], "ended").get("reason"), "ended.reason"))
                 name = "notice" if "notice" in message else "path"
-                self._say(watch, name, as_text(message.get(name), name))
+                self._say(name, as_text(message.get(name), name))
         except DecodeError as error:
             return self._lost(f"makes no sense: {error}")
         return ""
 
-    @staticmethod
-    def _say(watch: Watcher | None, name: str, text: str) -> None:
-        if watch is not None and text:
-            watch(Step(name, _printable(text)))
+    def _say(self, name: str, text: str) -> None:
+        if self._watch is not None and text:
+            self._watch(Step(name, _printable(text)))
 
 
 def _printable(text: str) -> str:
@@ -282,7 +302,7 @@ class SharedChannel:
 
     def abort(self) -> None:
         """Close at once."""
-        self._frames.close()
+        self._frames.close_with({CLOSE: {}})
         self._on_close(self)
 
 

@@ -4,7 +4,9 @@ A frame is a byte that says its kind, three bytes of length (big-endian), and th
 purpose, which its first frame names: `{"status":{}}`, `{"stop":{}}`, `{"join":{"want":[…]}}` or
 `{"open":{"protocol":"edgeice.exec.1"}}`.  An opened connection is one data channel of the session, whose messages
 pass through unchanged as TEXT and BINARY frames; so the socket's own back-pressure is the channel's, and no channel
-stands in another's way.  `{"ended":{"reason","broken"}}` is the last frame of a channel and of a joined connection.
+stands in another's way.  Where all channels that the device takes are in use, `{"waiting":{"channels"}}` is the first
+answer, and another one follows once there is a place.  A client ends its channel with `{"close":{}}`; without that it
+is gone.  `{"ended":{"reason","broken"}}` is the last frame of the other side, there and on a joined connection.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import IntEnum
 from typing import Final
 
@@ -21,10 +24,12 @@ import trio
 from edgeice.errors import DecodeError
 from edgeice.services.control import Control, decode_control
 
-__all__ = ["MAX_PAYLOAD", "FrameDecoder", "FrameSocket", "Kind"]
+__all__ = ["CLOSE", "MAX_PAYLOAD", "FrameDecoder", "FrameSocket", "Kind"]
 
 #: Largest payload: that of a data channel's message.
 MAX_PAYLOAD: Final = 262_144
+#: Name of a client's last frame.
+CLOSE: Final = "close"
 _HEADER: Final = struct.Struct(">I")
 _CHUNK: Final = 65536
 
@@ -145,6 +150,14 @@ class FrameSocket:
             self.closed = True
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
+
+    def close_with(self, message: Mapping[str, object]) -> None:
+        """Close, with a last control frame where that can be sent at once: what did not go out can have no end."""
+        if not self.closed and not self._rest:
+            payload = json.dumps(message).encode()
+            with suppress(OSError):  # nobody is there, or nobody reads
+                self._socket.send(_HEADER.pack(Kind.CONTROL << 24 | len(payload)) + payload)
+        self.close()
 
     async def _flush(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -1,8 +1,8 @@
 """The process that keeps a session open and opens channels in it for others: what `edgeice session` runs.
 
-Clients are processes of the same user, and may stall, send garbage or vanish.  Each has a connection for each channel,
-a task that takes what the device sends always at once (see `edgeice.services.credit`: who does not would stall all
-channels of the session), and a bounded buffer in between, which a client that heeds its credit never fills.
+Clients are processes of the same user, and may stall, send garbage or vanish.  Each has a connection for each channel
+(`edgeice.operator.shared_relay`), and all of them together have no more channels than the device takes
+(`edgeice.operator.shared_places`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -21,12 +20,12 @@ import trio
 from edgeice.errors import DecodeError, EdgeIceError
 from edgeice.local_socket import listen_local, peer_of
 from edgeice.operator.errors import OperatorError
-from edgeice.operator.interface import DeviceSession, Step
-from edgeice.operator.shared_frames import FrameSocket, Kind, as_message
+from edgeice.operator.interface import OwnSession, Step
+from edgeice.operator.shared_frames import FrameSocket
+from edgeice.operator.shared_places import Place, Places
+from edgeice.operator.shared_relay import Relay
 from edgeice.sansio import DropCounter
-from edgeice.services.channel import Channel
 from edgeice.services.control import Control, ErrorCode, ServiceError, as_list, as_object, as_text, command
-from edgeice.services.credit import INITIAL_CREDIT
 from edgeice.signaling import first_uncovered
 from edgeice.transport import SIGNAL_PROTOCOL
 
@@ -40,10 +39,6 @@ _FIRST_TIME: Final = 5.0
 _GOODBYE_TIME: Final = 1.0
 #: How long to wait where no descriptor is left for another connection, seconds.
 _ACCEPT_PAUSE: Final = 0.1
-#: Most that waits for a client in one channel, bytes: its credit, and room for messages that need none.
-_RELAY_LIMIT: Final = 2 * INITIAL_CREDIT
-#: What a message takes of that beside its bytes.
-_MESSAGE_COST: Final = 64
 _LONGEST_PROTOCOL: Final = 64
 _QUESTIONS: Final = ("status", "stop", "join", "open")
 
@@ -66,7 +61,8 @@ class SharedMaster:
         self._device = device
         self._path = path
         self._idle = idle
-        self._session: DeviceSession | None = None
+        self._session: OwnSession | None = None
+        self._places = Places(0)
         self._want: tuple[str, ...] = ()
         self._since = int(time.time())
         self._shown = ""
@@ -92,9 +88,9 @@ class SharedMaster:
             self._notice = self._notice[0] + 1, step.text
         self._changed.unpark_all()
 
-    async def hold(self, session: DeviceSession, want: tuple[str, ...]) -> None:
+    async def hold(self, session: OwnSession, want: tuple[str, ...]) -> None:
         """Share a session until `end`, or until nobody used it for long; raises UnreachableError if it ends itself."""
-        self._session, self._want = session, want
+        self._session, self._want, self._places = session, want, Places(session.max_channels)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow, session)
             if self._idle is not None:
@@ -130,7 +126,7 @@ class SharedMaster:
         finally:
             listener.close()
 
-    async def _follow(self, session: DeviceSession) -> None:
+    async def _follow(self, session: OwnSession) -> None:
         try:
             await session.wait_ended()
         except OperatorError as error:
@@ -168,10 +164,11 @@ class SharedMaster:
         frames = FrameSocket(connection)
         self._served += 1
         try:
-            if peer_of(connection)[1] != os.geteuid():
+            pid, uid = peer_of(connection)
+            if uid != os.geteuid():
                 self.drops.count("other-user")
                 return
-            await self._answer(frames)
+            await self._answer(frames, pid)
         except DecodeError:
             self.drops.count("garbage")
         except trio.TooSlowError:
@@ -183,7 +180,7 @@ class SharedMaster:
             self._served -= 1
             self._changed.unpark_all()
 
-    async def _answer(self, frames: FrameSocket) -> None:
+    async def _answer(self, frames: FrameSocket, client: int) -> None:
         with trio.fail_after(_FIRST_TIME):
             message = await frames.receive_control()
         if message is None:
@@ -203,7 +200,7 @@ class SharedMaster:
         elif question == "join":
             await self._join(frames, as_object(value, "join"))
         else:
-            await self._open(frames, self._session, as_object(value, "open"))
+            await self._open(frames, client, self._session, as_object(value, "open"))
 
     async def _ending(self) -> str:
         await self._over.wait()
@@ -220,6 +217,8 @@ class SharedMaster:
             "want": list(self._want),
             "clients": self._joined,
             "channels": self._channels,
+            "max_channels": self._places.total,
+            "waiting": self._places.waiting,
             "socket": str(self._path),
             "drops": self.drops.snapshot(),
         }
@@ -269,11 +268,35 @@ class SharedMaster:
                 self.drops.count("unasked")
         scope.cancel()
 
-    async def _open(self, frames: FrameSocket, session: DeviceSession, members: Control) -> None:
+    async def _open(self, frames: FrameSocket, client: int, session: OwnSession, members: Control) -> None:
         protocol = as_text(members.get("protocol"), "open.protocol")
         if not 1 <= len(protocol) <= _LONGEST_PROTOCOL or not protocol.isprintable() or protocol == SIGNAL_PROTOCOL:
             await _refuse(frames, ErrorCode.UNSUPPORTED, "it opens no channel of that protocol")
             return
+        place = self._places.ask(client)
+        try:
+            if place.granted.is_set() or await self._wait_for(place, frames):
+                await self._carry(frames, session, protocol)
+        finally:
+            self._places.give_back(place)
+
+    async def _wait_for(self, place: Place, frames: FrameSocket) -> bool:
+        """Wait until a client may open its channel; False where it left, or the session ended."""
+        await frames.send_control({"waiting": {"channels": self._places.total}})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._await_leaving, frames, nursery.cancel_scope)
+            nursery.start_soon(self._refuse_at_end, frames, nursery.cancel_scope)
+            await place.granted.wait()
+            nursery.cancel_scope.cancel()
+        return place.granted.is_set() and not self._over.is_set()
+
+    async def _refuse_at_end(self, frames: FrameSocket, scope: trio.CancelScope) -> None:
+        await self._over.wait()
+        with suppress(trio.BrokenResourceError):
+            await _refuse(frames, ErrorCode.UNREACHABLE, "it ended")
+        scope.cancel()
+
+    async def _carry(self, frames: FrameSocket, session: OwnSession, protocol: str) -> None:
         try:
             channel = await session.open(protocol)
         except EdgeIceError as error:
@@ -284,88 +307,15 @@ class SharedMaster:
         self._changed.unpark_all()
         try:
             await frames.send_control({"open": {}})
-            await _Relay(frames, channel, self.drops).run(self._ending)
+            await Relay(frames, channel, self.drops).run(self._ending)
         finally:
             channel.abort()
+            frames.close()
             self._channels -= 1
             self._changed.unpark_all()
+            # Only now is it none of the device's channels any more, and another one may take its place.
+            await channel.wait_closed()
 
 
 async def _refuse(frames: FrameSocket, code: ErrorCode, reason: str) -> None:
     await frames.send_control(ServiceError(code, reason).message())
-
-
-class _Relay:
-    """Carries the messages of one channel both ways, unchanged."""
-
-    def __init__(self, frames: FrameSocket, channel: Channel, drops: DropCounter) -> None:
-        self._frames = frames
-        self._channel = channel
-        self._drops = drops
-        self._waiting: deque[tuple[Kind, bytes]] = deque()
-        self._size = 0
-        self._arrived = trio.lowlevel.ParkingLot()
-        #: The last frame, once nothing follows what waits.
-        self._ended: dict[str, object] | None = None
-
-    async def run(self, ending: Callable[[], Awaitable[str]]) -> None:
-        """Carry until either end closes, or until `ending` returns why all has to end."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._read_client, nursery.cancel_scope)
-            nursery.start_soon(self._read_channel)
-            nursery.start_soon(self._write_client, nursery.cancel_scope)
-            self._finish(await ending(), broken=True)
-
-    async def _read_client(self, scope: trio.CancelScope) -> None:
-        try:
-            while (frame := await self._frames.receive()) is not None:
-                await self._channel.send(_message(*frame))
-        except EdgeIceError:  # no frame, or no message that the channel takes
-            self._drops.count("garbage")
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # the channel is gone; whoever reads from it tells why
-        scope.cancel()
-
-    async def _read_channel(self) -> None:
-        try:
-            while True:
-                message = await self._channel.receive()
-                kind, payload = (Kind.TEXT, message.encode()) if isinstance(message, str) else (Kind.BINARY, message)
-                self._size += len(payload) + _MESSAGE_COST
-                if self._size > _RELAY_LIMIT:
-                    break
-                self._waiting.append((kind, payload))
-                self._arrived.unpark_all()
-        except trio.EndOfChannel:
-            self._finish("", broken=False)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._finish(str(error), broken=True)
-        else:
-            self._waiting.clear()
-            self._channel.abort()
-            self._drops.count("stalled")
-            self._finish("too much came that was not read", broken=True)
-
-    async def _write_client(self, scope: trio.CancelScope) -> None:
-        with suppress(trio.BrokenResourceError):
-            while self._waiting or self._ended is None:
-                if not self._waiting:
-                    await self._arrived.park()
-                    continue
-                kind, payload = self._waiting.popleft()
-                self._size -= len(payload) + _MESSAGE_COST
-                await self._frames.send(kind, payload)
-            await self._frames.send_control({"ended": self._ended})
-        scope.cancel()
-
-    def _finish(self, reason: str, *, broken: bool) -> None:
-        if self._ended is None:
-            self._ended = {"reason": reason, "broken": broken}
-            self._arrived.unpark_all()
-
-
-def _message(kind: Kind, payload: bytes) -> bytes | str:
-    """What a client sends into its channel; raises DecodeError."""
-    if kind is Kind.CONTROL:
-        raise DecodeError("frame", "a control frame after open")
-    return as_message(payload) if kind is Kind.TEXT else payload

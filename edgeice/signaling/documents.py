@@ -26,12 +26,25 @@ _EVENTS = ("opened", "refused", "narrowed", "ended")
 
 @attrs.frozen
 class Limits:
-    """How many sessions a device takes."""
+    """How many sessions a device takes, and of what."""
 
     #: Most at once.
     sessions: int
     #: How many were open when the document was signed.
     active: int = 0
+    #: Channels of one session at once; None where the document does not say.
+    channels: int | None = None
+
+    def to_body(self) -> dict[str, object]:
+        """The member `limits`."""
+        body: dict[str, object] = {"sessions": self.sessions, "active": self.active}
+        return body if self.channels is None else body | {"channels": self.channels}
+
+    @classmethod
+    def from_body(cls, limits: Claims) -> Limits:
+        """Read the member `limits`; raises DecodeError("claims")."""
+        channels = m.integer(limits, "channels", low=1) if "channels" in limits else None
+        return cls(m.integer(limits, "sessions"), m.integer(limits, "active"), channels)
 
 
 @attrs.frozen(kw_only=True)
@@ -72,14 +85,13 @@ class Info:
             "link": self.link,
             "metered": self.metered,
             "keepalive": self.keepalive,
-            "limits": {"sessions": self.limits.sessions, "active": self.limits.active},
+            "limits": self.limits.to_body(),
         }
 
     @classmethod
     def from_body(cls, body: Claims, key: PublicKey) -> Info:
         """Read the members of `body`, whose `jwk` is `key`; raises DecodeError("claims")."""
         link = m.text(body, "link", limit=32)
-        limits = m.mapping(body, "limits")
         nonce = m.text(body, "nonce", limit=64)
         if not nonce:
             raise DecodeError("claims", "nonce: empty")
@@ -96,7 +108,7 @@ class Info:
             link=link if link in _LINKS else "other",
             metered=m.boolean(body, "metered"),
             keepalive=m.integer(body, "keepalive", high=65535),
-            limits=Limits(m.integer(limits, "sessions"), m.integer(limits, "active")),
+            limits=Limits.from_body(m.mapping(body, "limits")),
         )
 
 

@@ -116,6 +116,14 @@ class DataChannel:
         self.abort()
         await trio.lowlevel.checkpoint()
 
+    async def wait_closed(self) -> None:
+        """Wait, on a channel that this side closed, until the peer closed it too, or the session is gone."""
+        await trio.lowlevel.checkpoint()
+        while self._ended is None:
+            if self._drained.is_set():
+                self._drained = trio.Event()
+            await self._drained.wait()
+
     def abort(self) -> None:
         """Close without a checkpoint, as `aclose` does."""
         if self._closing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import os
 import random
 import re
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from subprocess import PIPE
 
@@ -20,6 +21,7 @@ import trio
 from tests.agent.conftest import Fleet
 from tests.agent.kit import PATIENCE, AgentProcess, Device, Operator, edgeice, environment, next_line
 from tests.agent.terminal import on_terminal
+from tests.support.device import alive
 
 pytestmark = pytest.mark.slow
 
@@ -140,6 +142,36 @@ async def test_commands_share_the_session_that_runs_in_the_background(agent: Age
     assert not [*alice.folder.glob("edgeice/*.sock")]
     assert (await edgeice(alice, "session", "--stop", "open")).code == 3
     assert (await edgeice(alice, "exec", "open", "--", "true")).code == 0
+
+
+async def test_what_runs_in_the_background_holds_nothing_of_where_it_was_started(alice: Operator) -> None:
+    reading, writing = os.pipe()
+    started = alice.folder / "started"
+    started.mkdir()
+    command = [sys.executable, "-m", "edgeice.cli.main", "session", "--background", "--config", "../operator.toml"]
+    # A lower and a higher one than its own, of which the highest is far beyond what is open otherwise.
+    high = fcntl.fcntl(writing, fcntl.F_DUPFD, 900)
+    await trio.run_process(
+        [*command, "--quiet", "open"],
+        stdin=b"",
+        env=environment(alice.folder),
+        cwd=started,
+        pass_fds=(writing, high),
+    )
+    os.close(writing)
+    os.close(high)
+    try:
+        assert os.read(reading, 1) == b""  # nobody has the other end any more
+        status = (await edgeice(alice, "session", "--check", "--json", "open")).json()
+        process = Path(f"/proc/{status['pid']}")
+        assert os.readlink(process / "cwd") == "/"  # noqa: PTH115  # the text itself
+        assert [os.readlink(process / "fd" / str(number)) for number in range(3)] == ["/dev/null"] * 3  # noqa: PTH115
+        _parent, _group, leader, terminal = (process / "stat").read_text().rpartition(")")[2].split()[1:5]
+        assert (int(leader), terminal) == (status["pid"], "0")
+        assert (await edgeice(alice, "exec", "open", "--", "true")).code == 0
+    finally:
+        os.close(reading)
+        assert (await edgeice(alice, "session", "--stop", "open")).code == 0
 
 
 async def test_what_shares_a_session_loads_nothing_that_opens_one(alice: Operator, tmp_path: Path) -> None:
@@ -300,3 +332,99 @@ async def test_a_configuration_may_say_that_nothing_is_shared(agent: AgentProces
         alice.config.write_text(f"share = false\n{text}")
         assert (await edgeice(alice, "exec", "open", "--", "true")).code == 0
         assert agent.log()[start:].count("\nopened ") == 1
+
+
+@pytest.fixture(scope="module")
+def narrow(fleet: Fleet) -> Iterator[Device]:
+    """A device that takes eight channels of a session."""
+    device = Device(fleet.folder / "narrow", fleet.url, "narrow", extra="[limits]\nchannels = 8\n")
+    device.trust(fleet.operator, can="shell,exec,forward:localhost:*,telemetry:*")
+    with AgentProcess(device) as agent:
+        agent.wait_log_sync("^announced ")
+        yield device
+
+
+@asynccontextmanager
+async def forward(operator: Operator, device: str, port: int) -> AsyncIterator[tuple[trio.Process, int]]:
+    """A running `edgeice forward`, and the port where it listens."""
+    command = [sys.executable, "-m", "edgeice.cli.main", "forward", "--json", device, f"127.0.0.1:0:localhost:{port}"]
+    process = await trio.lowlevel.open_process(
+        command, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, env=environment(operator.folder)
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with process.stdout, process.stderr:
+        try:
+            yield process, int(str((await next_line(process))["port"]))
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+
+async def test_two_forwards_that_want_more_than_the_device_takes_lose_nothing(alice: Operator, narrow: Device) -> None:
+    alice.pin(narrow)
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    answers, answered = trio.open_memory_channel[int](24)
+    leaving = trio.Event()
+
+    async def echo(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):  # a forward that is ended while its last visitor leaves
+            async for data in stream:
+                await stream.send_all(data)
+
+    async def visit(port: int, number: int) -> None:
+        """Be answered, and stay until all may leave."""
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(number.to_bytes(2))
+            assert await stream.receive_some() == number.to_bytes(2)
+            answers.send_nowait(number)
+            await leaving.wait()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, echo, listeners)
+        with trio.fail_after(PATIENCE):
+            async with (
+                session(alice, "--want", f"forward:localhost:{port}", device="narrow"),
+                forward(alice, "narrow", port) as (first, first_port),
+                forward(alice, "narrow", port) as (_second, second_port),
+            ):
+                async with trio.open_nursery() as visiting:
+                    for number in range(12):
+                        visiting.start_soon(visit, first_port, number)
+                    assert first.stderr is not None
+                    said = await first.stderr.receive_some()
+                    assert (
+                        said == b"edgeice: the shared session's 8 channels are in use; waiting until one of them ends\n"
+                    )
+                    early = {await answered.receive() for _ in range(7)}
+                    # A place is kept for those who have none.
+                    assert (await edgeice(alice, "exec", "narrow", "--", "true")).code == 0
+                    for number in range(12, 24):
+                        visiting.start_soon(visit, second_port, number)
+                    assert await answered.receive() >= 12
+                    status = (await edgeice(alice, "session", "--check", "--json", "narrow")).json()
+                    assert (status["channels"], status["max_channels"]) == (8, 8)
+                    shown = await edgeice(alice, "session", "--check", "narrow")
+                    assert b"\nchannels: 8 of 8, " in shown.stdout
+                    leaving.set()
+                assert len(early | {await answered.receive() for _ in range(16)}) == 23
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_killed_client_ran_ends_although_it_took_nothing(alice: Operator, narrow: Device) -> None:
+    alice.pin(narrow)
+    async with session(alice, device="narrow"):
+        command = [sys.executable, "-m", "edgeice.cli.main", "exec", "narrow", "--", "sh", "-c", "echo $$; sleep 1000"]
+        with Path("/dev/zero").open("rb") as zeros:  # noqa: ASYNC230  # a device
+            client = await trio.lowlevel.open_process(command, stdin=zeros, stdout=PIPE, env=environment(alice.folder))
+        assert client.stdout is not None
+        async with client.stdout:
+            pid = (await client.stdout.receive_some()).decode()
+            assert alive(pid)
+            client.kill()
+            await client.wait()
+        with trio.fail_after(PATIENCE):
+            while alive(pid):  # noqa: ASYNC110  # another process's end has no event
+                await trio.sleep(0.01)

@@ -18,6 +18,8 @@ class MemoryChannel:
         self.sent: list[bytes | str] | None = [] if log else None
         self.high_water = 0
         self.peer: MemoryChannel = self
+        #: The other end's close is heard at once.
+        self.acknowledges = True
         self._limit = limit
         self._arrived: deque[bytes | str] = deque()
         self._buffered = 0
@@ -81,8 +83,19 @@ class MemoryChannel:
 
     async def wait_closed(self) -> None:
         """See `edgeice.transport.DataChannel`."""
-        while not self._peer_closed and not self._broken:
+        await trio.lowlevel.checkpoint()
+        while not self.peer.acknowledges and not self._broken:
             await self._changed.park()
+
+    async def wait_peer_closed(self) -> None:
+        """Wait until the other end closes, whatever was not received yet."""
+        while not self._peer_closed:
+            await self._changed.park()
+
+    def acknowledge(self) -> None:
+        """Let the other end know that its close was heard, where `acknowledges` was false."""
+        self.acknowledges = True
+        self.peer._changed.unpark_all()
 
     @property
     def _gone(self) -> bool:

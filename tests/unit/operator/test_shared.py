@@ -31,7 +31,7 @@ from edgeice.operator.shared_path import make_folder, shared_socket
 from edgeice.services import PING_PROTOCOL, PeerError, PingClient, ServiceError, serve_ping
 from edgeice.services.credit import INITIAL_CREDIT, CreditedChannel
 from edgeice.settings import BrokerSection
-from tests.support.channels import MemoryChannel, channel_pair
+from tests.support.channels import MemoryChannel, channel_pair, drain
 
 PROTOCOL = "edgeice.test.1"
 WANT = ("exec", "forward:localhost:*")
@@ -43,6 +43,9 @@ class FakeSession:
     name = "pi"
 
     def __init__(self) -> None:
+        self.max_channels = 64
+        #: What a device that takes nothing lets into a channel, bytes.
+        self.limit = 1 << 30
         self._opened_send, self.opened = trio.open_memory_channel[MemoryChannel](1000)
         self.lost = trio.Event()
         self.refuse: Exception | None = None
@@ -51,7 +54,7 @@ class FakeSession:
         await trio.lowlevel.checkpoint()
         if self.refuse is not None:
             raise self.refuse
-        ours, device = channel_pair(protocol, limit=1 << 30)
+        ours, device = channel_pair(protocol, limit=self.limit)
         self._opened_send.send_nowait(device)
         return ours
 
@@ -63,9 +66,10 @@ class FakeSession:
 class Shared:
     """A master that serves a session, in this process."""
 
-    def __init__(self, path: Path, idle: float | None = None) -> None:
+    def __init__(self, path: Path, idle: float | None = None, max_channels: int = 64) -> None:
         self.path = path
         self.session = FakeSession()
+        self.session.max_channels = max_channels
         self.master = SharedMaster("pi", path, idle=idle)
         self.error: BaseException | None = None
         self.over = trio.Event()
@@ -674,3 +678,127 @@ async def test_before_the_session_is_open_clients_are_told_so(tmp_path: Path) ->
         assert json.dumps(status)
         assert (status["open"], status["pid"]) == (False, os.getpid())
     assert not path.exists()
+
+
+# Clients that go while something stalls
+
+
+OPEN = frame(1, b'{"open":{"protocol":"edgeice.test.1"}}')
+
+
+@pytest.mark.parametrize("last", [b"", frame(3, bytes(16384))[:5000]], ids=["whole", "torn"])
+async def test_a_client_that_dies_while_the_device_takes_nothing_is_noticed_at_once(
+    shared: Shared, last: bytes
+) -> None:
+    shared.session.limit = 65536
+    with shared.raw() as dying:
+        await write_all(dying, OPEN)
+        there = await shared.session.opened.receive()
+        for _ in range(20):
+            await write_all(dying, frame(3, bytes(16384)))
+        await write_all(dying, last)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert there.high_water == 65536
+    await there.wait_peer_closed()
+    # What had left before is all that comes.
+    assert [len(message) for message in await drain(there)] == [16384] * 4
+    assert shared.master.drops.snapshot() == {}
+
+
+async def test_a_client_that_closes_while_the_device_takes_nothing_still_says_all(shared: Shared) -> None:
+    shared.session.limit = 65536
+    async with shared.channel() as (here, there):
+        for number in range(20):
+            await here.send(bytes([number]) * 16384)
+        await there.send("an answer that nobody will read")
+        await here.aclose()
+        await there.send("and another one")
+        assert await drain(there) == [bytes([number]) * 16384 for number in range(20)]
+
+
+async def test_a_client_that_dies_while_it_reads_nothing_is_noticed_at_once(shared: Shared) -> None:
+    with shared.raw() as dying:
+        await write_all(dying, OPEN)
+        there = await shared.session.opened.receive()
+        for _ in range(INITIAL_CREDIT // 16384):
+            await there.send(bytes(16384))
+        await trio.testing.wait_all_tasks_blocked(0.02)
+    await there.wait_peer_closed()
+    assert shared.master.drops.snapshot() == {}
+
+
+# More channels than the device takes
+
+
+async def test_channels_beyond_what_the_device_takes_wait_and_are_told_so_once(tmp_path: Path) -> None:
+    steps: list[Step] = []
+    opened: list[SharedChannel] = []
+    async with trio.open_nursery() as nursery:
+        shared = Shared(tmp_path / "pi.sock", max_channels=2)
+        await nursery.start(shared.run)
+        client = await join_shared(shared.path, "pi", ())
+
+        async def open_one() -> None:
+            opened.append(await client.open(PROTOCOL))
+
+        async with client.kept(steps.append), trio.open_nursery() as opening:
+            for _ in range(2):
+                await open_one()
+            devices = [await shared.session.opened.receive() for _ in range(2)]
+            for _ in range(2):
+                opening.start_soon(open_one)
+            while shared.master.status()["waiting"] != 2:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            assert len(opened) == 2
+            assert (shared.master.status()["channels"], shared.master.status()["max_channels"]) == (2, 2)
+            # A place is free once the device knows that the channel is closed, and not before.
+            devices[0].acknowledges = False
+            await opened[0].aclose()
+            assert await drain(devices[0]) == []
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            assert shared.master.status()["waiting"] == 2
+            devices[0].acknowledge()
+            devices.append(await shared.session.opened.receive())
+            await devices[1].aclose()
+            await opened[1].aclose()
+            devices.append(await shared.session.opened.receive())
+        assert steps == [Step("notice", "the shared session's 2 channels are in use; waiting until one of them ends")]
+        assert (len(opened), len(devices)) == (4, 4)
+        shared.master.end("done")
+
+
+@pytest.fixture
+async def narrow(tmp_path: Path, nursery: trio.Nursery) -> Shared:
+    """One whose device takes a single channel."""
+    shared = Shared(tmp_path / "pi.sock", max_channels=1)
+    await nursery.start(shared.run)
+    return shared
+
+
+async def test_who_gives_up_waiting_leaves_no_place_behind(narrow: Shared) -> None:
+    shared = narrow
+    async with shared.channel() as (here, _there), shared.client() as other:
+        with trio.move_on_after(0.05):
+            await other.open(PROTOCOL)
+        with shared.raw() as impatient:
+            await write_all(impatient, OPEN + frame(2, b"without being asked"))
+            await closed(impatient)
+        while shared.master.status()["waiting"]:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert shared.master.drops.snapshot() == {"unasked": 1}
+        await here.aclose()
+        await other.open(PROTOCOL)
+
+
+async def test_who_waits_for_a_channel_is_told_of_the_sessions_end(narrow: Shared) -> None:
+    shared = narrow
+    async with shared.channel(), shared.client() as other, trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with pytest.raises(UnreachableError, match="the session with pi ended: idle: nobody spoke"):
+                await other.open(PROTOCOL)
+
+        nursery.start_soon(wait)
+        while not shared.master.status()["waiting"]:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        shared.session.lost.set()

@@ -188,7 +188,7 @@ FULL_INFO = make_info(
     link="cellular",
     metered=True,
     keepalive=240,
-    limits=Limits(8, 2),
+    limits=Limits(8, 2, 64),
 )
 
 
@@ -228,6 +228,7 @@ def test_host_25_an_info_with_a_key_that_did_not_sign_it() -> None:
         ({}, {"metered": None}, "claims"),
         ({}, {"keepalive": 65536}, "claims"),
         ({}, {"limits": {"sessions": 1}}, "claims"),
+        ({}, {"limits": {"sessions": 1, "active": 0, "channels": 0}}, "claims"),
         ({}, {"jwk": None}, "jwk"),
     ],
 )
