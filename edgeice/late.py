@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,6 +61,7 @@ def names_of(package: str, **modules: str) -> Callable[[str], object]:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value: object = getattr(import_module(f"{package}.{homes[name]}"), name)
+        linecache.clearcache()  # attrs keeps the source of each method there that it wrote, 4 KiB a class
         setattr(sys.modules[package], name, value)
         return value
 

@@ -8,23 +8,34 @@ minute was.
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
-__all__ = ["release_memory", "release_memory_after"]
+__all__ = ["release_memory", "release_memory_after", "set_aside"]
 
 #: Seconds from the end of a session until its memory is looked for: what ends with it has ended, and when several end
 #: one after another they are one case.
 _REST: Final = 5.0
 
 
-def release_memory() -> None:
-    """Give pages that nothing lives in back to the system; milliseconds.
+def set_aside() -> None:
+    """Let the garbage collector pass over what there is by now, for good: modules and what stays as long as they do.
 
-    It does nothing where the C library is not glibc: others return what is freed by themselves, or have no such call.
+    A collection then looks at what sessions made only, which takes a fifth of the time, and so it may be asked for.
     """
+    gc.collect()
+    gc.freeze()
+
+
+def release_memory() -> None:
+    """Free what only refers to itself, and give pages that nothing lives in back to the system; milliseconds.
+
+    The pages stay where the C library is not glibc: others return what is freed by themselves, or have no such call.
+    """
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(ctypes.c_size_t(0))

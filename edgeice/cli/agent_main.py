@@ -169,9 +169,11 @@ def _run(arguments: argparse.Namespace) -> int:
     linecache.clearcache()  # attrs keeps the source of each method there that it wrote, 4 KiB a class
     from edgeice.agent.config import load_config  # noqa: PLC0415
     from edgeice.agent.log import Log, goes_to_journal  # noqa: PLC0415
+    from edgeice.agent.memory import set_aside  # noqa: PLC0415
     from edgeice.agent.service import Agent  # noqa: PLC0415
 
     linecache.clearcache()
+    set_aside()
     config = load_config(arguments.config)
     as_json = arguments.log_json or config.log.json
     log = Log(config.log.level, as_json=as_json, prefix=goes_to_journal(os.environ), wall=time.time)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import random
+import weakref
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from edgeice.agent.memory import release_memory, release_memory_after
+from edgeice.agent.memory import release_memory, release_memory_after, set_aside
 
 _MIB = 1 << 20
 
@@ -50,3 +52,31 @@ async def test_each_end_releases_once_it_has_settled(autojump_clock: MockClock) 
         await trio.sleep_until(begun + 100)
         nursery.cancel_scope.cancel()
     assert [at - begun for at in released] == [6.0, 65.0]
+
+
+def test_what_only_refers_to_itself_is_freed() -> None:
+    class Cycle:
+        pass
+
+    cycle = Cycle()
+    cycle.me = cycle  # type: ignore[attr-defined]  # what makes it one
+    gone = weakref.ref(cycle)
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        del cycle
+        assert gone() is not None
+        release_memory()
+        assert gone() is None
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def test_what_is_set_aside_is_not_looked_at() -> None:
+    try:
+        set_aside()
+        assert gc.get_freeze_count() > 10_000
+        assert len(gc.get_objects()) < 1_000
+    finally:
+        gc.unfreeze()
