@@ -65,6 +65,12 @@ def closed(host: str, port: int = 0) -> Iterator[int]:
         yield int(taken.getsockname()[1])
 
 
+@pytest.fixture
+def clock() -> trio.testing.MockClock:
+    """Jumps to the next deadline once nothing has happened for a while: the kernel may take a moment to answer."""
+    return trio.testing.MockClock(autojump_threshold=0.05)
+
+
 class Names:
     """Resolves names as the tests say; addresses are their own."""
 
@@ -101,7 +107,7 @@ def routes() -> Iterator[None]:
 @pytest.mark.root
 @pytest.mark.parametrize("kind", ROUTES)
 async def test_an_address_without_a_way_is_unreachable_at_once(
-    routes: None, autojump_clock: trio.testing.MockClock, kind: str
+    routes: None, clock: trio.testing.MockClock, kind: str
 ) -> None:
     address, said = ROUTES[kind]
     begun = trio.current_time()
@@ -117,7 +123,7 @@ async def test_an_address_of_no_known_network_is_unreachable(routes: None) -> No
 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
 async def test_an_address_that_does_not_answer_is_timeout_after_five_seconds(
-    autojump_clock: trio.testing.MockClock, host: str, shown: str
+    clock: trio.testing.MockClock, host: str, shown: str
 ) -> None:
     with silent(host) as port:
         begun = trio.current_time()
@@ -127,7 +133,7 @@ async def test_an_address_that_does_not_answer_is_timeout_after_five_seconds(
 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
 async def test_a_port_where_nobody_listens_is_refused_at_once(
-    autojump_clock: trio.testing.MockClock, host: str, shown: str
+    clock: trio.testing.MockClock, host: str, shown: str
 ) -> None:
     with closed(host) as port:
         begun = trio.current_time()
@@ -144,7 +150,7 @@ async def connected(host: str, port: int) -> str:
 
 
 async def test_an_address_that_does_not_answer_holds_up_the_next_for_a_moment_only(
-    names: Names, autojump_clock: trio.testing.MockClock
+    names: Names, clock: trio.testing.MockClock
 ) -> None:
     names.addresses["two.example"] = ["127.0.0.2", "127.0.0.3"]
     with silent("127.0.0.2") as port, listening("127.0.0.3", port):
@@ -153,9 +159,7 @@ async def test_an_address_that_does_not_answer_holds_up_the_next_for_a_moment_on
         assert trio.current_time() - begun == pytest.approx(0.25)
 
 
-async def test_an_address_that_refuses_does_not_hold_up_the_next(
-    names: Names, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_an_address_that_refuses_does_not_hold_up_the_next(names: Names, clock: trio.testing.MockClock) -> None:
     names.addresses["two.example"] = ["127.0.0.2", "127.0.0.3"]
     with closed("127.0.0.2") as port, listening("127.0.0.3", port):
         begun = trio.current_time()
@@ -174,7 +178,7 @@ async def test_the_first_address_wins_and_no_other_is_connected_to(names: Names)
                 second.accept()
 
 
-async def test_families_take_turns(names: Names, autojump_clock: trio.testing.MockClock) -> None:
+async def test_families_take_turns(names: Names, clock: trio.testing.MockClock) -> None:
     """A host whose IPv6 leads nowhere is reached after one moment, however many such addresses it has."""
     names.addresses["both.example"] = ["::1", *(f"2001:db8::{n}" for n in range(1, 12)), "127.0.0.2"]
     with silent("::1") as port, listening("127.0.0.2", port):
@@ -183,7 +187,7 @@ async def test_families_take_turns(names: Names, autojump_clock: trio.testing.Mo
         assert trio.current_time() - begun == pytest.approx(0.25)
 
 
-async def test_all_that_happened_is_said_each_reason_once(names: Names, autojump_clock: trio.testing.MockClock) -> None:
+async def test_all_that_happened_is_said_each_reason_once(names: Names, clock: trio.testing.MockClock) -> None:
     names.addresses["many.example"] = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6"]
 
     async def bars(ip: str, _port: int) -> bool:
@@ -229,7 +233,7 @@ async def test_all_that_happened_is_said_each_reason_once(names: Names, autojump
     ids=["barred", "barred-refused", "refused-timeout", "timeout-barred"],
 )
 async def test_the_code_is_that_of_whoever_came_nearest_to_an_answer(
-    names: Names, autojump_clock: trio.testing.MockClock, others: list[str], code: ErrorCode, said: str
+    names: Names, clock: trio.testing.MockClock, others: list[str], code: ErrorCode, said: str
 ) -> None:
     names.addresses["mixed.example"] = others
 
@@ -242,7 +246,7 @@ async def test_the_code_is_that_of_whoever_came_nearest_to_an_answer(
 
 
 async def test_where_the_whole_limit_comes_first_no_other_addresses_reason_is_given(
-    names: Names, autojump_clock: trio.testing.MockClock
+    names: Names, clock: trio.testing.MockClock
 ) -> None:
     """A slow resolver leaves little time: what was cut off is said to be that, and after how long."""
     names.addresses["slow.example"] = ["127.0.0.3", "127.0.0.2"]
@@ -256,7 +260,7 @@ async def test_where_the_whole_limit_comes_first_no_other_addresses_reason_is_gi
         assert trio.current_time() - begun == pytest.approx(10)
 
 
-async def test_what_was_not_tried_any_more_is_said(names: Names, autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_was_not_tried_any_more_is_said(names: Names, clock: trio.testing.MockClock) -> None:
     names.addresses["slow.example"] = ["127.0.0.3", "127.0.0.2"]
 
     async def bars(ip: str, _port: int) -> bool:
@@ -268,7 +272,7 @@ async def test_what_was_not_tried_any_more_is_said(names: Names, autojump_clock:
     assert caught.value.reason == f"127.0.0.3:{port}: Connection refused; 127.0.0.2:{port} not tried within 10 s"
 
 
-async def test_a_resolver_that_does_not_answer(names: Names, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_resolver_that_does_not_answer(names: Names, clock: trio.testing.MockClock) -> None:
     names.delay = 60
     begun = trio.current_time()
     assert await failure("slow.example", 80) == (
@@ -300,7 +304,7 @@ async def test_a_device_without_a_descriptor_left_says_so(names: Names) -> None:
     assert found == (ErrorCode.LIMIT, f"127.0.0.1:{port}: Too many open files")
 
 
-async def test_a_cancelled_race_leaves_no_socket(names: Names) -> None:
+async def test_a_cancelled_race_leaves_no_socket(names: Names, clock: trio.testing.MockClock) -> None:
     """Counted by the fixture that looks at the descriptors of each test."""
     names.addresses["two.example"] = ["127.0.0.2", "127.0.0.3"]
     with silent("127.0.0.2") as port, silent("127.0.0.3", port), trio.move_on_after(0.3):
