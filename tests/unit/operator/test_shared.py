@@ -313,7 +313,8 @@ async def test_a_service_runs_over_it_as_over_its_own_channel(shared: Shared, nu
     async with shared.channel(PING_PROTOCOL) as (here, there):
         nursery.start_soon(serve_ping_quietly, there)
         client = PingClient(here)
-        assert [await client.round_trip() < 5 for _ in range(3)] == [True] * 3
+        for _ in range(3):
+            assert await client.round_trip() > 0
 
 
 async def serve_ping_quietly(channel: MemoryChannel) -> None:

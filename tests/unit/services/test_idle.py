@@ -159,7 +159,7 @@ async def test_a_real_shell_ends_and_a_kept_one_is_only_left(home: Path, nursery
                 with pytest.raises(ServiceError, match=r"nothing passed for 0\.3 s") as caught:
                     await read_all(shell)
             assert caught.value.code is ErrorCode.TIMEOUT
-            assert 0.3 <= trio.current_time() - begun < 3
+            assert trio.current_time() - begun >= 0.3
             await device.idle()
             pid = (home / "pid").read_text()[4:].rstrip(".\n")
             assert alive(pid) is keep
