@@ -2,10 +2,12 @@
 
 - A room that only sessions need passes on its names by `names_of`, and loads each module with its first use.
 - What a library imports for a case that may never come waits for that case by `loaded_late`.
+- What has done its part is forgotten by `unload`.
 """
 
 from __future__ import annotations
 
+import gc
 import linecache
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +17,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import LazyLoader
 from types import ModuleType
 
-__all__ = ["loaded_late", "names_of"]
+__all__ = ["loaded_late", "names_of", "unload"]
 
 
 @contextmanager
@@ -66,3 +68,13 @@ def names_of(package: str, **modules: str) -> Callable[[str], object]:
         return value
 
     return find
+
+
+def unload(*names: str) -> None:
+    """Forget modules, and what they hold as far as nothing else refers to it; whoever imports them gets them anew."""
+    for name in names:
+        sys.modules.pop(name, None)
+        package, _, module = name.rpartition(".")
+        if package in sys.modules:
+            vars(sys.modules[package]).pop(module, None)
+    gc.collect()

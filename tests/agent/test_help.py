@@ -14,7 +14,8 @@ import click
 import pytest
 
 from edgeice.cli.agent_completion import answer_shell, completions
-from edgeice.cli.agent_main import main, parsers
+from edgeice.cli.agent_main import main
+from edgeice.cli.agent_parser import parsers
 from edgeice.cli.commands import cli
 
 OPERATOR_COMMANDS = [(), ("keys",), ("keys", "init"), ("keys", "show")] + [

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edgeice.cli.agent_main import main, parsers
+from edgeice.cli.agent_main import main
+from edgeice.cli.agent_parser import parsers
 from edgeice.cli.commands import cli
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

@@ -51,7 +51,7 @@ MAY_COME = {"_cffi_backend", "_openssl", "typing_extensions"}
 #: More modules than there are, by as few as come with another version of a package or of Python.
 MOST_MODULES = 375
 #: Large parts of the standard library that nothing here needs.
-HEAVY = {"asyncio", "concurrent", "multiprocessing", "pydoc", "sqlite3", "unittest", "xml"}
+HEAVY = {"argparse", "asyncio", "concurrent", "gettext", "multiprocessing", "pydoc", "sqlite3", "unittest", "xml"}
 
 #: edgeice's own rooms; neither operator nor any command but the agent's.
 ROOMS = {

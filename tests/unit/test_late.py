@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from edgeice.late import loaded_late, names_of
+from edgeice.late import loaded_late, names_of, unload
 
 
 @pytest.fixture
@@ -55,3 +56,21 @@ def test_a_package_has_no_other_names(library: str) -> None:
     package.__getattr__ = names_of(library, inner="value")  # type: ignore[method-assign]
     with pytest.raises(AttributeError, match=f"module '{library}' has no attribute 'nothing'"):
         _ = package.nothing
+
+
+def test_a_module_is_forgotten_with_what_it_holds(library: str) -> None:
+    package: ModuleType = importlib.import_module(library)
+    inner = importlib.import_module(f"{library}.inner")
+    inner.held = held = Held()  # type: ignore[attr-defined]
+    gone = weakref.ref(held)
+    del held, inner
+    unload(f"{library}.inner", "late_another")
+    assert f"{library}.inner" not in sys.modules
+    assert "inner" not in vars(package)
+    assert gone() is None
+    importlib.import_module(f"{library}.inner")
+    assert package.loaded == ["inner", "inner"]
+
+
+class Held:
+    """Something that a module holds."""
