@@ -17,7 +17,7 @@ from edgeice.errors import DecodeError
 from edgeice.sansio import DropCounter, Entropy, Event
 from edgeice.signaling.admission import Admission, Admitted, Refused, SdpCheck
 from edgeice.signaling.capabilities import first_uncovered
-from edgeice.signaling.clock import BUILD_DATE
+from edgeice.signaling.clock import BUILD_DATE, check_times
 from edgeice.signaling.early import EarlyMessages
 from edgeice.signaling.events import (
     OfferRefused,
@@ -31,7 +31,7 @@ from edgeice.signaling.events import (
 from edgeice.signaling.jws import VerifiedJws, decode, verify
 from edgeice.signaling.keys import PrivateKey
 from edgeice.signaling.limits import RejectLimiter
-from edgeice.signaling.messages import ByeCode, Candidates, Envelope, RejectCode, Route, decode_body
+from edgeice.signaling.messages import ByeCode, Candidates, Envelope, Reject, RejectCode, Route, decode_body
 from edgeice.signaling.names import Party, Role
 from edgeice.signaling.sender import OFFER_EXPIRY, MessageSigner
 from edgeice.signaling.session import SignalingSession
@@ -224,6 +224,8 @@ class DeviceSignaling:
                 self._refuse(message, session, verdict, now=now, wall=wall)
             else:
                 self._admit(message, session, verdict, now=now, wall=wall)
+        elif route.type == "offer":
+            self._disown(message, session, now=now, wall=wall)
         elif self._admission.nonces.knows(session.kid, session.sid):
             return  # the session is over: what was under way at its end, its goodbye above all, is late and no harm
         elif route.type in ("candidates", "bye"):
@@ -272,10 +274,25 @@ class DeviceSignaling:
             self._actions.append(PublishInfo())
         elif verdict.nonce is not None:
             self._use(verdict.nonce, session, now=now)
-        signer = MessageSigner(me=self._me, key=self._key, session=session, floor=self._floor)
-        jws = signer.sign(verdict.reject, 0, wall=wall, re=message.digest)
-        self._actions.append(SendSignal(session, "mqtt", jws, OFFER_EXPIRY))
+        self._reject(message, session, verdict.reject, 0, wall=wall)
         self._events.append(OfferRefused(session, str(verdict.reject.code), verdict.reject.reason, verdict.want))
+
+    def _disown(self, message: VerifiedJws, session: SessionId, *, now: float, wall: int | None) -> None:
+        """Answer a restart of a session that is none: its operator would try for minutes."""
+        envelope = Envelope.decode(message.claims)
+        check_times(envelope.iat, envelope.exp, wall=wall)
+        if not self._rejects.allow(session.kid, now=now):
+            raise DecodeError("reject-rate")  # the next copy may be answered
+        is_over = self._admission.nonces.knows(session.kid, session.sid)
+        if not is_over:
+            self.drops.count("no-session")
+        reason = "the session is over" if is_over else "the device has restarted, or ended the session long ago"
+        self._reject(message, session, Reject(RejectCode.NO_SESSION, reason), envelope.route.gen, wall=wall)
+
+    def _reject(self, message: VerifiedJws, session: SessionId, reject: Reject, gen: int, *, wall: int | None) -> None:
+        signer = MessageSigner(me=self._me, key=self._key, session=session, floor=self._floor)
+        jws = signer.sign(reject, gen, wall=wall, re=message.digest)
+        self._actions.append(SendSignal(session, "mqtt", jws, OFFER_EXPIRY))
 
     def _use(self, nonce: str, session: SessionId, *, now: float) -> None:
         if self._admission.nonces.use(nonce, session.kid, session.sid, now=now):

@@ -152,7 +152,7 @@ class OfferExpired(Event):
 
 @attrs.frozen
 class ByeReceived(Event):
-    """The peer ended the session."""
+    """The peer ended the session, or does not know it any more (`no-session`)."""
 
     session: SessionId
     code: str

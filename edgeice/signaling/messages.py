@@ -65,6 +65,9 @@ class RejectCode(StrEnum):
     UNSUPPORTED = "unsupported"
     MALFORMED = "malformed"
     DRAINING = "draining"
+    #: Answers a restart of a session that the device does not know, and which so is over.  Its `seq` is 0, as that of a
+    #: first offer's reject is: who does not know the session knows no other.
+    NO_SESSION = "no-session"
 
 
 class ByeCode(StrEnum):
@@ -122,7 +125,7 @@ class Candidates:
 
 @attrs.frozen
 class Reject:
-    """An offer is refused; at generation 0 this ends its `sid`."""
+    """An offer is refused; at generation 0, or where the code is `no-session`, this ends its `sid`."""
 
     #: A `RejectCode`, or a word that a newer peer knows.
     code: str

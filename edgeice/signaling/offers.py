@@ -6,10 +6,11 @@ from enum import Enum, auto
 
 import attrs
 
+from edgeice.errors import DecodeError
 from edgeice.signaling.encoding import b64url_sha256
-from edgeice.signaling.messages import Reject
+from edgeice.signaling.messages import Envelope, Reject, RejectCode, decode_body
 
-__all__ = ["REPEATS", "LocalOffer", "OfferState", "RemoteOffer"]
+__all__ = ["REPEATS", "LocalOffer", "OfferState", "RemoteOffer", "disowning_reject", "pending_offer"]
 
 #: Seconds after the first copy at which an unanswered offer is repeated byte for byte (§5).
 REPEATS = (1.0, 2.0, 4.0)
@@ -43,6 +44,29 @@ class LocalOffer:
     def repeat_at(self) -> float | None:
         """When the next copy goes, None after the last one."""
         return self.sent_at + REPEATS[self.repeats] if self.repeats < len(REPEATS) else None
+
+
+def pending_offer(local: LocalOffer | None, envelope: Envelope) -> LocalOffer:
+    """The own offer that an answer or reject is about; `re` binds them even where clocks are wrong.
+
+    Raises DecodeError where there is none such.
+    """
+    if local is None or local.state is not OfferState.PENDING:
+        raise DecodeError("nothing-pending")
+    if local.gen != envelope.route.gen or local.digest != envelope.re:
+        raise DecodeError("re-mismatch")
+    return local
+
+
+def disowning_reject(envelope: Envelope) -> Reject | None:
+    """A device's word that it does not know the session of a restart, None for any other message.
+
+    That it is new, `re` proves; its `seq`, which is 0, proves nothing.  Raises DecodeError.
+    """
+    if envelope.route.type != "reject" or not envelope.route.gen:
+        return None
+    body = decode_body(envelope)
+    return body if isinstance(body, Reject) and body.code == RejectCode.NO_SESSION else None
 
 
 @attrs.define

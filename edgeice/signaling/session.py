@@ -48,7 +48,7 @@ from edgeice.signaling.messages import (
     decode_body,
 )
 from edgeice.signaling.names import Party, Role
-from edgeice.signaling.offers import LocalOffer, OfferState, RemoteOffer
+from edgeice.signaling.offers import LocalOffer, OfferState, RemoteOffer, disowning_reject, pending_offer
 from edgeice.signaling.receiver import RemoteCandidates
 from edgeice.signaling.sender import CANDIDATES_EXPIRY, OFFER_EXPIRY, CandidateBatch, MessageSigner
 from edgeice.signaling.window import SequenceWindow
@@ -296,6 +296,11 @@ class SignalingSession:
         envelope = Envelope.decode(message.claims)
         if not self._is_operator:
             check_times(envelope.iat, envelope.exp, wall=wall)
+        elif (reject := disowning_reject(envelope)) is not None:
+            pending_offer(self._local, envelope)
+            self._end()
+            self._events.append(ByeReceived(self.id, reject.code, reject.reason))
+            return
         if not self._window.is_new(envelope.seq):
             raise DecodeError("duplicate")
         body = decode_body(envelope)
@@ -366,7 +371,7 @@ class SignalingSession:
 
     def _on_answer(self, envelope: Envelope, answer: Answer, *, now: float) -> None:
         gen = envelope.route.gen
-        local = self._pending(envelope)
+        local = pending_offer(self._local, envelope)
         description = Description.read(answer.sdp)
         if not self._guard.allows(description, offer=False):
             # The offer stays unanswered and expires; the session goes on as it was.
@@ -379,21 +384,12 @@ class SignalingSession:
         self._settle(gen)
 
     def _on_reject(self, envelope: Envelope, reject: Reject) -> None:
-        local = self._pending(envelope)
+        local = pending_offer(self._local, envelope)
         self._finish(local)
         self._outgoing.pop(local.gen, None)
         if local.gen == 0:
             self._end()
         self._events.append(OfferRejected(self.id, local.gen, reject.code, reject.reason, reject.retry_after))
-
-    def _pending(self, envelope: Envelope) -> LocalOffer:
-        """The own offer that an answer or reject is about; `re` binds them even where clocks are wrong."""
-        local = self._local
-        if local is None or local.state is not OfferState.PENDING:
-            raise DecodeError("nothing-pending")
-        if local.gen != envelope.route.gen or local.digest != envelope.re:
-            raise DecodeError("re-mismatch")
-        return local
 
     # What goes out
 

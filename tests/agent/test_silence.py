@@ -82,3 +82,20 @@ async def test_a_device_that_is_gone_for_good(pair: tuple[Device, Operator], mon
             assert session.ended_error().exit_code == 3
     last = [step.text for step in said if step.name == "notice"][-1]
     assert re.fullmatch(rf"silent: no answer for 0\.5 s, trying again {_PATH}", last)
+
+
+async def test_a_device_that_was_killed_and_started_again_knows_no_session_of_before(
+    pair: tuple[Device, Operator],
+) -> None:
+    device, operator = pair
+    with AgentProcess(device) as agent:
+        await agent.wait_log("^announced ")
+        async with on_terminal(operator, "shell", "silent", starter="tests.agent.impatient") as terminal:
+            await terminal.type("PS1=; echo rea''dy\n")
+            await terminal.expect("ready\r")
+            agent.send(signal.SIGKILL)
+            await agent.wait_exit()
+            with AgentProcess(device):
+                assert await terminal.end() == 3
+                said = b"no-session: the device has restarted, or ended the session long ago"
+                assert b"edgeice: the session with silent ended: " + said in terminal.screen

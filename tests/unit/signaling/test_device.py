@@ -97,7 +97,6 @@ def test_a_want_may_be_empty() -> None:
         ({"gen": None}, ALICE, ALICE_KEY, "claims"),
         ({"t": "info"}, ALICE, ALICE_KEY, "type"),
         ({"t": "answer", "re": "x"}, ALICE, ALICE_KEY, "no-session"),
-        ({"gen": 1}, ALICE, ALICE_KEY, "no-session"),
     ],
 )
 def test_host_25_no_answer_to_strangers(change: dict[str, object], sender: Party, key: PrivateKey, reason: str) -> None:

@@ -13,15 +13,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgeice.errors import DecodeError
 from edgeice.sansio import Entropy
-from edgeice.signaling import Connector, OfferNeeded, PrivateKey, PublicKey, Topics, open_audit, open_info
+from edgeice.signaling import Connector, OfferNeeded, OperatorLine, PrivateKey, PublicKey, Topics, open_audit, open_info
 from edgeice.signaling.capabilities import check_capability, covers
 from edgeice.signaling.jws import decode, sign, verify
 from edgeice.signaling.messages import Envelope, decode_body
-from tests.unit.signaling.kit import ALICE, DEVICE, make_device
+from tests.unit.signaling.kit import ALICE, DEVICE, make_device, trust
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "signaling"
 WALL = 1_800_000_000
-SESSION = ["offer", "answer", "candidates", "reject", "restart", "restart_answer", "bye"]
+SESSION = ["offer", "answer", "candidates", "reject", "restart", "restart_answer", "no_session", "bye"]
 SIGNED = ["info", "audit", *SESSION]
 
 
@@ -121,6 +121,13 @@ def test_the_example_session_is_what_an_operator_sends() -> None:
         sent.append(getattr(action, "jws", b"").decode())
     assert sent == [load(name)["jws"] for name in ("candidates", "restart", "bye")]
     assert connector.drops.total == 0
+
+
+def test_the_example_of_an_unknown_session_is_what_a_device_says() -> None:
+    device = make_device(key=private("device"), trust=trust(OperatorLine("alice", private("alice").public, ("shell",))))
+    device.receive(ALICE, load("restart")["jws"].encode(), now=0.0, wall=WALL)
+    assert getattr(device.poll_action(), "jws", b"").decode() == load("no_session")["jws"]
+    assert device.poll_action() is None
 
 
 @pytest.mark.parametrize("case", load("refused")["cases"], ids=lambda case: str(case["why"]))
