@@ -14,7 +14,7 @@ from edgeice.cli.common import Options, SessionCommand, device_session, run, ses
 from edgeice.cli.options import device_argument
 from edgeice.cli.targets import Forward, parse_forward
 from edgeice.errors import ConfigError
-from edgeice.operator.interface import DeviceSession
+from edgeice.operator.interface import DeviceSession, SessionChannel
 from edgeice.services import (
     FORWARD_PROTOCOL,
     ForwardTarget,
@@ -29,8 +29,8 @@ __all__ = ["command"]
 
 #: Connections that wait to be accepted, of each port.
 _BACKLOG = 64
-#: Connections carried at once, over all ports: devices take 64 channels of a session if not told otherwise.
-_AT_ONCE = 48
+#: Connections carried at once, over all ports, and the part of the device's channels that this may be.
+_AT_ONCE, _PART = 48, 3 / 4
 #: Seconds between two lines about the same failure.
 _SPACING = 1.0
 
@@ -47,8 +47,8 @@ Examples:
 
 \b
 The device has to allow it: edgeice-agent trust add --can forward:localhost:80 …
-(a host or a port may be *).  At most 48 connections are carried at once; others
-wait for their turn.  Connections that fail in the same way are said once a second,
+(a host or a port may be *).  At most 48 connections are carried at once, fewer
+where the device takes fewer; others wait for their turn.  Connections that fail in the same way are said once a second,
 with their number.""",
 )
 @device_argument
@@ -63,7 +63,8 @@ def command(options: Options, device: str, forwards: tuple[str, ...]) -> None:
         listeners = [(forward, await _listen(forward)) for forward in wanted]
         want = tuple(dict.fromkeys(forward.target.capability for forward in wanted))
         async with device_session(options, device, want) as session, trio.open_nursery() as nursery:
-            turns, failures = _Turns(options), _Failures(options, nursery)
+            at_once = max(1, min(_AT_ONCE, int(session.max_channels * _PART)))
+            turns, failures = _Turns(options, at_once), _Failures(options, nursery)
             for forward, opened in listeners:
                 for listener in opened:
                     _say_listening(options, device, forward, listener)
@@ -107,16 +108,17 @@ def _say_listening(options: Options, device: str, forward: Forward, listener: tr
 class _Turns:
     """How many connections may be carried at once."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, at_once: int) -> None:
         self._options = options
-        self._free = trio.Semaphore(_AT_ONCE)
+        self._at_once = at_once
+        self._free = trio.Semaphore(at_once)
         self._told = False
 
     async def take(self) -> None:
         """Wait for a turn; says once that it has to."""
         if not self._free.value and not self._told:
             self._told = True
-            _say_full(self._options)
+            _say_full(self._options, self._at_once)
         await self._free.acquire()
 
     def give_back(self) -> None:
@@ -201,20 +203,26 @@ async def _carry(
 ) -> None:
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     carried = TcpStream(stream)
+    channel: SessionChannel | None = None
     try:
-        await forward_stream(await session.open(FORWARD_PROTOCOL), forward.target, carried)
+        channel = await session.open(FORWARD_PROTOCOL)
+        await forward_stream(channel, forward.target, carried)
         await carried.aclose()
     except StreamBrokenError:
-        return  # both ends of the connection see it
+        pass  # both ends of the connection see it
     except (ServiceError, trio.BrokenResourceError, trio.EndOfChannel) as error:
         failures.add(forward.target, error)
     finally:
         carried.reset()  # does nothing where it was closed in order
-        turns.give_back()
+        try:
+            if channel is not None:
+                await channel.wait_closed()  # the next one is to find a place at the device
+        finally:
+            turns.give_back()
 
 
-def _say_full(options: Options) -> None:
+def _say_full(options: Options, at_once: int) -> None:
     if options.as_json:
-        print(json.dumps({"event": "full", "connections": _AT_ONCE}), flush=True)
+        print(json.dumps({"event": "full", "connections": at_once}), flush=True)
     elif not options.quiet:
-        print(f"edgeice: {_AT_ONCE} connections are open; others wait until one of them ends", file=sys.stderr)
+        print(f"edgeice: {at_once} connections are open; others wait until one of them ends", file=sys.stderr)

@@ -24,7 +24,7 @@ from edgeice.errors import ConfigError
 from edgeice.local_socket import AlreadyServedError
 from edgeice.operator.config import OperatorConfig
 from edgeice.operator.errors import AlreadyOpenError, RefusedError, UnreachableError
-from edgeice.operator.interface import OwnSession, Step
+from edgeice.operator.interface import DeviceSession, Step
 from edgeice.operator.shared_client import NotSharedError, ask_shared
 from edgeice.operator.shared_path import make_folder, shared_socket
 from edgeice.services.control import Control
@@ -256,7 +256,7 @@ class _Keeper:
             self._say("left-out", {"want": refused}, f"{self._device} does not allow {refused}: left out")
             await trio.sleep(_REFUSAL_PAUSE)
 
-    async def _hold(self, session: OwnSession, want: tuple[str, ...]) -> int:
+    async def _hold(self, session: DeviceSession, want: tuple[str, ...]) -> int:
         self._up = True
         ended_by: list[int] = []
         with trio.open_signal_receiver(*heeded_signals()) as numbers:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
 
 import attrs
 
 from edgeice.services.channel import Channel
 
-__all__ = ["DeviceSession", "OwnChannel", "OwnSession", "Step", "Watcher"]
+__all__ = ["USUAL_CHANNELS", "DeviceSession", "SessionChannel", "Step", "Watcher"]
+
+#: Channels of one session that devices take which do not say.
+USUAL_CHANNELS: Final = 64
 
 
 @attrs.frozen
@@ -24,6 +27,13 @@ class Step:
 Watcher = Callable[[Step], None]
 
 
+class SessionChannel(Channel, Protocol):
+    """A channel that this side opened."""
+
+    async def wait_closed(self) -> None:
+        """Wait, once this side closed it, until it is none of the channels that the device takes any more."""
+
+
 class DeviceSession(Protocol):
     """A session with a device that is up."""
 
@@ -31,26 +41,12 @@ class DeviceSession(Protocol):
     def name(self) -> str:
         """The device's name."""
 
-    async def open(self, protocol: str, /) -> Channel:
-        """Open a service's channel; raises UnreachableError if the session is over."""
-
-    async def wait_ended(self) -> NoReturn:
-        """Wait for the session's end; raises UnreachableError that says why."""
-
-
-class OwnChannel(Channel, Protocol):
-    """A channel of a session that this process opened."""
-
-    async def wait_closed(self) -> None:
-        """Wait until both sides closed it, and the device knows."""
-
-
-class OwnSession(DeviceSession, Protocol):
-    """A session that this process opened."""
-
     @property
     def max_channels(self) -> int:
         """How many channels of services the device takes at once."""
 
-    async def open(self, protocol: str, /) -> OwnChannel:
+    async def open(self, protocol: str, /) -> SessionChannel:
         """Open a service's channel; raises UnreachableError if the session is over."""
+
+    async def wait_ended(self) -> NoReturn:
+        """Wait for the session's end; raises UnreachableError that says why."""

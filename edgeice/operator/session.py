@@ -15,7 +15,7 @@ from edgeice.errors import DecodeError, RemoteProtocolError
 from edgeice.operator.config import OperatorConfig
 from edgeice.operator.errors import OperatorError, RefusedError, UnreachableError
 from edgeice.operator.explain import UNSEEN, explain
-from edgeice.operator.interface import Step, Watcher
+from edgeice.operator.interface import USUAL_CHANNELS, Step, Watcher
 from edgeice.operator.link import BrokerLink, open_broker
 from edgeice.operator.silence import SILENCE, SilenceWatch
 from edgeice.operator.timeline import Timeline
@@ -61,9 +61,6 @@ __all__ = ["ConfirmKey", "Session", "open_session"]
 
 #: Asked at first contact; True pins the key.
 ConfirmKey = Callable[[Party, PublicKey], Awaitable[bool]]
-
-#: Channels of one session that devices take which do not say.
-_USUAL_CHANNELS = 64
 
 
 class Session:
@@ -111,7 +108,7 @@ class Session:
     def max_channels(self) -> int:
         """How many channels of services the device takes at once, as it says."""
         info = self._connector.info
-        return (info.limits.channels if info else None) or _USUAL_CHANNELS
+        return (info.limits.channels if info else None) or USUAL_CHANNELS
 
     @property
     def peer(self) -> PeerConnection:

@@ -18,7 +18,7 @@ import trio
 from edgeice.errors import DecodeError, EdgeIceError
 from edgeice.local_socket import address_of, peer_of
 from edgeice.operator.errors import OperatorError, UnreachableError
-from edgeice.operator.interface import Step, Watcher
+from edgeice.operator.interface import USUAL_CHANNELS, Step, Watcher
 from edgeice.operator.shared_frames import CLOSE, FrameSocket, Kind, as_control, as_message
 from edgeice.services.control import Control, ErrorCode, ServiceError, as_int, as_object, as_text, parse_error
 
@@ -31,6 +31,7 @@ _CLOSE_PATIENCE: Final = 2.0
 _REASON_PATIENCE: Final = 1.0
 #: How soon a full backlog is tried again, seconds.
 _BACKLOG_PAUSE: Final = 0.01
+_MOST_CHANNELS: Final = 65535
 _MISSING: Final = {
     errno.ENOENT: "there is no {}",
     errno.ECONNREFUSED: "the process behind {} is gone",
@@ -53,13 +54,15 @@ async def join_shared(path: Path, device: str, want: tuple[str, ...]) -> SharedS
         try:
             if "error" in answer:
                 raise NotSharedError(f"{path}: {parse_error(answer['error']).reason}")
-            joined = as_text(as_object(answer.get("joined"), "joined").get("path"), "joined.path")
+            joined = as_object(answer.get("joined"), "joined")
+            path_shown = as_text(joined.get("path"), "joined.path")
+            channels = as_int(joined.get("channels", USUAL_CHANNELS), "joined.channels", 1, _MOST_CHANNELS)
         except DecodeError as error:
             raise NotSharedError(f"{path}: what answers there is no shared session: {error}") from None
     except BaseException:
         frames.close()
         raise
-    return SharedSession(path, device, frames, pid, joined)
+    return SharedSession(path, device, frames, pid, path_shown, max_channels=channels)
 
 
 async def ask_shared(path: Path, question: str) -> tuple[Control, FrameSocket]:
@@ -123,7 +126,9 @@ async def _ask(frames: FrameSocket, question: dict[str, object]) -> Control:
 class SharedSession:
     """A session that another process keeps open.  Made by `join_shared`."""
 
-    def __init__(self, path: Path, device: str, frames: FrameSocket, pid: int, shown: str) -> None:
+    def __init__(
+        self, path: Path, device: str, frames: FrameSocket, pid: int, shown: str, *, max_channels: int
+    ) -> None:
         self._path = path
         self._device = device
         self._frames = frames
@@ -135,6 +140,8 @@ class SharedSession:
         self._told_waiting = False
         #: The process that keeps it open.
         self.pid = pid
+        #: How many channels all clients may have at once; beyond it `open` waits.
+        self.max_channels = max_channels
 
     @property
     def name(self) -> str:
@@ -187,8 +194,10 @@ class SharedSession:
     async def _await_place(self, frames: FrameSocket, answer: Control) -> Control:
         if not self._told_waiting:
             self._told_waiting = True
-            most = as_int(as_object(answer["waiting"], "waiting").get("channels"), "waiting.channels", 0, 2**16)
-            self._say("notice", f"the shared session's {most} channels are in use; waiting until one of them ends")
+            most = as_int(
+                as_object(answer["waiting"], "waiting").get("channels"), "waiting.channels", 1, _MOST_CHANNELS
+            )
+            self._say("notice", f"no channel of the shared session's {most} is free for this; waiting until one ends")
         try:
             following = await frames.receive_control()
         except trio.BrokenResourceError:
@@ -298,6 +307,10 @@ class SharedChannel:
             pass
         finally:
             self.abort()
+        await trio.lowlevel.checkpoint()
+
+    async def wait_closed(self) -> None:
+        """Nothing: the process that keeps the session waits for that before it opens another one."""
         await trio.lowlevel.checkpoint()
 
     def abort(self) -> None:

@@ -20,7 +20,7 @@ import trio
 from edgeice.errors import DecodeError, EdgeIceError
 from edgeice.local_socket import listen_local, peer_of
 from edgeice.operator.errors import OperatorError
-from edgeice.operator.interface import OwnSession, Step
+from edgeice.operator.interface import DeviceSession, Step
 from edgeice.operator.shared_frames import FrameSocket
 from edgeice.operator.shared_places import Place, Places
 from edgeice.operator.shared_relay import Relay
@@ -61,7 +61,7 @@ class SharedMaster:
         self._device = device
         self._path = path
         self._idle = idle
-        self._session: OwnSession | None = None
+        self._session: DeviceSession | None = None
         self._places = Places(0)
         self._want: tuple[str, ...] = ()
         self._since = int(time.time())
@@ -88,7 +88,7 @@ class SharedMaster:
             self._notice = self._notice[0] + 1, step.text
         self._changed.unpark_all()
 
-    async def hold(self, session: OwnSession, want: tuple[str, ...]) -> None:
+    async def hold(self, session: DeviceSession, want: tuple[str, ...]) -> None:
         """Share a session until `end`, or until nobody used it for long; raises UnreachableError if it ends itself."""
         self._session, self._want, self._places = session, want, Places(session.max_channels)
         async with trio.open_nursery() as nursery:
@@ -126,7 +126,7 @@ class SharedMaster:
         finally:
             listener.close()
 
-    async def _follow(self, session: OwnSession) -> None:
+    async def _follow(self, session: DeviceSession) -> None:
         try:
             await session.wait_ended()
         except OperatorError as error:
@@ -233,7 +233,7 @@ class SharedMaster:
         self._changed.unpark_all()
         try:
             told = self._shown, self._notice
-            await frames.send_control({"joined": {"path": told[0]}})
+            await frames.send_control({"joined": {"path": told[0], "channels": self._places.total}})
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._await_leaving, frames, nursery.cancel_scope)
                 nursery.start_soon(self._tell_changes, frames, told, nursery.cancel_scope)
@@ -268,7 +268,7 @@ class SharedMaster:
                 self.drops.count("unasked")
         scope.cancel()
 
-    async def _open(self, frames: FrameSocket, client: int, session: OwnSession, members: Control) -> None:
+    async def _open(self, frames: FrameSocket, client: int, session: DeviceSession, members: Control) -> None:
         protocol = as_text(members.get("protocol"), "open.protocol")
         if not 1 <= len(protocol) <= _LONGEST_PROTOCOL or not protocol.isprintable() or protocol == SIGNAL_PROTOCOL:
             await _refuse(frames, ErrorCode.UNSUPPORTED, "it opens no channel of that protocol")
@@ -296,7 +296,7 @@ class SharedMaster:
             await _refuse(frames, ErrorCode.UNREACHABLE, "it ended")
         scope.cancel()
 
-    async def _carry(self, frames: FrameSocket, session: OwnSession, protocol: str) -> None:
+    async def _carry(self, frames: FrameSocket, session: DeviceSession, protocol: str) -> None:
         try:
             channel = await session.open(protocol)
         except EdgeIceError as error:

@@ -362,17 +362,18 @@ async def forward(operator: Operator, device: str, port: int) -> AsyncIterator[t
                 await process.wait()
 
 
+async def echo(stream: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError):  # a forward that is ended while its last visitor leaves
+        async for data in stream:
+            await stream.send_all(data)
+
+
 async def test_two_forwards_that_want_more_than_the_device_takes_lose_nothing(alice: Operator, narrow: Device) -> None:
     alice.pin(narrow)
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
     answers, answered = trio.open_memory_channel[int](24)
     leaving = trio.Event()
-
-    async def echo(stream: trio.SocketStream) -> None:
-        with suppress(trio.BrokenResourceError):  # a forward that is ended while its last visitor leaves
-            async for data in stream:
-                await stream.send_all(data)
 
     async def visit(port: int, number: int) -> None:
         """Be answered, and stay until all may leave."""
@@ -387,29 +388,52 @@ async def test_two_forwards_that_want_more_than_the_device_takes_lose_nothing(al
         with trio.fail_after(PATIENCE):
             async with (
                 session(alice, "--want", f"forward:localhost:{port}", device="narrow"),
-                forward(alice, "narrow", port) as (first, first_port),
-                forward(alice, "narrow", port) as (_second, second_port),
+                forward(alice, "narrow", port) as (_first, first_port),
+                forward(alice, "narrow", port) as (second, second_port),
             ):
                 async with trio.open_nursery() as visiting:
                     for number in range(12):
                         visiting.start_soon(visit, first_port, number)
-                    assert first.stderr is not None
-                    said = await first.stderr.receive_some()
-                    assert (
-                        said == b"edgeice: the shared session's 8 channels are in use; waiting until one of them ends\n"
-                    )
-                    early = {await answered.receive() for _ in range(7)}
-                    # A place is kept for those who have none.
-                    assert (await edgeice(alice, "exec", "narrow", "--", "true")).code == 0
+                    early = {await answered.receive() for _ in range(6)}  # what a forward takes of eight
                     for number in range(12, 24):
                         visiting.start_soon(visit, second_port, number)
-                    assert await answered.receive() >= 12
+                    early.add(await answered.receive())
+                    assert second.stderr is not None
+                    said = await second.stderr.receive_some()
+                    assert said == (
+                        b"edgeice: no channel of the shared session's 8 is free for this; waiting until one ends\n"
+                    )
                     status = (await edgeice(alice, "session", "--check", "--json", "narrow")).json()
-                    assert (status["channels"], status["max_channels"]) == (8, 8)
+                    assert (status["channels"], status["max_channels"]) == (7, 8)
+                    assert 1 <= status["waiting"] <= 5
                     shown = await edgeice(alice, "session", "--check", "narrow")
-                    assert b"\nchannels: 8 of 8, " in shown.stdout
+                    assert re.search(rb"^channels: 7 of 8, [1-5] waiting$", shown.stdout, re.MULTILINE)
+                    # One is kept for those who have none.
+                    assert (await edgeice(alice, "exec", "narrow", "--", "true")).code == 0
                     leaving.set()
-                assert len(early | {await answered.receive() for _ in range(16)}) == 23
+                assert early | {await answered.receive() for _ in range(17)} == set(range(24))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_forward_asks_for_no_more_than_its_device_takes(alice: Operator, narrow: Device) -> None:
+    """Also in a session of its own, and also while clients come as soon as others leave."""
+    alice.pin(narrow)
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+
+    async def visit(port: int, number: int) -> None:
+        for _ in range(5):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(number.to_bytes(2))
+                assert await stream.receive_some() == number.to_bytes(2)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, echo, listeners)
+        with trio.fail_after(PATIENCE):
+            async with forward(alice, "narrow", port) as (process, listening), trio.open_nursery() as visiting:
+                for number in range(24):
+                    visiting.start_soon(visit, listening, number)
+                assert await next_line(process) == {"event": "full", "connections": 6}
         nursery.cancel_scope.cancel()
 
 

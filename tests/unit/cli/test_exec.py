@@ -14,7 +14,6 @@ import trio.testing
 from edgeice.cli import exec as exec_module
 from edgeice.cli.ending import ended_by_signals
 from edgeice.services import EXEC_PROTOCOL, ExitStatus
-from edgeice.services.channel import Channel
 from tests.support.channels import MemoryChannel, channel_pair, drain
 from tests.support.device import Device
 
@@ -23,11 +22,12 @@ class Session:
     """A session with one channel."""
 
     name = "pi"
+    max_channels = 64
 
     def __init__(self, channel: MemoryChannel) -> None:
         self._channel = channel
 
-    async def open(self, _protocol: str) -> Channel:
+    async def open(self, _protocol: str) -> MemoryChannel:
         await trio.lowlevel.checkpoint()
         return self._channel
 

@@ -763,7 +763,9 @@ async def test_channels_beyond_what_the_device_takes_wait_and_are_told_so_once(t
             await devices[1].aclose()
             await opened[1].aclose()
             devices.append(await shared.session.opened.receive())
-        assert steps == [Step("notice", "the shared session's 2 channels are in use; waiting until one of them ends")]
+        assert steps == [
+            Step("notice", "no channel of the shared session's 2 is free for this; waiting until one ends")
+        ]
         assert (len(opened), len(devices)) == (4, 4)
         shared.master.end("done")
 
