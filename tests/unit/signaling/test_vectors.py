@@ -22,7 +22,7 @@ from tests.unit.signaling.kit import ALICE, DEVICE, make_device, trust
 VECTORS = Path(__file__).parents[2] / "vectors" / "signaling"
 WALL = 1_800_000_000
 SESSION = ["offer", "answer", "candidates", "reject", "restart", "restart_answer", "no_session", "bye"]
-SIGNED = ["info", "audit", *SESSION]
+SIGNED = ["info", "info_channels", "audit", *SESSION]
 
 
 def load(name: str) -> dict[str, Any]:
@@ -82,10 +82,15 @@ def test_session_examples_are_read(name: str) -> None:
     assert (topic.owner, topic.sender) == (envelope.route.aud, envelope.route.iss)
 
 
-def test_documents_are_read() -> None:
-    signed = open_info(load("info")["jws"].encode())
+@pytest.mark.parametrize(("name", "channels"), [("info", None), ("info_channels", 64)])
+def test_birth_documents_are_read(name: str, channels: int | None) -> None:
+    signed = open_info(load(name)["jws"].encode())
     assert (signed.device, signed.info.key, signed.info.epoch) == (DEVICE, private("device").public, 42)
-    assert signed.info.to_body() == json.loads(load("info")["payload"])["body"]
+    assert signed.info.limits.channels == channels
+    assert signed.info.to_body() == json.loads(load(name)["payload"])["body"]
+
+
+def test_audit_records_are_read() -> None:
     device, audit = open_audit(load("audit")["jws"].encode(), private("device").public)
     assert (device, audit.event, audit.why) == (DEVICE, "opened", "")
 
