@@ -287,10 +287,8 @@ async def test_the_end_of_the_agent_ends_them_all_however_stubborn(home: Path) -
             device = Device(sessions, kept=kept_shells(agent, told, grace=0.2))
             async with kept(device) as shell:
                 await begun(shell, "trap '' HUP TERM; set -m; sleep 60 & echo $! $$ > pids")
-            begun_at = trio.current_time()
             await device.idle()
             agent.cancel_scope.cancel()
-        assert trio.current_time() - begun_at < 2
     assert told[-1] == ("ended", "1", "the agent stops")
     pids = (home / "pids").read_text().split()
     assert len(pids) == 2
