@@ -151,7 +151,7 @@ class Association(Lifecycle):
 
     def next_timeout(self) -> float | None:
         """The earliest deadline."""
-        at = min(self.sender.t3_at, self._receiver.sack_at, self._reset.at)
+        at = min(self.sender.t3_at, self.sender.probe.at, self._receiver.sack_at, self._reset.at)
         slow = self._timers.next()
         if slow is not None and slow < at:
             return slow
@@ -162,7 +162,12 @@ class Association(Lifecycle):
         at = self.next_timeout()
         if at is None:
             return None
-        hot = {Timer.T3: self.sender.t3_at, Timer.SACK: self._receiver.sack_at, Timer.RECONFIG: self._reset.at}
+        hot = {
+            Timer.T3: self.sender.t3_at,
+            Timer.PROBE: self.sender.probe.at,
+            Timer.SACK: self._receiver.sack_at,
+            Timer.RECONFIG: self._reset.at,
+        }
         return next(timer for timer in Timer if hot.get(timer, self._timers.at(timer)) == at)
 
     # --- timers
@@ -173,6 +178,8 @@ class Association(Lifecycle):
             self._on_timer(timer, now)
         if self.state not in CONNECTED:
             return
+        if self.sender.probe.at <= now:
+            self.sender.on_probe(now=now)
         if self.sender.t3_at <= now and self.sender.on_t3(now=now):
             self._fail()
         if self._reset.at <= now:
@@ -223,7 +230,7 @@ class Association(Lifecycle):
             self._send_shutdown(now)
         while (chunk := self._reset.take_chunk(now=now)) is not None:
             control.append(chunk)
-        if sender.forward_due and (forward := sender.take_forward_tsn(now=now)) is not None:
+        if sender.forward.due and (forward := sender.take_forward_tsn(now=now)) is not None:
             control.append(encode_forward_tsn(forward))
         self._outbox.flush(sender, self._receiver, sending=self.state in SENDING, now=now)
 

@@ -40,6 +40,7 @@ class Timer(Enum):
     T1 = "T1-init or T1-cookie"
     T2 = "T2-shutdown"
     T3 = "T3-rtx"
+    PROBE = "tail loss probe"
     T5 = "T5-shutdown-guard"
     SACK = "delayed SACK"
     RECONFIG = "RE-CONFIG"
@@ -122,7 +123,7 @@ class Lifecycle:
         if self.state is State.COOKIE_ECHOED:
             self.sender.lose_all(now=now)
             self._outbox.emit_with_data(self._cookie_echo, self.sender, now=now)
-            self.sender.t3_at = _NEVER  # T1 repeats both
+            self.sender.stop_timers()  # T1 repeats both
         else:
             self._outbox.emit(self._handshake.init(), tag=0)
         self._setup_sent_at = now
@@ -298,5 +299,6 @@ class Lifecycle:
             return
         self._timers.clear()
         self._outbox.control.clear()
-        self.sender.t3_at = self._receiver.sack_at = self._reset.at = _NEVER
+        self.sender.stop_timers()
+        self._receiver.sack_at = self._reset.at = _NEVER
         self.notices.append(Closed(reason, broken))

@@ -11,6 +11,8 @@ import math
 from edgeice.errors import RemoteProtocolError
 from edgeice.sctp.chunks import DATA_HEADER, ForwardTsn, Sack
 from edgeice.sctp.congestion import CongestionControl
+from edgeice.sctp.forward import ForwardPoint
+from edgeice.sctp.probe import TailProbe
 from edgeice.sctp.rto import RttEstimator
 from edgeice.sctp.serial import MASK32, unwrap32
 from edgeice.sctp.streams import OutChunk, OutMessage, SendQueue
@@ -21,7 +23,7 @@ _DATA = 0
 _END = 0x01
 _BEGIN = 0x02
 _UNORDERED = 0x04
-#: Please acknowledge at once (RFC 9260 §3.3.1): the window is used up.
+#: Please acknowledge at once (RFC 9260 §3.3.1): the window is used up, or a packet is alone, as a pressed key is.
 _IMMEDIATE = 0x08
 
 # What became of a chunk (`OutChunk.state`).
@@ -33,8 +35,6 @@ _ABANDONED = 3
 _HEADER = 16
 #: A message is not cut below this to fill what is left of a packet.
 _MIN_FRAGMENT = 512
-#: As many (stream, SSN) pairs as one FORWARD-TSN names.
-_MAX_SKIPPED = 256
 _MISSING_REPORTS = 3  # RFC 9260 §7.2.4
 #: A window below this may be too small for the next chunk: the peer may have to drop what probes it.
 _CLOSED_WINDOW = 1500
@@ -45,24 +45,23 @@ class Sender:
     """Sends what the queue holds as far as the windows allow, until it is acknowledged."""
 
     __slots__ = (
-        "_abandoned",
         "_blocks",
         "_force",
         "_heard",
-        "_last_sent_at",
         "_lost",
         "_recovery_exit",
         "_timed",
         "congestion",
         "cum",
         "flight",
-        "forward_due",
-        "forward_point",
+        "forward",
+        "last_sent_at",
         "next_tsn",
         "outstanding",
         "outstanding_bytes",
         "partial",
         "peer_rwnd",
+        "probe",
         "queue",
         "replaceable",
         "rtt",
@@ -76,10 +75,7 @@ class Sender:
         self.next_tsn = initial_tsn
         #: Cumulative TSN that the peer acknowledged.
         self.cum = initial_tsn - 1
-        #: Advanced.Peer.Ack.Point (RFC 3758 §3.5).
-        self.forward_point = self.cum
-        #: A FORWARD-TSN should go out.
-        self.forward_due = False
+        self.forward = ForwardPoint(self.cum)
         #: The peer understands FORWARD-TSN.
         self.partial = False
         self.outstanding: dict[int, OutChunk] = {}
@@ -91,6 +87,7 @@ class Sender:
         #: The receive window as last advertised.
         self.peer_rwnd = 0
         self.t3_at = _EVER
+        self.probe = TailProbe()
         #: TSNs held for lost, a heap; entries whose chunk is no longer lost are skipped.
         self._lost: list[int] = []
         #: Gap blocks of the last SACK, first TSN -> last TSN.
@@ -100,19 +97,14 @@ class Sender:
         self._recovery_exit: int | None = None
         #: The next packet of retransmissions goes out whatever the window (RFC 9260 §7.2.4 rule 3).
         self._force = False
-        self._abandoned = 0
-        self._last_sent_at: float | None = None
+        #: When data was last sent.
+        self.last_sent_at: float | None = None
         self._heard = False
 
     @property
     def idle(self) -> bool:
         """True if nothing waits to be sent or acknowledged."""
         return not self.outstanding and not self.queue.queued
-
-    @property
-    def last_sent_at(self) -> float | None:
-        """When data was last sent."""
-        return self._last_sent_at
 
     # --- sending
 
@@ -136,7 +128,7 @@ class Sender:
         if fresh and not self._lost:
             sent_new = self._fill_new(chunks, room, now)
         if chunks:
-            self._last_sent_at = now
+            self.last_sent_at = now
             if self.t3_at == _EVER:
                 self.t3_at = now + self.rtt.rto  # RFC 9260 §6.3.2 R1
         return chunks, sent_new
@@ -153,7 +145,7 @@ class Sender:
             if self.partial and message.expires_at <= now:
                 heapq.heappop(lost)
                 self._abandon(message)
-                self._advance_forward_point()
+                self.forward.advance(self.outstanding, self.cum)
                 continue
             size = len(chunk.wire)
             if size > room or (self.flight >= self.congestion.window and not self._force):
@@ -178,8 +170,8 @@ class Sender:
         queue = self.queue
         if not queue.queued:
             return False
-        if not self.outstanding and self._last_sent_at is not None:
-            periods = int((now - self._last_sent_at) / self.rtt.rto)
+        if not self.outstanding and self.last_sent_at is not None:
+            periods = int((now - self.last_sent_at) / self.rtt.rto)
             if periods:
                 self.congestion.on_idle(periods, now=now)
         congestion = self.congestion
@@ -221,8 +213,10 @@ class Sender:
             message.first_tsn = tsn
         message.last_tsn = tsn
         self.flight = flight = self.flight + size
-        if flight >= self.congestion.window:
+        asked = flight >= self.congestion.window or (flight == size and not self.queue.queued)
+        if asked:
             flags |= _IMMEDIATE
+        self.probe.arm(self.rtt, asked=asked, now=now)
         wire = DATA_HEADER.pack(
             _DATA, flags, size + _HEADER, tsn & MASK32, message.stream.id, message.ssn, message.ppid
         )
@@ -244,7 +238,7 @@ class Sender:
         Raises:
             RemoteProtocolError: It acknowledges what was never sent.
         """
-        cumulative, a_rwnd, blocks, _duplicates = sack
+        cumulative, a_rwnd, blocks, duplicates = sack
         cum = unwrap32(self.cum, cumulative)
         if cum < self.cum:
             return False  # RFC 9260 §6.2.1 D i: out of order
@@ -273,18 +267,34 @@ class Sender:
             self.congestion.on_acknowledged(
                 acked, flight_before, rtt=rtt, advanced=advanced, outstanding=bool(self.outstanding), now=now
             )
+            self._settle_probe(duplicates, now)
         if advanced:
             self._on_advanced(now)
-        elif self._abandoned:
-            self._advance_forward_point()
+        elif self.forward.abandoned:
+            self.forward.advance(self.outstanding, self.cum)
         return acked > 0 or self.outstanding_bytes < outstanding_before
+
+    def _settle_probe(self, duplicates: int, now: float) -> None:
+        """What a probe repaired was lost as any other, unless it came twice (RFC 8985 §7.4)."""
+        tsn = self.probe.tsn
+        if tsn is not None:
+            if tsn in self.outstanding and self.outstanding[tsn].state == _IN_FLIGHT:
+                return
+            if self._recovery_exit is None and not duplicates and not self.probe.alone:
+                self.congestion.on_loss(now=now)
+                self.congestion.on_recovered(now=now)
+            self.probe.disarm()
+        if self.outstanding:
+            self.probe.put_off(self.rtt, now=now)
+        else:
+            self.probe.disarm()
 
     def _on_advanced(self, now: float) -> None:
         """The cumulative point moved: restart or stop the timer (RFC 9260 §6.3.2 R2, R3), skip what was given up."""
         self.t3_at = now + self.rtt.rto if self.outstanding else _EVER
-        if self._abandoned:
-            self._advance_forward_point()
-            self.forward_due = self.forward_point > self.cum  # RFC 3758 §3.5 C3
+        if self.forward.abandoned:
+            self.forward.advance(self.outstanding, self.cum)
+            self.forward.due = self.forward.point > self.cum  # RFC 3758 §3.5 C3
 
     def _measure(self, tsn: int, now: float) -> float | None:
         """The round trip of the timed chunk, unless it was retransmitted (RFC 9260 §6.3.1 C5)."""
@@ -311,13 +321,11 @@ class Sender:
             elif state == _LOST:
                 acked += size
             elif state == _ABANDONED:
-                self._abandoned -= 1
+                self.forward.abandoned -= 1
         self.flight -= flown
         self.outstanding_bytes -= total
         self.cum = cum
-        if self.forward_point <= cum:
-            self.forward_point = cum
-            self.forward_due = False
+        self.forward.acknowledged(cum)
         return acked
 
     def _on_gaps(self, cum: int, blocks: list[tuple[int, int]], *, advanced: bool, now: float) -> int:
@@ -354,7 +362,9 @@ class Sender:
         return acked
 
     def _count_misses(self, cum: int, blocks: dict[int, int], newest: int, now: float) -> None:
-        """One more missing report for each hole below `newest`; the third means lost."""
+        """One more missing report for each hole below `newest`; the third means lost, after a probe the first."""
+        probed = self.probe.tsn
+        needed = 1 if probed is not None and self.outstanding[probed].state == _ACKED else _MISSING_REPORTS
         lost_any = False
         hole = cum + 1
         for first, last in blocks.items():
@@ -362,7 +372,7 @@ class Sender:
                 chunk = self.outstanding[tsn]
                 if chunk.state == _IN_FLIGHT:
                     chunk.misses += 1
-                    if chunk.misses >= _MISSING_REPORTS and not chunk.fast:
+                    if chunk.misses >= needed and not chunk.fast:
                         chunk.fast = True
                         self.flight -= chunk.size
                         self._lose(chunk, now)
@@ -402,6 +412,25 @@ class Sender:
         self.lose_all(now=now)
         return counts
 
+    def stop_timers(self) -> None:
+        """Nothing is waited for any more."""
+        self.t3_at = _EVER
+        self.probe.disarm()
+
+    def on_probe(self, *, now: float) -> None:
+        """Nothing was acknowledged for a while: send the last chunk that is in flight again."""
+        self.probe.disarm()
+        if self._lost or self._recovery_exit is not None:
+            return
+        chunk = next((each for each in reversed(self.outstanding.values()) if each.state == _IN_FLIGHT), None)
+        if chunk is None or chunk.transmits > 1 or chunk.message.max_retransmits is not None:
+            return  # T3-rtx takes its time with what was repeated before, or may be so often only
+        self.flight -= chunk.size
+        self.probe.sent(chunk.tsn, alone=not self.flight)
+        self._lose(chunk, now)
+        self._force = True
+        self.t3_at = now + self.rtt.rto
+
     def on_path_changed(self, *, now: float) -> None:
         """Forget what the old path taught and send everything again (RFC 8831 §5)."""
         self.rtt.reset()
@@ -413,7 +442,7 @@ class Sender:
         self._timed = None
         self._recovery_exit = None
         self._force = False
-        self.t3_at = _EVER
+        self.stop_timers()
         self._lost = []
         self.flight = 0
         kept = iter(self._blocks.items())
@@ -426,9 +455,9 @@ class Sender:
                 continue
             chunk.fast = False
             self._lose(chunk, now)
-        if self._abandoned:
-            self._advance_forward_point()
-            self.forward_due = self.forward_point > self.cum
+        if self.forward.abandoned:
+            self.forward.advance(self.outstanding, self.cum)
+            self.forward.due = self.forward.point > self.cum
         if self.outstanding and not self._lost:
             self.t3_at = now + self.rtt.rto
 
@@ -438,7 +467,7 @@ class Sender:
         """The message at the head of the queue outlived its lifetime before all of it was sent."""
         if message.offset and self.partial:
             self._abandon(message)
-            self._advance_forward_point()
+            self.forward.advance(self.outstanding, self.cum)
         elif message.offset:
             message.expires_at = _EVER  # the peer cannot skip it: finish what was begun
         else:
@@ -457,31 +486,12 @@ class Sender:
                 self.flight = max(self.flight - chunk.size, 0)
             chunk.state = _ABANDONED
             chunk.wire = b""
-            self._abandoned += 1
-
-    def _advance_forward_point(self) -> None:
-        """Move the point over abandoned chunks (RFC 3758 §3.5 C2)."""
-        point = max(self.forward_point, self.cum)
-        while (chunk := self.outstanding.get(point + 1)) is not None and chunk.state == _ABANDONED:
-            point += 1
-        if point > self.forward_point:
-            self.forward_due = point > self.cum
-        self.forward_point = point
+            self.forward.abandoned += 1
 
     def take_forward_tsn(self, *, now: float) -> ForwardTsn | None:
         """The FORWARD-TSN that is due, None if none is."""
-        if not self.forward_due:
+        if not self.forward.due:
             return None
-        self.forward_due = False
-        skipped: dict[int, int] = {}
-        point = self.cum
-        while point < self.forward_point:
-            message = self.outstanding[point + 1].message
-            if not message.unordered:
-                if message.stream.id not in skipped and len(skipped) == _MAX_SKIPPED:
-                    break
-                skipped[message.stream.id] = message.ssn
-            point += 1
         if self.t3_at == _EVER:
             self.t3_at = now + self.rtt.rto  # RFC 3758 §3.5 F2
-        return ForwardTsn(point & MASK32, tuple(skipped.items()))
+        return self.forward.take(self.outstanding, self.cum)

@@ -65,7 +65,7 @@ def test_dc_02_open_and_ack_by_exact_counts() -> None:
     link.run(0.05)
     fields = DATA_HEADER.unpack(link.sent[0][0][12:28])
     assert (fields[1] & 4, fields[4], fields[6]) == (0, channel, 50)
-    assert [kinds(packet) for packet in link.sent[1]] == [[ChunkType.SACK, ChunkType.DATA]]
+    assert [kinds(packet) for packet in link.sent[1]] == [[ChunkType.SACK], [ChunkType.DATA]]
     assert link.of(0, ChannelOpened) == [ChannelOpened(0, "label", "proto", True, False)]
     assert link.of(1, ChannelOpened) == [ChannelOpened(0, "label", "proto", True, True)]
 
@@ -361,7 +361,7 @@ def test_sctp_16_limited_retransmissions(losses: int, delivered: bool) -> None:
 
 def test_sctp_16_lifetime_ends_retransmission() -> None:
     link, channel = pair(max_lifetime=300)
-    lose_data(link, 1)
+    lose_data(link, 2)
     link.client.send(channel, "x", now=link.now)
     link.run(5.0)
     link.client.send(channel, "y", now=link.now)

@@ -34,7 +34,7 @@ def test_first_message_goes_with_the_cookie() -> None:
     link.client.send(channel, b"x", now=0.0)
     link.client.start(now=0.0)
     link.run(0.04)
-    assert [kinds(p) for p in link.sent[0]] == [[1], [10, 0, 0]]
+    assert [kinds(p) for p in link.sent[0]] == [[1], [10, 0, 0], [3]]
     assert link.messages(1) == [b"x"]
 
 
@@ -331,7 +331,7 @@ def test_timers_have_names() -> None:
     link.run(1.0)
     assert link.client._association.next_timer() is Timer.HEARTBEAT
     link.client.open("l", now=link.now)
-    assert link.client._association.next_timer() is Timer.T3
+    assert link.client._association.next_timer() is Timer.PROBE
 
 
 def test_table_ends_everything_and_leaves_nothing_after_the_end() -> None:

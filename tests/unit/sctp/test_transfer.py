@@ -59,7 +59,8 @@ def test_lossless_transfer_by_exact_counts() -> None:
     link.run(2.0)
     assert link.messages(1) == data
     assert len(link.sent[0]) == 8
-    assert [kinds(p) for p in link.sent[1]] == [[ChunkType.SACK]] * 4
+    # The first was alone and asked for its acknowledgment, the last waited for another.
+    assert [kinds(p) for p in link.sent[1]] == [[ChunkType.SACK]] * 5
 
 
 @pytest.mark.parametrize(
@@ -200,13 +201,14 @@ def test_lossy_link_delivers_everything_once(seed: int, ordered: bool) -> None:
 
 def test_sctp_09_single_packet_is_acknowledged_after_200_ms() -> None:
     link = Link()
-    channel = opened(link)
-    start = link.now
-    link.client.send(channel, b"x", now=link.now)
-    link.run(0.2)
+    link.connect()
+    link.sent[1].clear()
+    start, cum = link.now, link.server._association._receiver.cum
+    link.server.receive_packets([forge(link.server, data_chunk(cum + 1, b"x"))], now=link.now)
+    link.run(0.19)
     assert link.sent[1] == []
     assert link.server._association.next_timer() is Timer.SACK
-    assert link.server.next_timeout() == pytest.approx(start + 0.21)
+    assert link.server.next_timeout() == pytest.approx(start + 0.2)
     link.run(0.02)
     assert [kinds(p) for p in link.sent[1]] == [[ChunkType.SACK]]
 
@@ -214,8 +216,8 @@ def test_sctp_09_single_packet_is_acknowledged_after_200_ms() -> None:
 def test_sctp_09_delayed_acknowledgment_rides_on_data() -> None:
     link = Link()
     channel = opened(link)
-    link.client.send(channel, b"x", now=link.now)
-    link.run(0.015)
+    cum = link.server._association._receiver.cum
+    link.server.receive_packets([forge(link.server, data_chunk(cum + 1, b"x", ssn=1))], now=link.now)
     link.server.send(channel, b"y", now=link.now)
     link.drain()
     assert [kinds(p) for p in link.sent[1]] == [[ChunkType.SACK, ChunkType.DATA]]
@@ -301,23 +303,107 @@ def test_sctp_11_two_reports_are_not_enough() -> None:
     link.script = drop_once(0)
     for each in blobs(3, 1172):
         link.client.send(channel, each, now=link.now)
-    link.run(0.1)
+    link.run(0.05)
     assert len(link.sent[0]) == 3
+    assert link.client._association.sender.outstanding_bytes == 3 * 1172
     link.run(1.0)
     assert len(link.sent[0]) == 4
     assert len(link.messages(1)) == 3
 
 
+def test_a_lone_packet_is_acknowledged_at_once() -> None:
+    link = Link()
+    channel = opened(link)
+    link.client.send(channel, b"x", now=link.now)
+    link.run(0.0101)
+    assert [kinds(p) for p in link.sent[1]] == [[ChunkType.SACK]]
+
+
+def test_what_is_lost_last_is_sent_again_after_two_round_trips() -> None:
+    """A pressed key on a line that loses one packet: nobody waits for the timer, whose least is 400 ms."""
+    link = Link(delay=0.015)
+    channel = opened(link)
+    link.script = drop_once(0)
+    begun = link.now
+    link.client.send(channel, b"x", now=link.now)
+    assert link.client._association.next_timer() is Timer.PROBE
+    srtt = link.client._association.sender.rtt.srtt
+    assert srtt is not None
+    wait = 2 * srtt + 0.02
+    link.run(wait + 0.0151)
+    assert link.messages(1) == [b"x"]
+    assert len(link.sent[0]) == 2
+    assert wait < 0.1
+    assert begun < link.now
+    link.run(1.0)
+    assert len(link.sent[0]) == 2
+    assert link.client._association.sender.flight == 0
+
+
+def test_the_acknowledgment_of_a_probe_shows_what_else_is_missing() -> None:
+    link = Link()
+    channel = opened(link)
+    data = blobs(6, 1172)
+    link.script = drop_once(2, 3, 4, 5)
+    for each in data:
+        link.client.send(channel, each, now=link.now)
+    window = link.client._association.sender.congestion.window
+    link.run(0.55)  # the timer would run out at 0.62: 400 ms after the last acknowledgment
+    assert link.messages(1) == data
+    assert len(link.sent[0]) == 6 + 4
+    assert link.server.drops.snapshot() == {}
+    assert link.client._association.sender.congestion.window < window
+
+
+def test_a_probe_of_a_lone_packet_that_was_not_needed_costs_one_packet_and_no_window() -> None:
+    link = Link()
+    channel = opened(link)
+    window = link.client._association.sender.congestion.window
+    link.client.send(channel, b"x", now=link.now)
+    link.drain()
+    link.delay = 0.1  # the acknowledgment is late
+    link.run(1.0)
+    assert len(link.sent[0]) == 2
+    assert link.server.drops.snapshot() == {"duplicate-tsn": 1}
+    assert link.client._association.sender.congestion.window == window
+
+
+def test_a_probe_is_sent_once_and_the_timer_does_the_rest() -> None:
+    link = Link()
+    channel = opened(link)
+    times: list[float] = []
+    link.script = lambda side, _number, _packet: side == 0 and not times.append(link.now)  # type: ignore[func-returns-value]
+    sender = link.client._association.sender
+    rto, srtt, start = sender.rtt.rto, sender.rtt.srtt, link.now
+    assert srtt is not None
+    link.client.send(channel, b"x", now=link.now)
+    link.run(2.0)
+    probe = 2 * srtt + 0.02
+    assert [at - start for at in times] == pytest.approx([0, probe, probe + rto, probe + 3 * rto])
+
+
+def test_what_may_be_sent_once_only_is_not_probed() -> None:
+    link = Link()
+    channel = opened(link, max_retransmits=0)
+    link.script = drop_once(0)
+    link.client.send(channel, b"x", now=link.now)
+    link.run(5.0)
+    assert link.messages(1) == []
+    assert sum(ChunkType.DATA in kinds(packet) for packet in link.sent[0]) == 1
+
+
 def test_sctp_11_timer_backs_off_and_the_window_is_one_packet() -> None:
     link = Link()
     channel = opened(link)
-    rto = link.client._association.sender.rtt.rto
+    rto, srtt = link.client._association.sender.rtt.rto, link.client._association.sender.rtt.srtt
+    assert srtt is not None
     times: list[float] = []
     link.script = lambda side, _number, _packet: side == 0 and not times.append(link.now)  # type: ignore[func-returns-value]
     start = link.now
     link.client.send(channel, b"x", now=link.now)
     link.run(10.0)
-    waits = [round((at - start) / rto, 3) for at in times]
+    probe = 2 * srtt + 0.02
+    waits = [round((at - start - probe) / rto, 3) for at in times[1:]]
     assert waits == [0, 1, 3, 7, 15]
     assert link.client._association.sender.congestion.window == 1200
 
