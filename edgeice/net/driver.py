@@ -180,10 +180,12 @@ class Driver:
         self.touch(session)
 
     def detach(self, session: Session) -> None:
-        """Stop driving a session; nothing happens if it is not attached."""
+        """Stop driving a session, and forget its paths; nothing happens if it is not attached."""
         if self._entries.get(id(session)) is not self._router_entry:
             self._entries.pop(id(session), None)
             self._dirty.pop(id(session), None)
+            for udp in self._sockets.values():
+                udp.forget_paths()
             self._rearm()
 
     def touch(self, machine: Machine) -> None:

@@ -97,6 +97,11 @@ class PathTable:
         self._sockaddrs[path] = sockaddr
         return path
 
+    def clear(self) -> None:
+        """Forget all paths; they come back as equal but new objects."""
+        self._paths.clear()
+        self._sockaddrs.clear()
+
     def __len__(self) -> int:
         return len(self._paths)
 
@@ -156,6 +161,15 @@ class UdpSocket:
     def congested(self) -> bool:
         """True while datagrams wait for the socket to become writable."""
         return len(self._queue) > 0
+
+    def forget_paths(self) -> None:
+        """Let go of what was remembered of remotes.
+
+        A few hundred bytes that stay of each session would hold back a pool of 16 KiB each, in which the rest of that
+        session was.
+        """
+        self._paths.clear()
+        self._last_sockaddr = self._last_path = None
 
     def receive(self, limit: int, deliver: Callable[[bytes, Path], None]) -> int:
         """Read datagrams that are there now, hand each to `deliver`, and return how many came.

@@ -27,7 +27,7 @@ def test_the_last_line_is_one_json_object() -> None:
     assert [line.split()[0] for line in lines[1:]] == list(READ)
     figures = json.loads(last)
     assert set(figures) == {
-        *("seconds", "sessions_ended", "shells", "forwards", "subscriptions", "mib"),
+        *("seconds", "sessions_ended", "shells", "forwards", "subscriptions", "lost", "mib"),
         *(f"{name}_{when}" for name in READ for when in ("before", "after")),
     }
     assert all(figures[name] > 0 for name in ("shells", "forwards", "subscriptions", "mib"))

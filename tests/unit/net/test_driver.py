@@ -103,6 +103,22 @@ async def test_datagram_for_a_detached_session_is_counted() -> None:
     assert session.received == []
 
 
+async def test_a_session_that_ends_leaves_no_paths_behind() -> None:
+    """Each would hold back the memory that the rest of its session was in."""
+    gone, other = Toy(), Toy()
+    async with driving(ToyRouter(gone), gone, other) as driver:
+        base = driver.open_base("127.0.0.1")
+        with stranger() as peer:
+            for count in (1, 2):
+                peer.sendto(b"data", (base.address.ip, base.address.port))
+                await until(lambda count=count: len(gone.received) == count)  # type: ignore[misc]  # mypy: lambda
+                (udp,) = driver._sockets.values()
+                assert len(udp._paths) == 1
+                driver.detach(other)
+                assert len(udp._paths) == 0
+    assert gone.received[0] == gone.received[1]
+
+
 async def test_path_that_a_machine_made_is_the_one_that_answers_come_on() -> None:
     session = Toy()
     async with driving(ToyRouter(session), session) as driver:
