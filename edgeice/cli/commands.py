@@ -56,7 +56,8 @@ Examples:
   edgeice forward pi17 8080:localhost:80
 
 \b
-Exit codes: the remote command's for exec and shell (128 + N for a signal), else
+Exit codes: the remote command's for exec and shell (128 + N for a signal; exec: 127
+  for one that is not there, 126 for one that cannot be run), else
   0 done, 1 remote failure, 2 usage, 3 unreachable, 4 refused,
   5 a session is kept open already (session).
 Completion: eval "$(_EDGEICE_COMPLETE=bash_source edgeice)" (or zsh_source, fish_source).""",

@@ -153,8 +153,8 @@ def _is_defect(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno not in _UNWRITABLE
 
 
-def fail(error: BaseException, *, as_json: bool, verbose: bool = False) -> NoReturn:
-    """Say what went wrong and exit with its code."""
+def fail(error: BaseException, *, as_json: bool, verbose: bool = False, service_code: int = 1) -> NoReturn:
+    """Say what went wrong and exit with its code; `service_code` for what a service refused, if not by authority."""
     if isinstance(error, KeyboardInterrupt):
         sys.exit(130)
     if isinstance(error, OSError):
@@ -170,7 +170,7 @@ def fail(error: BaseException, *, as_json: bool, verbose: bool = False) -> NoRet
         code = error.exit_code
         facts |= {"step": error.step, "tried": error.detail}
     elif isinstance(error, ServiceError):
-        code = RefusedError.exit_code if error.code == "unauthorized" else 1
+        code = RefusedError.exit_code if error.code == "unauthorized" else service_code
         facts |= {"step": "service", "code": str(error.code)}
     elif isinstance(error, ConfigError):
         code = 2

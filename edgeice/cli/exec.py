@@ -12,12 +12,12 @@ import attrs
 import click
 import trio
 
-from edgeice.cli.common import Options, SessionCommand, device_session, run, session_options
+from edgeice.cli.common import Options, SessionCommand, device_session, fail, run, session_options
 from edgeice.cli.ending import heeded_signals
 from edgeice.cli.options import device_argument
 from edgeice.cli.stdio import read_input, say_aside, write_output
 from edgeice.operator.interface import DeviceSession
-from edgeice.services import EXEC_PROTOCOL, STDERR, ExecClient, ExitStatus, ServiceError, open_exec
+from edgeice.services import EXEC_PROTOCOL, STDERR, ErrorCode, ExecClient, ExitStatus, ServiceError, open_exec
 
 __all__ = ["command"]
 
@@ -26,6 +26,8 @@ _CHUNK: Final = 16 * 1024 - 1
 _GRACE: Final = 3.0
 #: Seconds that the device has to report the end of a killed one.
 _REPORT: Final = 2.0
+#: What the device says of a command that it cannot start -> what a shell exits with then (POSIX.1, sh §2.8.2).
+_NOT_STARTED: Final = {ErrorCode.NOT_FOUND: 127, ErrorCode.REFUSED: 126}
 
 
 @click.command(
@@ -42,7 +44,11 @@ Examples:
 Ctrl-C goes to the command, which may end in its own way. If it goes on for 3 s it
 gets SIGTERM, and SIGKILL after 3 s more (exit status 137), and you are told. A
 second Ctrl-C leaves at once (130); the device then does the same by itself.
-SIGTERM and SIGHUP are passed on likewise.""",
+SIGTERM and SIGHUP are passed on likewise.
+
+\b
+Exit codes: the command's, 128 + N where signal N ended it, 127 where DEVICE has no
+such command, 126 where it has but cannot run it; else as `edgeice --help` lists.""",
 )
 @device_argument
 @click.argument("argv", nargs=-1, required=True, metavar="-- COMMAND [ARG]…")
@@ -53,6 +59,8 @@ def command(options: Options, device: str, argv: tuple[str, ...]) -> None:
     async def main() -> int:
         async with device_session(options, device, ("exec",)) as session:
             outcome = await _run(session, argv, collect=options.as_json)
+        if outcome.refusal is not None:
+            fail(outcome.refusal, as_json=options.as_json, service_code=_NOT_STARTED[outcome.refusal.code])
         if options.as_json:
             status = outcome.status or ExitStatus()
             print(json.dumps({"exit": status.code, "exit_signal": status.signal, **outcome.output}))
@@ -71,6 +79,8 @@ class _Outcome:
     number: int
     #: By stream, where that was wanted.
     output: dict[str, str]
+    #: Why it was not started, None where it was.
+    refusal: ServiceError | None = None
 
     def as_code(self) -> int:
         """What this command exits with."""
@@ -82,24 +92,30 @@ async def _run(session: DeviceSession, argv: tuple[str, ...], *, collect: bool) 
     channel = await session.open(EXEC_PROTOCOL)
     signals: list[int] = []
     status: ExitStatus | None = None
+    refusal: ServiceError | None = None
     try:
         async with open_exec(channel, argv) as process, trio.open_nursery() as nursery:
             nursery.start_soon(_feed, process)
             nursery.start_soon(_insist, process, session.name, signals.append, nursery.cancel_scope)
-            while (item := await process.read()) is not None:
-                stream, data = item
-                if collect:
-                    collected["stderr" if stream == STDERR else "stdout"] += data
-                else:
-                    await write_output(data, error=stream == STDERR)
-            status = await process.wait()
+            try:
+                while (item := await process.read()) is not None:
+                    stream, data = item
+                    if collect:
+                        collected["stderr" if stream == STDERR else "stdout"] += data
+                    else:
+                        await write_output(data, error=stream == STDERR)
+                status = await process.wait()
+            except ServiceError as error:
+                if error.code not in _NOT_STARTED:
+                    raise
+                refusal = error
             nursery.cancel_scope.cancel()
     except BaseException:
         if signals and _cancelled():
             say_aside(f"left; {session.name} gives the command {_GRACE:g} s to end, then kills it")
         raise
     output = {name: data.decode("utf-8", "replace") for name, data in collected.items()}
-    return _Outcome(status, signals[0] if signals else 0, output)
+    return _Outcome(status, signals[0] if signals else 0, output, refusal)
 
 
 def _cancelled() -> bool:

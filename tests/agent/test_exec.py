@@ -70,9 +70,15 @@ async def test_options_after_the_dashes_belong_to_the_command(fleet: Fleet) -> N
 
 async def test_a_command_that_is_not_there(fleet: Fleet) -> None:
     done = await edgeice(fleet.operator, "exec", "pi", "--", "no-such-command-anywhere")
-    assert done.code == 1
-    assert done.stdout == b""
+    assert (done.code, done.stdout) == (127, b"")
     assert done.stderr == "edgeice: not-found: no such command\n"
+
+
+async def test_a_command_that_cannot_be_run(fleet: Fleet) -> None:
+    done = await edgeice(fleet.operator, "exec", "--json", "pi", "--", "/etc/passwd", stdin=b"x")
+    assert (done.code, done.stderr) == (126, "")
+    said = "refused: the command cannot be run: Permission denied"
+    assert done.json() == {"error": said, "step": "service", "code": "refused"}
 
 
 async def test_output_that_nobody_reads_any_more(fleet: Fleet) -> None:
