@@ -23,7 +23,7 @@ _SACK_DELAY = 0.2
 class TailProbe:
     """When the last chunk sent is sent again."""
 
-    __slots__ = ("_delay", "alone", "at", "tsn")
+    __slots__ = ("_alone", "_delay", "_judged_by", "at", "tsn")
 
     def __init__(self) -> None:
         #: How long the peer may delay the acknowledgment of what was sent last.
@@ -33,7 +33,9 @@ class TailProbe:
         #: TSN of the chunk that was sent again, until it is acknowledged or the timer T3-rtx has run out.
         self.tsn: int | None = None
         #: Nothing else was in flight then: that it was lost says nothing about the window.
-        self.alone = False
+        self._alone = False
+        #: A TSN sent after a probe was answered: with its acknowledgment it is known whether the probe came twice.
+        self._judged_by: int | None = None
 
     def arm(self, rtt: RttEstimator, *, asked: bool, now: float) -> None:
         """A new chunk was sent, and an immediate acknowledgment asked for or not."""
@@ -54,4 +56,21 @@ class TailProbe:
         """The chunk goes out again."""
         self.at = _NEVER
         self.tsn = tsn
-        self.alone = alone
+        self._alone = alone
+
+    def answered(self, next_tsn: int) -> None:
+        """The chunk is acknowledged; `next_tsn` is the next to be sent."""
+        self.tsn = None
+        self._judged_by = None if self._alone else next_tsn
+
+    def repaired(self, cum: int, duplicates: int) -> bool:
+        """Whether it is now clear that the chunk was lost, which is a loss as any other (RFC 8985 §7.4).
+
+        Args:
+            cum: Cumulative TSN that is acknowledged.
+            duplicates: How many TSNs the same SACK says came twice: then it was late, not lost.
+        """
+        if self._judged_by is None or not (duplicates or cum >= self._judged_by):
+            return False
+        self._judged_by = None
+        return not duplicates

@@ -6,6 +6,8 @@ __all__ = ["RttEstimator"]
 
 _ALPHA = 1 / 8
 _BETA = 1 / 4
+#: What a busy peer may take to answer, seconds.
+_MARGIN = 0.02
 
 
 class RttEstimator:
@@ -34,7 +36,19 @@ class RttEstimator:
         else:
             self.variation += _BETA * (abs(self.srtt - rtt) - self.variation)
             self.srtt += _ALPHA * (rtt - self.srtt)
-        self.rto = min(max(self.srtt + 4 * self.variation, self._min), self._max)
+        self._compute(self.srtt)
+
+    def _compute(self, srtt: float) -> None:
+        self.rto = min(max(srtt + 4 * self.variation, self._min), self._max)
+
+    def confirm(self, elapsed: float) -> None:
+        """A repeat was answered after so many seconds: where answers take that long, the path is lossy, not slower.
+
+        Which copy was answered nobody knows (RFC 9260 §6.3.1 C5), so this is no measurement.  But if the timeout stayed
+        as backed off as it is until one is made, on a bad line every loss would take longer than the one before.
+        """
+        if self.srtt is not None and self.srtt / 2 <= elapsed <= 2 * self.srtt + _MARGIN:
+            self._compute(self.srtt)
 
     def back_off(self) -> None:
         """Double the timeout up to its maximum (RFC 9260 §6.3.3 E2)."""

@@ -12,10 +12,11 @@ from edgeice.errors import RemoteProtocolError
 from edgeice.sctp.chunks import DATA_HEADER, ForwardTsn, Sack
 from edgeice.sctp.congestion import CongestionControl
 from edgeice.sctp.forward import ForwardPoint
+from edgeice.sctp.loss import MISSING_REPORTS, LossDetection
 from edgeice.sctp.probe import TailProbe
 from edgeice.sctp.rto import RttEstimator
 from edgeice.sctp.serial import MASK32, unwrap32
-from edgeice.sctp.streams import OutChunk, OutMessage, SendQueue
+from edgeice.sctp.streams import ABANDONED, ACKED, IN_FLIGHT, LOST, OutChunk, OutMessage, SendQueue
 
 __all__ = ["Sender"]
 
@@ -26,16 +27,9 @@ _UNORDERED = 0x04
 #: Please acknowledge at once (RFC 9260 §3.3.1): the window is used up, or a packet is alone, as a pressed key is.
 _IMMEDIATE = 0x08
 
-# What became of a chunk (`OutChunk.state`).
-_IN_FLIGHT = 0
-_ACKED = 1
-_LOST = 2
-_ABANDONED = 3
-
 _HEADER = 16
 #: A message is not cut below this to fill what is left of a packet.
 _MIN_FRAGMENT = 512
-_MISSING_REPORTS = 3  # RFC 9260 §7.2.4
 #: A window below this may be too small for the next chunk: the peer may have to drop what probes it.
 _CLOSED_WINDOW = 1500
 _EVER = math.inf
@@ -46,6 +40,7 @@ class Sender:
 
     __slots__ = (
         "_blocks",
+        "_detection",
         "_force",
         "_heard",
         "_lost",
@@ -88,6 +83,7 @@ class Sender:
         self.peer_rwnd = 0
         self.t3_at = _EVER
         self.probe = TailProbe()
+        self._detection = LossDetection()
         #: TSNs held for lost, a heap; entries whose chunk is no longer lost are skipped.
         self._lost: list[int] = []
         #: Gap blocks of the last SACK, first TSN -> last TSN.
@@ -138,7 +134,7 @@ class Sender:
         lost = self._lost
         while lost:
             chunk = self.outstanding.get(lost[0])
-            if chunk is None or chunk.state != _LOST:
+            if chunk is None or chunk.state != LOST:
                 heapq.heappop(lost)
                 continue
             message = chunk.message
@@ -153,7 +149,7 @@ class Sender:
             heapq.heappop(lost)
             if chunk.tsn == self.cum + 1:
                 self.t3_at = now + self.rtt.rto  # RFC 9260 §7.2.4 rule 4
-            chunk.state = _IN_FLIGHT
+            chunk.state = IN_FLIGHT
             chunk.transmits += 1
             chunk.misses = 0
             chunk.sent_at = now
@@ -252,7 +248,7 @@ class Sender:
         timed = self._timed
         if timed is not None and timed <= cum:
             rtt = self._measure(timed, now)
-        acked = self._acknowledge_cumulative(cum) if advanced else 0
+        acked = self._acknowledge_cumulative(cum, now) if advanced else 0
         if blocks:
             acked += self._on_gaps(cum, blocks, advanced=advanced, now=now)
         elif self._blocks:
@@ -275,15 +271,13 @@ class Sender:
         return acked > 0 or self.outstanding_bytes < outstanding_before
 
     def _settle_probe(self, duplicates: int, now: float) -> None:
-        """What a probe repaired was lost as any other, unless it came twice (RFC 8985 §7.4)."""
+        """Judge a probe that was answered, and wait anew."""
         tsn = self.probe.tsn
-        if tsn is not None:
-            if tsn in self.outstanding and self.outstanding[tsn].state == _IN_FLIGHT:
-                return
-            if self._recovery_exit is None and not duplicates and not self.probe.alone:
-                self.congestion.on_loss(now=now)
-                self.congestion.on_recovered(now=now)
-            self.probe.disarm()
+        if tsn is not None and not (tsn in self.outstanding and self.outstanding[tsn].state == IN_FLIGHT):
+            self.probe.answered(self.next_tsn)
+        if self.probe.repaired(self.cum, duplicates) and self._recovery_exit is None:
+            self.congestion.on_loss(now=now)
+            self.congestion.on_recovered(now=now)
         if self.outstanding:
             self.probe.put_off(self.rtt, now=now)
         else:
@@ -300,13 +294,13 @@ class Sender:
         """The round trip of the timed chunk, unless it was retransmitted (RFC 9260 §6.3.1 C5)."""
         self._timed = None
         chunk = self.outstanding.get(tsn)
-        if chunk is None or chunk.transmits != 1 or chunk.state != _IN_FLIGHT:
+        if chunk is None or chunk.transmits != 1 or chunk.state != IN_FLIGHT:
             return None
         rtt = now - chunk.sent_at
         self.rtt.sample(rtt)
         return rtt
 
-    def _acknowledge_cumulative(self, cum: int) -> int:
+    def _acknowledge_cumulative(self, cum: int, now: float) -> int:
         """Forget every chunk up to `cum`; returns the bytes that were not acknowledged before."""
         pop = self.outstanding.pop
         acked = flown = total = 0
@@ -315,13 +309,17 @@ class Sender:
             size = chunk.size
             total += size
             state = chunk.state
-            if state == _IN_FLIGHT:
+            if state == IN_FLIGHT:
                 flown += size
                 acked += size
-            elif state == _LOST:
+            elif state == LOST:
                 acked += size
-            elif state == _ABANDONED:
+            elif state == ABANDONED:
                 self.forward.abandoned -= 1
+        if state < LOST:  # else the peer has it because it was told to go on without
+            self._detection.acknowledged(chunk)
+            if chunk.transmits > 1:
+                self.rtt.confirm(now - chunk.sent_at)
         self.flight -= flown
         self.outstanding_bytes -= total
         self.cum = cum
@@ -346,40 +344,33 @@ class Sender:
             # What the last SACK said already need not be walked again.
             for tsn in range(previous.get(first, first - 1) + 1, last + 1):
                 chunk = self.outstanding[tsn]
-                if chunk.state < _ACKED or chunk.state == _LOST:
+                if chunk.state < ACKED or chunk.state == LOST:
                     if tsn == self._timed:
                         self._measure(tsn, now)
-                    if chunk.state == _IN_FLIGHT:
+                    if chunk.state == IN_FLIGHT:
                         self.flight -= chunk.size
-                    chunk.state = _ACKED
+                    chunk.state = ACKED
                     acked += chunk.size
                     newest = tsn
+                    self._detection.acknowledged(chunk)
         self._blocks = current
         if self._recovery_exit is not None and advanced:
             newest = end  # RFC 9260 §7.2.4: in fast recovery every TSN below the highest one counts
         if newest:
-            self._count_misses(cum, current, newest, now)
+            self._find_lost(cum, newest, now)
         return acked
 
-    def _count_misses(self, cum: int, blocks: dict[int, int], newest: int, now: float) -> None:
-        """One more missing report for each hole below `newest`; the third means lost, after a probe the first."""
+    def _find_lost(self, cum: int, newest: int, now: float) -> None:
+        """Take what is missing below `newest` for lost if enough speaks for it: after a probe, the first report."""
         probed = self.probe.tsn
-        needed = 1 if probed is not None and self.outstanding[probed].state == _ACKED else _MISSING_REPORTS
+        reports = 1 if probed is not None and self.outstanding[probed].state == ACKED else MISSING_REPORTS
+        reordering = (self.rtt.srtt or 0.0) / 4  # RFC 8985 §6.2
+        lost = self._detection.find(self.outstanding, cum, self._blocks, newest, reports=reports, reordering=reordering)
         lost_any = False
-        hole = cum + 1
-        for first, last in blocks.items():
-            for tsn in range(hole, min(first, newest)):
-                chunk = self.outstanding[tsn]
-                if chunk.state == _IN_FLIGHT:
-                    chunk.misses += 1
-                    if chunk.misses >= needed and not chunk.fast:
-                        chunk.fast = True
-                        self.flight -= chunk.size
-                        self._lose(chunk, now)
-                        lost_any = True
-            hole = last + 1
-            if hole > newest:
-                break
+        for chunk in lost:
+            self.flight -= chunk.size
+            self._lose(chunk, now)
+            lost_any = True
         if lost_any and self._recovery_exit is None:
             self._recovery_exit = self.next_tsn - 1
             self._force = True
@@ -388,7 +379,7 @@ class Sender:
     def _lose(self, chunk: OutChunk, now: float) -> None:
         """Mark a chunk for retransmission, or abandon its message (RFC 3758 §3.5 A3)."""
         message = chunk.message
-        chunk.state = _LOST
+        chunk.state = LOST
         if self._timed is not None and self._timed >= chunk.tsn:
             # Its acknowledgment may now come from the retransmission, or wait for it.
             self._timed = None
@@ -422,7 +413,7 @@ class Sender:
         self.probe.disarm()
         if self._lost or self._recovery_exit is not None:
             return
-        chunk = next((each for each in reversed(self.outstanding.values()) if each.state == _IN_FLIGHT), None)
+        chunk = next((each for each in reversed(self.outstanding.values()) if each.state == IN_FLIGHT), None)
         if chunk is None or chunk.transmits > 1 or chunk.message.max_retransmits is not None:
             return  # T3-rtx takes its time with what was repeated before, or may be so often only
         self.flight -= chunk.size
@@ -451,7 +442,7 @@ class Sender:
             while tsn > last:
                 first, last = next(kept, (_EVER, _EVER))
             # RFC 9260 §6.2.1 D iii: the receiver may take gap acknowledgments back.
-            if chunk.state == _ABANDONED or (chunk.state == _ACKED and tsn >= first):
+            if chunk.state == ABANDONED or (chunk.state == ACKED and tsn >= first):
                 continue
             chunk.fast = False
             self._lose(chunk, now)
@@ -482,9 +473,9 @@ class Sender:
             self.queue.discard(message)
         for tsn in range(max(message.first_tsn, self.cum + 1), message.last_tsn + 1):
             chunk = self.outstanding[tsn]
-            if chunk.state == _IN_FLIGHT:
+            if chunk.state == IN_FLIGHT:
                 self.flight = max(self.flight - chunk.size, 0)
-            chunk.state = _ABANDONED
+            chunk.state = ABANDONED
             chunk.wire = b""
             self.forward.abandoned += 1
 

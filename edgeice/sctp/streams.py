@@ -11,7 +11,7 @@ from collections import deque
 
 from edgeice.sctp.serial import MASK16
 
-__all__ = ["OutChunk", "OutMessage", "OutStream", "SendQueue"]
+__all__ = ["ABANDONED", "ACKED", "IN_FLIGHT", "LOST", "OutChunk", "OutMessage", "OutStream", "SendQueue"]
 
 
 class OutMessage:
@@ -62,6 +62,13 @@ class OutMessage:
         self.last_tsn = -1
 
 
+# What became of a chunk (`OutChunk.state`).
+IN_FLIGHT = 0
+ACKED = 1
+LOST = 2
+ABANDONED = 3
+
+
 class OutChunk:
     """A DATA chunk that was sent and is not cumulatively acknowledged."""
 
@@ -77,10 +84,9 @@ class OutChunk:
         self.sent_at = sent_at
         self.transmits = 1
         self.misses = 0
-        #: Fast retransmission is granted once (RFC 9260 §7.2.4).
+        #: Missing reports count once (RFC 9260 §7.2.4).
         self.fast = False
-        #: In flight at first; the sender's.
-        self.state = 0
+        self.state = IN_FLIGHT
 
 
 class OutStream:

@@ -18,6 +18,8 @@ from edgeice.sctp.chunks import (
     encode_sack,
 )
 from edgeice.sctp.lifecycle import Timer
+from edgeice.sctp.loss import LossDetection
+from edgeice.sctp.streams import ACKED, OutChunk, OutMessage, OutStream
 from tests.unit.sctp.link import Link, data_chunk, forge, kinds, values
 
 
@@ -309,6 +311,56 @@ def test_sctp_11_two_reports_are_not_enough() -> None:
     link.run(1.0)
     assert len(link.sent[0]) == 4
     assert len(link.messages(1)) == 3
+
+
+def test_a_repeat_that_is_lost_too_is_sent_again_without_the_timer() -> None:
+    link = Link(delay=0.015)
+    channel = opened(link)
+    data = blobs(60, 1172)
+    copies = [0]
+
+    def script(side: int, _number: int, packet: bytes) -> bool:
+        if side == 0 and data[2] in packet:
+            copies[0] += 1
+            return copies[0] <= 3
+        return False
+
+    link.script = script
+    for each in data:
+        link.client.send(channel, each, now=link.now)
+    # Every other round trip it is seen that it is missing, and no timer runs out, which needs 0.4 s.
+    link.run(0.26)
+    assert link.messages(1) == data
+    assert copies == [4]
+    assert len(link.sent[0]) == 60 + 3
+    assert link.server.drops.snapshot() == {}
+    assert link.client._association.sender.rtt.rto == pytest.approx(0.4)
+
+
+def test_a_repeat_that_is_overtaken_by_less_than_a_quarter_of_a_round_trip_is_not_lost() -> None:
+    detection = LossDetection()
+    message = OutMessage(OutStream(0, 0), 53, b"x")
+    chunks = {tsn: OutChunk(tsn, 1, b"", message, sent_at=tsn / 1000) for tsn in range(1, 30)}
+    chunks[1].fast, chunks[1].transmits, chunks[1].sent_at = True, 2, 0.020
+    for tsn, lost in ((21, []), (24, []), (25, []), (26, [1])):
+        chunks[tsn].state = ACKED
+        detection.acknowledged(chunks[tsn])
+        found = detection.find(chunks, 0, {tsn: tsn}, 2, reordering=0.005)
+        assert [chunk.tsn for chunk in found] == lost, tsn
+
+
+@pytest.mark.parametrize(("late", "rto"), [(0.0, 0.4), (0.2, 1.6)])
+def test_a_repeat_that_is_answered_in_the_usual_time_takes_the_backing_off_back(late: float, rto: float) -> None:
+    link = Link(delay=0.015)
+    channel = opened(link)
+    link.script = drop_once(0, 1, 2)  # the chunk, its probe, and what the timer sent after 0.4 s
+    link.client.send(channel, b"x", now=link.now)
+    link.run(0.6)
+    link.delay += late  # of the next, which leaves 0.8 s later
+    link.run(2.0)
+    assert len(link.sent[0]) == 4
+    assert link.messages(1) == [b"x"]
+    assert link.client._association.sender.rtt.rto == pytest.approx(rto)
 
 
 def test_a_lone_packet_is_acknowledged_at_once() -> None:
