@@ -21,6 +21,7 @@ from edgeice.operator.errors import OperatorError, UnreachableError
 from edgeice.operator.interface import USUAL_CHANNELS, Step, Watcher
 from edgeice.operator.shared_frames import CLOSE, FrameSocket, Kind, as_control, as_message
 from edgeice.services.control import Control, ErrorCode, ServiceError, as_int, as_object, as_text, parse_error
+from edgeice.text import printable
 
 __all__ = ["NotSharedError", "SharedChannel", "SharedSession", "ask_shared", "join_shared"]
 
@@ -32,6 +33,8 @@ _REASON_PATIENCE: Final = 1.0
 #: How soon a full backlog is tried again, seconds.
 _BACKLOG_PAUSE: Final = 0.01
 _MOST_CHANNELS: Final = 65535
+#: Characters that are shown of what the process behind the socket says.
+_MOST_SHOWN: Final = 500
 _MISSING: Final = {
     errno.ENOENT: "there is no {}",
     errno.ECONNREFUSED: "the process behind {} is gone",
@@ -232,7 +235,7 @@ class SharedSession:
         try:
             while (message := await self._frames.receive_control()) is not None:
                 if "ended" in message:
-                    return _printable(as_text(as_object(message["ended"], "ended").get("reason"), "ended.reason"))
+                    return _reason(as_object(message["ended"], "ended"))
                 name = "notice" if "notice" in message else "path"
                 self._say(name, as_text(message.get(name), name))
         except DecodeError as error:
@@ -241,11 +244,7 @@ class SharedSession:
 
     def _say(self, name: str, text: str) -> None:
         if self._watch is not None and text:
-            self._watch(Step(name, _printable(text)))
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text[:500])
+            self._watch(Step(name, printable(text, _MOST_SHOWN)))
 
 
 class SharedChannel:
@@ -321,4 +320,8 @@ class SharedChannel:
 
 def _ending(payload: bytes) -> tuple[str, bool]:
     ended = as_object(as_control(payload).get("ended"), "ended")
-    return _printable(as_text(ended.get("reason"), "ended.reason")), ended.get("broken") is not False
+    return _reason(ended), ended.get("broken") is not False
+
+
+def _reason(ended: Control) -> str:
+    return printable(as_text(ended.get("reason"), "ended.reason"), _MOST_SHOWN)

@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from edgeice.sansio import Event
+from edgeice.text import printable
 from edgeice.trace import Record, Tracer, ignore, redact
 
 __all__ = ["LIMIT", "Timeline", "describe", "entry_of"]
@@ -82,6 +83,5 @@ def describe(entry: Mapping[str, object]) -> str:
 
 def _shown(value: object) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    # What a peer can choose forges no line and moves no cursor.
-    text = "".join(char if char.isprintable() else "?" for char in text[:200])
+    text = printable(text, 200)
     return f'"{text}"' if " " in text else text

@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from edgeice.errors import DecodeError, LocalProtocolError, RemoteProtocolError
 from edgeice.services.channel import MAX_CONTROL
+from edgeice.text import printable
 
 __all__ = [
     "Control",
@@ -124,11 +125,10 @@ def parse_error(value: JsonValue) -> PeerError:
     members = as_object(value, "error")
     code = as_text(members.get("code"), "error.code")
     reason = members.get("reason", "")
-    text = "".join(c if c.isprintable() else "?" for c in as_text(reason, "error.reason")[:_MAX_REASON])
+    text = printable(as_text(reason, "error.reason"), _MAX_REASON)
     if code in ErrorCode.__members__.values():
         return PeerError(ErrorCode(code), text)
-    printable = "".join(c if c.isprintable() else "?" for c in code[:40])
-    return PeerError(ErrorCode.INTERNAL, f"{printable}: {text}")
+    return PeerError(ErrorCode.INTERNAL, f"{printable(code, 40)}: {text}")
 
 
 def as_object(value: JsonValue, name: str) -> Control:

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 import trio
 
 from edgeice.services.signals import ExitStatus, signal_name, signal_number
+from edgeice.text import printable
 
 __all__ = ["Descriptor", "LocalProcess", "end_session", "in_thread", "set_window_size"]
 
@@ -170,7 +171,7 @@ class LocalProcess:
             name = Path("/proc", str(self._foreground_group()), "comm").read_text("utf-8", "replace")
         except OSError:
             return ""
-        return "".join(c if c.isprintable() else "?" for c in name.removesuffix("\n"))
+        return printable(name.removesuffix("\n"))
 
     def _foreground_group(self) -> int:
         if self._terminal is not None and self._terminal.fd >= 0:

@@ -24,6 +24,7 @@ from edgeice.services.control import (
     malformed,
 )
 from edgeice.services.credit import CreditedChannel
+from edgeice.text import printable
 
 __all__ = ["KeptEntry", "ShellClient", "list_shells", "open_shell"]
 
@@ -96,7 +97,7 @@ def _entry(value: JsonValue) -> KeptEntry:
     left = members.get("left")
     return KeptEntry(
         _name(members.get("name")),
-        _printable(as_text(members.get("running", ""), "running")),
+        printable(as_text(members.get("running", ""), "running"), 64),
         as_int(members.get("seconds"), "seconds", 0, _MOST),
         None if left is None else as_int(left, "left", 0, _MOST),
     )
@@ -108,10 +109,6 @@ def _name(value: JsonValue) -> str:
     if _NAME.fullmatch(name) is None:
         raise DecodeError("control-range", "not a kept shell's name")
     return name
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text[:64])
 
 
 def _too_old() -> ServiceError:
@@ -166,7 +163,7 @@ class ShellClient(RemoteProcess):
     def _act(self, name: str, value: JsonValue) -> None:
         if name == "opened":
             members = as_object(value, "opened")
-            self.user = _printable(as_text(members.get("user"), "user"))
+            self.user = printable(as_text(members.get("user"), "user"), 64)
             if "kept" in members:
                 self.kept = _name(members["kept"])
             self.replay = as_int(members.get("replay", 0), "replay", 0, _MOST)

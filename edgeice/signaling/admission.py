@@ -14,13 +14,13 @@ from edgeice.errors import DecodeError
 from edgeice.sansio import Entropy
 from edgeice.signaling.capabilities import first_uncovered
 from edgeice.signaling.clock import check_times
-from edgeice.signaling.encoding import printable
 from edgeice.signaling.events import SessionId
 from edgeice.signaling.jws import VerifiedJws
 from edgeice.signaling.messages import Envelope, Offer, Reject, RejectCode, decode_body
 from edgeice.signaling.nonces import Freshness, NonceKeeper
 from edgeice.signaling.slots import Slots
 from edgeice.signaling.trust import OperatorLine
+from edgeice.text import printable
 
 __all__ = ["Admission", "Admitted", "Refused", "SdpCheck"]
 

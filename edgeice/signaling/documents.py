@@ -8,11 +8,11 @@ import attrs
 
 from edgeice.errors import DecodeError
 from edgeice.signaling import members as m
-from edgeice.signaling.encoding import printable
 from edgeice.signaling.jws import Claims, UnverifiedJws, decode, peek_claims, sign, verify
 from edgeice.signaling.keys import PrivateKey, PublicKey
 from edgeice.signaling.messages import VERSION, check_version
 from edgeice.signaling.names import Party, Role
+from edgeice.text import printable
 
 __all__ = ["MAX_EPOCH", "Audit", "Info", "Limits", "SignedInfo", "open_audit", "open_info", "sign_audit", "sign_info"]
 

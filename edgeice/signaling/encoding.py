@@ -23,7 +23,6 @@ __all__ = [
     "b64url_sha256",
     "dump_json",
     "parse_json_object",
-    "printable",
 ]
 
 #: Most levels of JSON objects and arrays inside each other (§5).
@@ -77,11 +76,6 @@ def parse_json_object(data: bytes) -> dict[str, object]:
     if not isinstance(value, dict):
         raise DecodeError("json", "not an object")
     return value
-
-
-def printable(text: str, limit: int = 256) -> str:
-    """A peer's text made safe to show: no control characters, at most `limit` characters."""
-    return "".join(c if c.isprintable() else "?" for c in text[:limit])
 
 
 def _check_depth(data: bytes) -> None:

@@ -15,10 +15,10 @@ import attrs
 
 from edgeice.errors import DecodeError
 from edgeice.signaling import members as m
-from edgeice.signaling.encoding import printable
 from edgeice.signaling.jws import Claims, sign
 from edgeice.signaling.keys import PrivateKey
 from edgeice.signaling.names import Party
+from edgeice.text import printable
 
 __all__ = [
     "MAX_CANDIDATES",

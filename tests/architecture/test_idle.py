@@ -56,7 +56,7 @@ HEAVY = {"argparse", "asyncio", "concurrent", "gettext", "multiprocessing", "pyd
 #: edgeice's own rooms; neither operator nor any command but the agent's.
 ROOMS = {
     "addresses", "agent", "cli", "dtls", "errors", "files", "ice", "late", "local_socket", "net", "peer", "sansio",
-    "sctp", "sdp", "services", "settings", "signaling", "stun", "trace", "transport",
+    "sctp", "sdp", "services", "settings", "signaling", "stun", "text", "trace", "transport",
 }  # fmt: skip
 
 #: What only sessions need, by the modules that bring the rest of it; their packages stand there empty.

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from edgeice.text import printable
+
 __all__ = [
     "CpuTimes",
     "parse_cpu_times",
@@ -57,8 +59,7 @@ class CpuTimes:
 
 def _text(data: bytes) -> str:
     """A name from the kernel, safe to print and to send."""
-    text = data.decode("utf-8", "replace")
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+    return printable(data.decode("utf-8", "replace"), None)
 
 
 def parse_cpu_times(stat: bytes) -> dict[str, CpuTimes]:

@@ -28,6 +28,7 @@ from edgeice.services.telemetry.kernel import (
     parse_throttled,
     parse_wifi,
 )
+from edgeice.text import printable
 
 __all__ = ["Reading", "SystemReader", "Value", "rows_between"]
 
@@ -243,8 +244,7 @@ def _names(folder: str) -> list[str]:
 
 def _label(path: str) -> str:
     """A name that a driver gives, safe to print."""
-    text = _read_file(path).decode("utf-8", "replace").strip()[:64]
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return printable(_read_file(path).decode("utf-8", "replace").strip(), 64)
 
 
 def _exists(path: str) -> bool:

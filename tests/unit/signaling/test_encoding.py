@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeice.errors import DecodeError
-from edgeice.signaling.encoding import b64url_decode, b64url_encode, parse_json_object, printable
+from edgeice.signaling.encoding import b64url_decode, b64url_encode, parse_json_object
 
 
 @given(st.binary())
@@ -105,8 +105,3 @@ def test_json_is_accepted_or_a_decode_error(data: bytes) -> None:
     except DecodeError:
         return
     assert value == json.loads(data)
-
-
-def test_a_peers_text_is_made_safe_to_show() -> None:
-    assert printable("a\x1b[31mb\n\u202ec") == "a?[31mb??c"
-    assert len(printable("x" * 1000)) == 256
