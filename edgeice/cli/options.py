@@ -15,7 +15,7 @@ from edgeice.errors import ConfigError
 from edgeice.files import read_trusted
 from edgeice.operator.config import config_folder, load_config
 
-__all__ = ["SECONDS", "device_argument", "timeout_option"]
+__all__ = ["SECONDS", "Seconds", "device_argument", "timeout_option"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -23,19 +23,21 @@ F = TypeVar("F", bound=Callable[..., object])
 _DAY = 86400.0
 
 
-class _Seconds(click.FloatRange):
-    """A time that is longer than nothing and comes to an end."""
+class Seconds(click.FloatRange):
+    """A time between bounds."""
 
     name = "seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401  # text, or a default
+        """The number of seconds; fails as click does."""
         seconds = float(super().convert(value, param, ctx))
         if math.isnan(seconds):  # which no comparison keeps out
             self.fail(f"{value!r} is not a number of seconds.", param, ctx)
         return seconds
 
 
-SECONDS = _Seconds(0, _DAY, min_open=True)
+#: A time that is longer than nothing and comes to an end.
+SECONDS = Seconds(0, _DAY, min_open=True)
 
 
 def timeout_option(default: float, purpose: str) -> Callable[[F], F]:

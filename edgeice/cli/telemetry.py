@@ -14,13 +14,15 @@ import trio
 from click.shell_completion import CompletionItem
 
 from edgeice.cli.common import Options, SessionCommand, device_session, run, session_options
-from edgeice.cli.options import SECONDS, device_argument
+from edgeice.cli.options import Seconds, device_argument
 from edgeice.cli.stdio import terminal_size, write_output
-from edgeice.cli.telemetry_table import Table, format_lost, format_name, format_value
+from edgeice.cli.telemetry_table import Table, format_gap, format_name, format_value
 from edgeice.operator.interface import DeviceSession, Step
 from edgeice.services import ErrorCode, ServiceError
 from edgeice.services.telemetry import TELEMETRY_PROTOCOL
 from edgeice.services.telemetry.client import Gap, Row, Samples, TelemetryClient, open_telemetry
+from edgeice.services.telemetry.wire import MAX_INTERVAL, MIN_INTERVAL
+from edgeice.text import printable
 
 __all__ = ["command"]
 
@@ -66,8 +68,8 @@ The device has to allow it: edgeice-agent trust add --can telemetry:* …
 @click.option(
     "-i",
     "--interval",
-    type=SECONDS,
-    help="Seconds between samples, 0.1 to 3600; without it, the device's choice, and what processes write at once.",
+    type=Seconds(MIN_INTERVAL, MAX_INTERVAL),
+    help="Seconds between samples; without it, the device's choice, and what processes write at once.",
 )
 @click.option("-c", "--count", type=click.IntRange(1), help="Stop after so many samples; without it, at Ctrl-C.")
 @click.option("--once", is_flag=True, help="Stop when each stream has told something.")
@@ -145,7 +147,7 @@ async def _take_once(client: TelemetryClient, screen: _Screen, patience: float) 
                 if heard == begun:
                     return
     if not heard:
-        names = ", ".join(sorted(begun)) or "the device"
+        names = printable(", ".join(sorted(begun))) or "the device"
         raise ServiceError(ErrorCode.TIMEOUT, f"nothing came from {names} within {patience:g} s")
 
 
@@ -162,7 +164,7 @@ class _Screen:
     async def show(self, told: Samples | Gap) -> None:
         """Show samples or a gap; where the output waits, so does this, and the device's gaps tell what that costs."""
         if isinstance(told, Gap):
-            self.note(f"{told.stream}: {format_lost(told)}")
+            self.note(format_gap(told))
             return
         await _write("".join(f"{self._line(told.stream, row)}\n" for row in told.rows))
 
@@ -222,7 +224,7 @@ class _TableScreen(_Screen):
 
     async def show(self, told: Samples | Gap) -> None:
         if isinstance(told, Gap):
-            self._table.note(f"{told.stream}: {format_lost(told)}")
+            self._table.note(format_gap(told))
         else:
             self._table.take(told, trio.current_time())
         self._told = True

@@ -12,8 +12,9 @@ from typing import Final
 import attrs
 
 from edgeice.services.telemetry.client import Gap, Row, Samples
+from edgeice.text import printable
 
-__all__ = ["Table", "fit", "format_lost", "format_name", "format_value"]
+__all__ = ["Table", "fit", "format_gap", "format_name", "format_value"]
 
 #: Values that the table keeps; beyond that those that were told longest ago are forgotten.
 MOST_SERIES: Final = 500
@@ -29,8 +30,8 @@ Value = float | int | str | bool
 
 
 def format_name(name: str, tags: Mapping[str, str]) -> str:
-    """A name with what tells it from others of that name: `net.rx_bytes eth0`."""
-    return " ".join((name, *tags.values()))
+    """A name with what tells it from others of that name: `net.rx_bytes eth0`; safe to show, as all that follows."""
+    return printable(" ".join((name, *tags.values())), None)
 
 
 def format_value(name: str, value: Value) -> str:
@@ -38,7 +39,7 @@ def format_value(name: str, value: Value) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):
-        return value
+        return printable(value, None)
     if name.endswith("_bytes"):
         return _bytes(value)
     if name.endswith("_seconds"):
@@ -49,12 +50,13 @@ def format_value(name: str, value: Value) -> str:
     return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
-def format_lost(gap: Gap) -> str:
-    """What a gap is, in words."""
+def format_gap(gap: Gap) -> str:
+    """What a gap is, in words, after its stream."""
+    stream = printable(gap.stream)
     what = "sample" if gap.stream == "system" else "row"
     if gap.lost is None:
-        return f"{what}s were lost, nobody knows how many"
-    return f"{gap.lost} {what}{'' if gap.lost == 1 else 's'} lost"
+        return f"{stream}: {what}s were lost, nobody knows how many"
+    return f"{stream}: {gap.lost} {what}{'' if gap.lost == 1 else 's'} lost"
 
 
 def _bytes(value: float) -> str:

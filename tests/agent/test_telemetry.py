@@ -124,6 +124,8 @@ async def test_lines_of_local_processes_good_and_bad(measured: Fleet) -> None:
         first = await follow.next()
         assert first.pop("t") > 1.7e9
         assert first == {"stream": "local", "name": "door.open", "value": True, "tags": {"door": "shed"}}
+        write(measured, b'{"name":"log","value":"line1\\nline2\\tTab"}')
+        assert (await follow.next())["value"] == "line1\nline2\tTab"
         write(measured, b"garbage\n\n")
         with pytest.raises(OSError, match="Message too long"):
             write(measured, b"x" * (1 << 20))

@@ -41,7 +41,7 @@ _LARGEST: Final = 2**64
 
 @attrs.frozen
 class Row:
-    """One value at one time."""
+    """One value at one time, as it was told: text in it may hold anything, and is made safe where it is shown."""
 
     #: Unix seconds, by the clock of the device or of whoever measured.
     t: float
@@ -177,7 +177,7 @@ def _parse(text: str) -> Told:
         raise parse_error(message["error"])
     name, value = command(message, ("samples", "gap"))
     members = as_object(value, name)
-    stream = _printable(as_text(members.get("stream"), "stream"))
+    stream = as_text(members.get("stream"), "stream")
     if name == "gap":
         lost = members.get("lost")
         return Gap(stream, None if lost is None else as_int(lost, "lost", 0, _MOST_LOST))
@@ -198,12 +198,7 @@ def _parse_row(value: JsonValue) -> Row:
     tags = as_object(members.get("tags", {}), "tags")
     return Row(
         t=float(at),
-        name=_printable(as_text(members.get("name"), "name")),
-        value=_printable(measured) if isinstance(measured, str) else measured,
-        tags={_printable(key): _printable(as_text(text, "a tag")) for key, text in tags.items()},
+        name=as_text(members.get("name"), "name"),
+        value=measured,
+        tags={key: as_text(text, "a tag") for key, text in tags.items()},
     )
-
-
-def _printable(text: str) -> str:
-    """Text from a device, safe for a terminal."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

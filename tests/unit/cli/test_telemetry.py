@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from edgeice.cli.commands import cli
-from edgeice.cli.telemetry_table import MOST_SERIES, Table, fit, format_lost, format_name, format_value
+from edgeice.cli.telemetry import _JsonScreen, _Screen
+from edgeice.cli.telemetry_table import MOST_SERIES, Table, fit, format_gap, format_name, format_value
 from edgeice.services.telemetry.client import Gap, Row, Samples
 
 
@@ -47,9 +49,46 @@ def test_values_have_the_unit_of_their_name(name: str, value: float | str | bool
 
 def test_names_and_gaps() -> None:
     assert format_name("net.rx_bytes", {"interface": "eth0"}) == "net.rx_bytes eth0"
-    assert format_lost(Gap("system", 1)) == "1 sample lost"
-    assert format_lost(Gap("local", 12)) == "12 rows lost"
-    assert format_lost(Gap("local", None)) == "rows were lost, nobody knows how many"
+    assert format_gap(Gap("system", 1)) == "system: 1 sample lost"
+    assert format_gap(Gap("local", 12)) == "local: 12 rows lost"
+    assert format_gap(Gap("local", None)) == "local: rows were lost, nobody knows how many"
+
+
+#: What a device may tell: it clears a screen, forges a line and rings a bell.
+HOSTILE = Samples("\x9b", "c", (Row(1.0, "\x1b[2J", "line1\nline2\tTab", {"\r": "\x07"}),))
+
+
+def test_text_in_a_table_is_safe_for_a_terminal() -> None:
+    table = Table("pi")
+    table.take(HOSTILE, now=0)
+    table.note(format_gap(Gap("\x9b", 2)))
+    lines = table.lines(80, 24, now=0)
+    assert lines[2].split() == ["?[2J", "?", "line1?line2?Tab", "0", "s"]
+    assert lines[3].endswith(" ?: 2 rows lost")
+    assert all(line.isprintable() for line in lines)
+
+
+async def test_text_in_lines_is_safe_for_a_terminal(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    screen = _Screen(quiet=False)
+    await screen.show(HOSTILE)
+    await screen.show(Gap("\x9b", 2))
+    shown = capfdbinary.readouterr()
+    assert shown.out.endswith(b"  ?[2J ?  line1?line2?Tab\n")
+    assert shown.out.count(b"\n") == 1
+    assert shown.err == b"edgeice: ?: 2 rows lost\n"
+
+
+async def test_json_carries_text_whole_and_in_printable_letters(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    screen = _JsonScreen(quiet=True)
+    await screen.show(HOSTILE)
+    await screen.show(Gap("\x9b", 2))
+    out = capfdbinary.readouterr().out.decode("ascii")
+    samples, gap = out.splitlines()
+    assert samples.isprintable()
+    assert gap.isprintable()
+    row = {"t": 1.0, "name": "\x1b[2J", "value": "line1\nline2\tTab", "tags": {"\r": "\x07"}}
+    assert json.loads(samples) == {"stream": "\x9b", **row}
+    assert json.loads(gap) == {"stream": "\x9b", "lost": 2}
 
 
 def test_a_table_has_least_most_age_and_trend() -> None:
@@ -155,3 +194,10 @@ def test_intervals_that_are_none(value: str) -> None:
     done = CliRunner().invoke(cli, ["telemetry", "pi", "--interval", value])
     assert done.exit_code == 2
     assert "--interval" in done.output
+
+
+@pytest.mark.parametrize("value", ["0.01", "0.0999", "3600.1", "5000"])
+def test_intervals_that_no_device_keeps(value: str) -> None:
+    done = CliRunner().invoke(cli, ["telemetry", "pi", "--interval", value])
+    assert done.exit_code == 2
+    assert f"Invalid value for '-i' / '--interval': {float(value)} is not in the range 0.1<=x<=3600." in done.output
