@@ -27,8 +27,6 @@ from edgeice.services.tcp import format_endpoint
 
 __all__ = ["command"]
 
-#: Connections that wait to be accepted, of each port.
-_BACKLOG = 64
 #: Connections carried at once, over all ports, and the part of the device's channels that this may be.
 _AT_ONCE, _PART = 48, 3 / 4
 #: Seconds between two lines about the same failure.
@@ -79,7 +77,8 @@ def command(options: Options, device: str, forwards: tuple[str, ...]) -> None:
 async def _listen(forward: Forward) -> list[trio.SocketListener]:
     host = "localhost" if forward.bind is None else None if forward.bind == "*" else forward.bind
     try:
-        return list(await trio.open_tcp_listeners(forward.port, host=host, backlog=_BACKLOG))
+        # As many as the kernel lets wait (net.core.somaxconn): a connection that finds no room tries again after 1 s.
+        return list(await trio.open_tcp_listeners(forward.port, host=host))
     except OSError as error:
         where = f"{forward.bind or 'localhost'}:{forward.port}"
         raise ConfigError(f"cannot listen on {where}: {_reason(error)}") from None

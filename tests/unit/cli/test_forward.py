@@ -1,8 +1,11 @@
-"""What `edgeice forward` says of connections that fail, in virtual time."""
+"""How `edgeice forward` listens, and what it says of connections that fail, in virtual time."""
 
 from __future__ import annotations
 
 import json
+import socket
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,8 @@ import trio
 import trio.testing
 
 from edgeice.cli.common import Options
-from edgeice.cli.forward import _Failures
+from edgeice.cli.forward import _Failures, _listen
+from edgeice.cli.targets import parse_forward
 from edgeice.operator.config import load_config
 from edgeice.services import ErrorCode, ForwardTarget, ServiceError
 
@@ -26,6 +30,24 @@ def options(tmp_path: Path, *, as_json: bool) -> Options:
 
 def refused(reason: str = "Connection refused") -> ServiceError:
     return ServiceError(ErrorCode.REFUSED, reason)
+
+
+async def test_a_burst_of_connections_finds_room_before_any_is_accepted() -> None:
+    """What the kernel has no room for has to ask again after a second."""
+    burst = min(300, int(await trio.Path("/proc/sys/net/core/somaxconn").read_text()))
+    (listener,) = await _listen(parse_forward("127.0.0.1:0:localhost:80"))
+    async with listener:
+        with ExitStack() as opened, trio.fail_after(10):  # those for which there is no room wait in vain
+            clients = [opened.enter_context(socket.socket()) for _ in range(burst)]
+            for client in clients:
+                client.setblocking(False)
+                client.connect_ex(listener.socket.getsockname())
+            for client in clients:
+                await trio.lowlevel.wait_writable(client)
+            # Of a socket that listens, the kernel tells how many wait to be accepted, where it counts unacknowledged
+            # segments of others (struct tcp_info in linux/tcp.h).
+            info = listener.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)
+            assert int.from_bytes(info[24:28], sys.byteorder) == burst
 
 
 async def test_the_first_of_a_kind_at_once_and_then_their_number_once_a_second(
