@@ -311,6 +311,7 @@ class Sessions:
             case StateChanged() if progress.state is ConnectionState.CONNECTED and not session.proved:
                 session.proved = True
                 self._signaling.proved(session.id)
+                self._flush()  # an offer may have waited for that
                 self._log.info("opened", operator=session.id.peer.name, sid=session.id.sid)
                 self._tell("opened", session.id, want=session.want)
             case PathChanged():

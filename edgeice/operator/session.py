@@ -14,7 +14,7 @@ import trio
 from edgeice.errors import DecodeError, RemoteProtocolError
 from edgeice.operator.config import OperatorConfig
 from edgeice.operator.errors import OperatorError, RefusedError, UnreachableError
-from edgeice.operator.explain import UNSEEN, explain
+from edgeice.operator.explain import all_in_use, busy_error, explain, warning
 from edgeice.operator.interface import USUAL_CHANNELS, Step, Watcher
 from edgeice.operator.link import BrokerLink, open_broker
 from edgeice.operator.silence import SILENCE, SilenceWatch
@@ -26,6 +26,7 @@ from edgeice.signaling import (
     ByeCode,
     ByeReceived,
     Connector,
+    DeviceBusy,
     DeviceKeyPresented,
     DeviceNotSeen,
     DeviceSaidAway,
@@ -37,7 +38,6 @@ from edgeice.signaling import (
     PublicKey,
     SendSignal,
     SignalAction,
-    State,
     TopicKind,
 )
 from edgeice.signaling.broker import Message, MqttRefusedError
@@ -94,6 +94,7 @@ class Session:
         self._nursery: trio.Nursery | None = None
         self._step = "device"
         self._bye = ""
+        self._told_busy = False
         #: The path as it was said last, empty while there is none.
         self._path = ""
         self._patience = math.inf
@@ -218,17 +219,8 @@ class Session:
                 self._nursery.start_soon(self._ask, event)
             case OfferNeeded():
                 self._offer()
-            case DeviceSaidAway():
-                said = "gives no state" if event.state == State.UNKNOWN else f"says it is {event.state}"
-                self._say("notice", f"{self.device.name} {said}; trying anyway")
-            case DeviceNotSeen():
-                self._say("notice", f"nothing is known of {self.device} at the broker yet: {UNSEEN}")
-            case NothingHeard():
-                self._say(
-                    "notice",
-                    f"nothing heard for 5 s: {self.device.name} may be away, or may not know your key"
-                    f" {event.fingerprint} (add it there with `edgeice-agent trust add`)",
-                )
+            case DeviceBusy() | DeviceSaidAway() | DeviceNotSeen() | NothingHeard():
+                self._warn(event)
             case OperatorFailed():
                 self._fail(explain(event, self.device, self._fingerprint))
             case ByeReceived():
@@ -240,6 +232,14 @@ class Session:
                 self._carry(event)
             case _:
                 self._carry(event)
+
+    def _warn(self, event: DeviceBusy | DeviceSaidAway | DeviceNotSeen | NothingHeard) -> None:
+        if isinstance(event, DeviceBusy):
+            self._timeline.note("session", "busy", reason=event.reason, again_in=round(event.again_in, 1))
+            if self._told_busy:
+                return
+            self._told_busy = True
+        self._say("notice", warning(event, self.device, self._connector.info))
 
     def _carry(self, event: Event) -> None:
         if self._signaled is None:
@@ -353,9 +353,14 @@ class Session:
         self._watch(Step(name, text))
 
     def _timeout_error(self, patience: float) -> OperatorError:
+        if self._step == "offer" and self._connector.busy:
+            return busy_error(self._connector.busy, self.device, self._tried(), patience)
+        full = all_in_use(self._connector.info)
         said = {
             "device": f"{self.device.name} did not show itself",
-            "offer": f"{self.device.name} did not answer: it may be away, or may not know your key"
+            "offer": f"{self.device.name} did not answer, and {full}"
+            if full
+            else f"{self.device.name} did not answer: it may be away, or may not know your key"
             f" {self._fingerprint} (add it there with `edgeice-agent trust add`)",
             "checks": "no candidate pair answered",
             "securing": "a path was found, but DTLS or SCTP did not come up on it",

@@ -70,6 +70,9 @@ from edgeice.signaling.events import (
     CandidatesReceived as CandidatesReceived,
 )
 from edgeice.signaling.events import (
+    DeviceBusy as DeviceBusy,
+)
+from edgeice.signaling.events import (
     DeviceKeyPresented as DeviceKeyPresented,
 )
 from edgeice.signaling.events import (
@@ -217,6 +220,7 @@ __all__ = [
     "CandidatesReceived",
     "Connector",
     "ConnectorState",
+    "DeviceBusy",
     "DeviceKeyPresented",
     "DeviceNotSeen",
     "DeviceSaidAway",

@@ -1,6 +1,6 @@
 """Whether a device takes an offer of generation 0: the checks of contract §5, in their order.
 
-The cached answer comes before all of these and is the session's (`SignalingSession.is_current_offer`).
+The cached answer comes before all of these and is the session's (`SignalingSession.receive`).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Admission:
             case Freshness.REPLAYED:
                 raise DecodeError("replayed")
             case Freshness.FRESH:
-                return self._judge_fresh(envelope, envelope.nonce, session, lines, now=now, wall=wall)
+                return self._judge_fresh(envelope, envelope.nonce, session, lines, wall=wall)
 
     def _judge_fresh(  # noqa: PLR0911 - one return per check keeps their order plain
         self,
@@ -89,7 +89,6 @@ class Admission:
         session: SessionId,
         lines: Sequence[OperatorLine],
         *,
-        now: float,
         wall: int | None,
     ) -> Admitted | Refused:
         holding = [line for line in lines if line.holds(wall=wall, floor=self._floor)]
@@ -108,9 +107,9 @@ class Admission:
         reject = self._check_sdp(offer.sdp)
         if reject is not None:
             return Refused(reject, nonce, offer.want)
-        retry_after = self._slots.wait_for(session.kid, now=now)
-        if retry_after is not None:
-            return Refused(Reject(RejectCode.BUSY, "no session is free", retry_after), nonce, offer.want)
+        busy = self._slots.busy(session.kid)
+        if busy is not None:
+            return Refused(Reject(RejectCode.BUSY, busy.reason, busy.retry_after), nonce, offer.want)
         return Admitted(envelope, offer)
 
 

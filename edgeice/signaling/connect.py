@@ -16,6 +16,7 @@ from edgeice.signaling.encoding import b64url_encode
 from edgeice.signaling.events import (
     AnswerReceived,
     ByeReceived,
+    DeviceBusy,
     DeviceKeyPresented,
     DeviceNotSeen,
     DeviceSaidAway,
@@ -43,6 +44,10 @@ INFO_TIME = 5.0
 UNSEEN_TIME = 1.0
 #: Seconds of silence after which the person is told.
 SILENCE_TIME = 5.0
+#: What a busy device is given at least before it is asked again, seconds, and by how much of it at most this is later,
+#: so that those who were refused together do not come back together.
+_RETRY_TIME = 1.0
+_RETRY_SPREAD = 0.5
 
 
 class ConnectorState(Enum):
@@ -56,6 +61,8 @@ class ConnectorState(Enum):
     OFFERED = auto()
     #: The nonce was stale; the device publishes another one.
     WAITING_FOR_NONCE = auto()
+    #: The device was busy; it is asked again in a moment.
+    WAITING_FOR_ROOM = auto()
     ESTABLISHED = auto()
     OVER = auto()
 
@@ -65,7 +72,8 @@ _NEXT: dict[ConnectorState, frozenset[ConnectorState]] = {
     _S.WAITING_FOR_INFO: frozenset({_S.CONFIRMING_KEY, _S.PREPARING_OFFER, _S.OVER}),
     _S.CONFIRMING_KEY: frozenset({_S.PREPARING_OFFER, _S.OVER}),
     _S.PREPARING_OFFER: frozenset({_S.OFFERED, _S.OVER}),
-    _S.OFFERED: frozenset({_S.ESTABLISHED, _S.WAITING_FOR_NONCE, _S.OVER}),
+    _S.OFFERED: frozenset({_S.ESTABLISHED, _S.WAITING_FOR_NONCE, _S.WAITING_FOR_ROOM, _S.OVER}),
+    _S.WAITING_FOR_ROOM: frozenset({_S.PREPARING_OFFER, _S.OVER}),
     _S.WAITING_FOR_NONCE: frozenset({_S.PREPARING_OFFER, _S.OVER}),
     _S.ESTABLISHED: frozenset({_S.OVER}),
     _S.OVER: frozenset(),
@@ -76,6 +84,7 @@ class _Timer(Enum):
     INFO = auto()
     UNSEEN = auto()
     SILENCE = auto()
+    ROOM = auto()
 
 
 class Connector:
@@ -106,7 +115,7 @@ class Connector:
             pinned: The device's key in `known_devices`, None at first contact.
             want: The capabilities that the session will use.
             entropy: For the `sid`.
-            timeout: Seconds after which an unanswered offer is given up.
+            timeout: Seconds after which an unanswered offer is given up, and a busy device is not asked again.
             floor: What stands in `iat` where no time is given.
         """
         self.drops = DropCounter()
@@ -115,6 +124,8 @@ class Connector:
         self.info: Info | None = None
         #: The session's machine, once there is an offer to make.
         self.session: SignalingSession | None = None
+        #: Why the device took no session when it was asked last; empty where it did not say so.
+        self.busy = ""
         self._me = me
         self._key = key
         self._device = device
@@ -129,6 +140,8 @@ class Connector:
         #: The nonce of the first offer, once it was rejected as stale.
         self._stale_nonce: str | None = None
         self._used_nonce = ""
+        #: When the attempt is over, from the first offer on.
+        self._give_up_at: float | None = None
         self._timers: TimerTable[_Timer] = TimerTable()
         self._actions: deque[SignalAction] = deque()
         self._events: deque[Event] = deque()
@@ -155,6 +168,8 @@ class Connector:
             raise LocalProtocolError("no offer is needed")
         self._go(ConnectorState.OFFERED)
         self._used_nonce = self.info.nonce
+        if self._give_up_at is None:
+            self._give_up_at = now + self._timeout
         self.session.offer(sdp, now=now, wall=wall, want=self._want, nonce=self._used_nonce)
         if seen_state(self._status, self.info.epoch) is State.UNKNOWN:
             self._timers.set(_Timer.UNSEEN, now + UNSEEN_TIME)
@@ -210,6 +225,8 @@ class Connector:
                 self._events.append(NothingHeard(self._key.public.fingerprint))
             elif timer is _Timer.UNSEEN:
                 self._say_unseen()
+            elif timer is _Timer.ROOM:
+                self._prepare_offer(retry=True)
             elif self.state is ConnectorState.WAITING_FOR_NONCE:
                 self._fail("rejected", RejectCode.STALE_NONCE, "the device published no other nonce")
             else:
@@ -329,6 +346,14 @@ class Connector:
     def _on_rejected(self, event: OfferRejected, *, now: float) -> None:
         assert self.info is not None
         self._timers.cancel(_Timer.SILENCE)
+        if event.code == RejectCode.BUSY:
+            self.busy = event.reason or "no session is free"
+            again_in = max(event.retry_after or 0, _RETRY_TIME) * (1 + _RETRY_SPREAD * self._dice())
+            if self._give_up_at is not None and now + again_in < self._give_up_at:
+                self._go(ConnectorState.WAITING_FOR_ROOM)
+                self._timers.set(_Timer.ROOM, now + again_in)
+                self._events.append(DeviceBusy(self.busy, again_in))
+                return
         if event.code != RejectCode.STALE_NONCE or self._stale_nonce is not None:
             self._fail("rejected", event.code, event.reason, event.retry_after)
             return
@@ -339,6 +364,10 @@ class Connector:
             self._prepare_offer(retry=True)
         else:
             self._timers.set(_Timer.INFO, now + INFO_TIME)
+
+    def _dice(self) -> float:
+        """A number from 0 to 1."""
+        return self._entropy.token_bytes(1)[0] / 255
 
     def _fail(
         self,

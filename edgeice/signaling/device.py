@@ -8,7 +8,7 @@ the `SignalingSession` that `session` returns.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import attrs
@@ -36,7 +36,8 @@ from edgeice.signaling.names import Party, Role
 from edgeice.signaling.sender import OFFER_EXPIRY, MessageSigner
 from edgeice.signaling.session import SignalingSession
 from edgeice.signaling.slots import Slots
-from edgeice.signaling.trust import AuthorizedOperators
+from edgeice.signaling.trust import AuthorizedOperators, OperatorLine
+from edgeice.signaling.waiting import Waiting, WaitingOffers
 
 __all__ = ["DeviceSignaling"]
 
@@ -81,6 +82,9 @@ class DeviceSignaling:
         self._admission = Admission(entropy=entropy, slots=self._slots, check_sdp=check_sdp, floor=floor)
         self._rejects = RejectLimiter()
         self._early = EarlyMessages()
+        self._waiting = WaitingOffers()
+        #: The published `info` says that no session is free.
+        self._told_full = False
         self._sessions: dict[SessionId, _Held] = {}
         self._actions: deque[SignalAction] = deque()
         self._events: deque[Event] = deque()
@@ -121,6 +125,7 @@ class DeviceSignaling:
     def proved(self, session: SessionId) -> None:
         """The session's DTLS handshake is complete: the peer holds the key that it signed."""
         self._slots.proved(session)
+        self._waiting.slot_freed()
 
     def trust_changed(self, trust: AuthorizedOperators, *, now: float, wall: int | None) -> None:
         """Use another trust file from now on; sessions that it does not cover end with `revoked`."""
@@ -183,6 +188,11 @@ class DeviceSignaling:
         for held in list(self._sessions.values()):
             with self._guard(held.session, wall=wall):
                 held.session.handle_timeout(now=now, wall=wall)
+        for waiting_session, waiting in self._waiting.due(now=now):
+            try:
+                self._look_again(waiting_session, waiting, now=now, wall=wall)
+            except DecodeError as error:
+                self.drops.count(error.reason)
         expired = self._early.expire(now=now)
         if expired:
             self.drops.count("held-expired", expired)
@@ -191,7 +201,7 @@ class DeviceSignaling:
 
     def next_timeout(self) -> float | None:
         """The earliest deadline."""
-        ends = [self._slots.next_timeout(), self._early.next_timeout(), self._review_at]
+        ends = [self._slots.next_timeout(), self._early.next_timeout(), self._waiting.next_timeout(), self._review_at]
         ends.extend(held.session.next_timeout() for held in self._sessions.values())
         return min((at for at in ends if at is not None), default=None)
 
@@ -218,12 +228,10 @@ class DeviceSignaling:
             with self._guard(held.session, wall=wall):
                 held.session.receive(message, "mqtt", now=now, wall=wall)
             return
-        if route.type == "offer" and route.gen == 0:
-            verdict = self._admission.judge(message, session, lines, now=now, wall=wall)
-            if isinstance(verdict, Refused):
-                self._refuse(message, session, verdict, now=now, wall=wall)
-            else:
-                self._admit(message, session, verdict, now=now, wall=wall)
+        if session in self._waiting:
+            self._follow(message, session, route, now=now)
+        elif route.type == "offer" and route.gen == 0:
+            self._receive_first(message, session, lines, now=now, wall=wall)
         elif route.type == "offer":
             self._disown(message, session, now=now, wall=wall)
         elif self._admission.nonces.knows(session.kid, session.sid):
@@ -233,6 +241,54 @@ class DeviceSignaling:
         else:
             raise DecodeError("no-session")
 
+    def _receive_first(
+        self,
+        message: VerifiedJws,
+        session: SessionId,
+        lines: Sequence[OperatorLine],
+        *,
+        now: float,
+        wall: int | None,
+    ) -> None:
+        verdict = self._admission.judge(message, session, lines, now=now, wall=wall)
+        if isinstance(verdict, Admitted):
+            self._admit(message, session, verdict, now=now, wall=wall)
+        elif verdict.reject.code != RejectCode.BUSY or not self._waiting.hold(session, message, now=now):
+            self._refuse(message, session, verdict, now=now, wall=wall)
+
+    def _follow(self, message: VerifiedJws, session: SessionId, route: Route, *, now: float) -> None:
+        """Take what belongs to an offer that waits; its copies say nothing new."""
+        if route.type == "bye":
+            waiting = self._waiting.take(session)
+            nonce = Envelope.decode(waiting.offer.claims).nonce if waiting else None
+            if nonce is not None:
+                self._use(nonce, session, now=now)  # a late copy of the offer begins nothing
+        elif route.type == "candidates" and not self._waiting.follow(session, message):
+            raise DecodeError("held-full")
+
+    def _look_again(self, session: SessionId, waiting: Waiting, *, now: float, wall: int | None) -> None:
+        """Let a waiting offer in where there is a slot now; refuse it where it has waited long enough."""
+        offer = waiting.offer
+        lines = self._trust.lines_for(session.kid, session.peer.name)
+        if not lines or now >= waiting.forget_at:
+            self._waiting.take(session)
+            raise DecodeError("waited-in-vain")
+        try:
+            verdict = self._admission.judge(offer, session, lines, now=now, wall=wall)
+            if isinstance(verdict, Refused) and verdict.reject.code == RejectCode.BUSY and now < waiting.refuse_at:
+                return
+            if isinstance(verdict, Refused):
+                self._refuse(offer, session, verdict, now=now, wall=wall)
+        except DecodeError as error:
+            if error.reason == "reject-rate":
+                waiting.postpone(now=now)
+                return
+            self._waiting.take(session)
+            raise
+        self._waiting.take(session)
+        if isinstance(verdict, Admitted):
+            self._admit(offer, session, verdict, now=now, wall=wall, following=waiting.following)
+
     def _hold(self, message: VerifiedJws, session: SessionId, *, now: float) -> None:
         envelope = Envelope.decode(message.claims)
         body = decode_body(envelope)
@@ -241,7 +297,14 @@ class DeviceSignaling:
             raise DecodeError("held-full")
 
     def _admit(
-        self, message: VerifiedJws, session: SessionId, verdict: Admitted, *, now: float, wall: int | None
+        self,
+        message: VerifiedJws,
+        session: SessionId,
+        verdict: Admitted,
+        *,
+        now: float,
+        wall: int | None,
+        following: Sequence[VerifiedJws] = (),
     ) -> None:
         assert verdict.envelope.nonce is not None
         machine = SignalingSession(
@@ -260,7 +323,7 @@ class DeviceSignaling:
         self._slots.take(session, now=now)
         self._use(verdict.envelope.nonce, session, now=now)
         machine.accept_first(message, verdict.envelope, verdict.offer, now=now)
-        for early in self._early.take(session):
+        for early in (*self._early.take(session), *following):
             machine.receive(early, "mqtt", now=now, wall=wall)
         self.review_trust(now=now, wall=wall)
 
@@ -270,9 +333,12 @@ class DeviceSignaling:
         if not self._rejects.allow(session.kid, now=now):
             # The offer is not remembered, so its next copy is judged again.
             raise DecodeError("reject-rate")
-        if verdict.reject.code == RejectCode.STALE_NONCE:
+        said_full = verdict.reject.code == RejectCode.BUSY and self._slots.is_full
+        if verdict.reject.code == RejectCode.STALE_NONCE or (said_full and not self._told_full):
+            # Of those who wait for a session, only one a second hears of it by a reject.
+            self._told_full |= said_full
             self._actions.append(PublishInfo())
-        elif verdict.nonce is not None:
+        if verdict.nonce is not None:
             self._use(verdict.nonce, session, now=now)
         self._reject(message, session, verdict.reject, 0, wall=wall)
         self._events.append(OfferRefused(session, str(verdict.reject.code), verdict.reject.reason, verdict.want))
@@ -316,3 +382,5 @@ class DeviceSignaling:
     def _forget(self, session: SessionId) -> None:
         self._sessions.pop(session, None)
         self._slots.release(session)
+        self._told_full = False
+        self._waiting.slot_freed()

@@ -14,6 +14,7 @@ __all__ = [
     "AnswerReceived",
     "ByeReceived",
     "CandidatesReceived",
+    "DeviceBusy",
     "DeviceKeyPresented",
     "DeviceNotSeen",
     "DeviceSaidAway",
@@ -227,6 +228,15 @@ class NothingHeard(Event):
 
     #: The operator's key, as OpenSSH shows it: what the device would have to trust.
     fingerprint: str
+
+
+@attrs.frozen
+class DeviceBusy(Event):
+    """The device has no room for a session now; another offer goes out by itself, with its own `OfferNeeded`."""
+
+    reason: str
+    #: Seconds until then.
+    again_in: float
 
 
 FailureKind = Literal["no-info", "changed-key", "rejected", "no-answer"]

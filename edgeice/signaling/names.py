@@ -123,10 +123,6 @@ class Topics:
         """What a party subscribes to for its messages: of one sender, or of all."""
         return f"{self.of(TopicKind.RX, recipient)}/{sender.name if sender else '+'}"
 
-    def devices_filter(self, kind: TopicKind) -> str:
-        """`status`, `info` or `audit` of all devices of the fleet."""
-        return f"{self._prefix}d/+/{kind.value}"
-
     def parse(self, topic: str) -> Topic:
         """Take a topic apart; raises DecodeError("topic") for what is not a topic of this fleet."""
         levels = topic[len(self._prefix) :].split("/")

@@ -251,10 +251,6 @@ class SignalingSession:
         self._window.mark(envelope.seq)
         self._take_offer(message, envelope, offer, rolled_back=False, now=now)
 
-    def is_current_offer(self, raw: bytes) -> bool:
-        """Whether these bytes are the peer's offer that stands: then they get the cached reply again."""
-        return self._remote is not None and self._remote.jws == raw
-
     def handle_timeout(self, *, now: float, wall: int | None) -> None:
         """Repeat, give up, or send what gathered, where it is due."""
         while (timer := self._timers.pop_due(now)) is not None:

@@ -6,7 +6,7 @@ import attrs
 
 from edgeice.signaling.events import SessionId
 
-__all__ = ["ICE_PATIENCE", "UNPROVEN_PER_KEY", "Slots"]
+__all__ = ["ICE_PATIENCE", "UNPROVEN_PER_KEY", "Busy", "Slots"]
 
 #: Seconds for which ICE keeps trying to find a valid pair (RFC 8863 §4).
 ICE_PATIENCE = 39.5
@@ -16,6 +16,17 @@ _AFTER_PATIENCE = 10.0
 _AFTER_PAIR = 20.0
 #: Slots of one key whose DTLS handshake is not complete.
 UNPROVEN_PER_KEY = 2
+#: When a key that is refused for either reason may try again, seconds: most handshakes take less than one.
+_UNPROVEN_RETRY = 1
+_FULL_RETRY = 2
+
+
+@attrs.frozen
+class Busy:
+    """Why there is no slot, and the seconds after which there may be one."""
+
+    reason: str
+    retry_after: int
 
 
 @attrs.define
@@ -55,13 +66,19 @@ class Slots:
         """The session ended."""
         self._slots.pop(session, None)
 
-    def wait_for(self, kid: str, *, now: float) -> int | None:
-        """Seconds after which a new session of this key may find a slot; None when there is one now."""
-        unproven = [s.free_at for i, s in self._slots.items() if i.kid == kid and s.free_at is not None]
-        if len(unproven) >= UNPROVEN_PER_KEY:
-            return max(1, int(min(unproven) - now) + 1)
-        # Nobody knows when a session in use will end.
-        return 30 if len(self._slots) >= self.limit else None
+    def busy(self, kid: str) -> Busy | None:
+        """Why a new session of this key finds no slot; None where it finds one."""
+        if self.is_full:
+            return Busy(f"no session is free, {self.limit} are in use", _FULL_RETRY)
+        unproven = sum(slot.free_at is not None for session, slot in self._slots.items() if session.kid == kid)
+        if unproven >= UNPROVEN_PER_KEY:
+            return Busy(f"{unproven} sessions of your key are still being set up", _UNPROVEN_RETRY)
+        return None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is none for anybody."""
+        return len(self._slots) >= self.limit
 
     def pop_due(self, *, now: float) -> SessionId | None:
         """Free one slot whose time is over, and say whose it was."""

@@ -70,10 +70,6 @@ class KnownDevices:
         """The key pinned for a device."""
         return self._keys.get(device)
 
-    def line_of(self, device: Party) -> int | None:
-        """The number of the device's line, from 1: what to show beside a changed key."""
-        return self._at.get(device)
-
     def judge(self, device: Party, key: PublicKey) -> KeyVerdict:
         """Compare a key with the pin."""
         pinned = self._keys.get(device)

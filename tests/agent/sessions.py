@@ -20,7 +20,11 @@ def _unwatched(_step: Step) -> None:
 
 @asynccontextmanager
 async def session_with(
-    device: Device, operator: Operator, *want: str, watch: Watcher = _unwatched
+    device: Device,
+    operator: Operator,
+    *want: str,
+    watch: Watcher = _unwatched,
+    timeout: float = 10.0,  # noqa: ASYNC109  # as `open_session`
 ) -> AsyncIterator[Session]:
     """A session with a device whose key is pinned."""
 
@@ -31,6 +35,6 @@ async def session_with(
     key = PrivateKey.load(config.key.read_bytes(), source="operator.key")
     pinned = PublicKey(device.key.raw)
     async with open_session(
-        config, key, device.name, pinned=pinned, want=want, confirm=confirm, watch=watch
+        config, key, device.name, pinned=pinned, want=want, confirm=confirm, watch=watch, timeout=timeout
     ) as session:
         yield session

@@ -169,7 +169,9 @@ def test_checks_of_a_first_offer_come_in_the_stated_order() -> None:
     assert _later(device, first_offer(device, sid=make_sid(3)), 4.0) == "malformed"
 
     device = make_device(max_sessions=0)
-    assert refusal(device, first_offer(device)) == "busy"
+    assert refusal(device, first_offer(device)) is None  # it waits, see test_waiting.py
+    device.handle_timeout(now=4.0, wall=WALL)
+    assert rejects(device) == ["busy"]
 
 
 def _later(device: DeviceSignaling, jws: bytes, now: float) -> object:
@@ -347,11 +349,16 @@ def test_two_unproven_slots_per_key() -> None:
     device = make_device()
     for number in range(3):
         give(device, first_offer(device, sid=make_sid(number)), now=float(number))
+    assert (len(device.sessions), sent(device)) == (2, [])
+    device.handle_timeout(now=6.0, wall=WALL)
     (busy,) = sent(device)
-    assert body_of(busy.jws)["code"] == "busy"
-    assert body_of(busy.jws)["retry_after"] == 48
+    assert body_of(busy.jws) == {
+        "code": "busy",
+        "reason": "2 sessions of your key are still being set up",
+        "retry_after": 1,
+    }
     device.proved(session_id(make_sid(0)))
-    give(device, first_offer(device, sid=make_sid(4)), now=4.0)
+    give(device, first_offer(device, sid=make_sid(4)), now=7.0)
     assert len(device.sessions) == 3
 
 
@@ -360,7 +367,9 @@ def test_slots_in_all() -> None:
     give(device, first_offer(device, sid=make_sid(1)))
     device.proved(session_id(make_sid(1)))
     give(device, first_offer(device, sid=make_sid(2)))
-    assert rejects(device) == ["busy"]
+    device.handle_timeout(now=4.0, wall=WALL)
+    (busy,) = sent(device)
+    assert body_of(busy.jws) == {"code": "busy", "reason": "no session is free, 1 are in use", "retry_after": 2}
 
 
 @pytest.mark.parametrize(

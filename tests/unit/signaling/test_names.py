@@ -49,7 +49,6 @@ def test_topics_are_those_of_the_contract() -> None:
     assert TOPICS.rx(ALICE, PI) == "edgeice/1/lab/o/alice/rx/pi17"
     assert TOPICS.rx_filter(PI) == "edgeice/1/lab/d/pi17/rx/+"
     assert TOPICS.rx_filter(ALICE, PI) == "edgeice/1/lab/o/alice/rx/pi17"
-    assert TOPICS.devices_filter(TopicKind.STATUS) == "edgeice/1/lab/d/+/status"
     assert TOPICS.rx(PI, ALICE).count("/") == 6
 
 
