@@ -42,6 +42,11 @@ def _check_labels(_instance: object, _attribute: attrs.Attribute[Mapping[str, st
         raise KeyValueError("labels", f"at most {_LABELS_SIZE} bytes as JSON", size)
 
 
+def _check_user(_instance: object, _attribute: attrs.Attribute[str | None], value: str | None) -> None:
+    if value is not None and not (value and value.isprintable()):
+        raise KeyValueError("user", "the name of a user", value)
+
+
 @attrs.frozen(kw_only=True)
 class ServicesSection:
     """[services]: what the device offers; a grant can only narrow it."""
@@ -51,11 +56,13 @@ class ServicesSection:
     forward: bool = True
     telemetry: bool = True
     ping: bool = True
+    #: Name of the user that shells and commands run as; None for the agent's own.
+    user: str | None = attrs.field(default=None, validator=_check_user)
 
     @property
     def offered(self) -> tuple[str, ...]:
         """The names of those that are on."""
-        return tuple(field.name for field in attrs.fields(type(self)) if getattr(self, field.name))
+        return tuple(field.name for field in attrs.fields(type(self)) if getattr(self, field.name) is True)
 
 
 @attrs.frozen(kw_only=True)

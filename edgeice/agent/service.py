@@ -32,6 +32,7 @@ from edgeice.services import (
     ServiceRegistry,
     standard_services,
 )
+from edgeice.services.privileges import keep_capabilities_from_children, why_not_run_as
 from edgeice.services.telemetry import TELEMETRY_PROTOCOL, Telemetry
 from edgeice.settings import broker_address
 from edgeice.signaling import (
@@ -132,6 +133,7 @@ class Agent:
 
     def check(self) -> None:
         """Make what `run` would, but open nothing; raises ConfigError for what would end it or hide the device."""
+        self._check_user()
         self._node = Node(self._node_config(self._config), self._entropy, self._trace)
         self._sessions = self._make_sessions()
         try:
@@ -143,6 +145,8 @@ class Agent:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until SIGTERM or SIGINT, or until canceled; sessions get `bye`, presence `off`."""
+        self._check_user()
+        keep_capabilities_from_children()  # before there is a thread that has them
         listener = open_status_socket(self._config.socket)
         try:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -240,13 +244,18 @@ class Agent:
             signaling=self._signaling,
             node=self._node,
             registry=self._registry,
-            spawner=LocalSpawner(),
+            spawner=LocalSpawner(self._config.services.user),
             limits=self._config.limits,
             wall=wall_clock,
             log=self._log,
             failures=self._failures,
             audit=self._audit,
         )
+
+    def _check_user(self) -> None:
+        user = self._config.services.user
+        if user is not None and (why := why_not_run_as(user)) is not None:
+            raise ConfigError(f"{self._path}: services.user: {why}")
 
     @staticmethod
     def _offered(config: AgentConfig) -> set[str]:

@@ -41,6 +41,7 @@ url = {broker}
 # exec = true
 # forward = true
 # telemetry = true
+# user = "pi"                         # whom shells and commands run as, instead of the agent's own user
 
 [limits]
 # sessions = 8

@@ -82,6 +82,7 @@ def _check(arguments: SimpleNamespace) -> int:
     from edgeice.agent.service import Agent, load_key, load_trust  # noqa: PLC0415
     from edgeice.agent.status import check_status_socket  # noqa: PLC0415
     from edgeice.sansio import Entropy  # noqa: PLC0415
+    from edgeice.services.account import Account  # noqa: PLC0415
     from edgeice.signaling import Party  # noqa: PLC0415
     from edgeice.transport import broker_config, is_plain_and_remote  # noqa: PLC0415
 
@@ -99,6 +100,9 @@ def _check(arguments: SimpleNamespace) -> int:
     warnings = [str(refused) for refused in trust.refused]
     if is_plain_and_remote(config.broker):
         warnings.append(f"broker.url: {config.broker.url} is not encrypted; use mqtts:// outside of loopback")
+    runs_as = Account.of(config.services.user)
+    if config.services.user is None and runs_as.uid == 0 and (config.services.shell or config.services.exec):
+        warnings.append("shells and commands run as root; services.user names another user")
     if config.services.telemetry:
         try:
             check_status_socket(config.telemetry_socket)
@@ -113,6 +117,7 @@ def _check(arguments: SimpleNamespace) -> int:
         "tls": broker.tls is not None,
         "user": broker.username,
         "services": list(config.services.offered),
+        "runs_as": runs_as.name,
         "stun": list(config.ice.stun),
         "sessions": config.limits.sessions,
         "operators": [

@@ -1,7 +1,6 @@
 """The seam where a service asks for a process: who starts it, and as whom.
 
-`LocalSpawner` runs it as the agent's own user.  A spawner that changes the user would be another class with the same
-method; services do not see the difference.
+`LocalSpawner` runs it as the agent's own user or as another one of the machine; services do not see the difference.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import pwd
 import signal
 import subprocess
 import termios
@@ -21,6 +19,7 @@ from typing import Protocol
 
 import attrs
 
+from edgeice.services.account import Account, Identity
 from edgeice.services.control import ErrorCode, ServiceError
 from edgeice.services.process import Descriptor, LocalProcess, in_thread, set_window_size
 from edgeice.services.signals import ExitStatus
@@ -31,8 +30,6 @@ __all__ = ["LimitedSpawner", "LocalSpawner", "Process", "Spawner", "Terminal"]
 _IUTF8 = 0o40000
 #: Errors of a device that is full, or of a command line that is too long for it.
 _NO_ROOM = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.E2BIG})
-_ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_USER_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 
 
 @attrs.frozen
@@ -115,13 +112,18 @@ class LimitedSpawner:
 
 
 class LocalSpawner:
-    """Starts processes as the user that the agent runs as, in an environment as after a login.
+    """Starts processes of one user, in an environment as after a login.
 
     Nothing of the agent's own environment is handed on: that is where service managers put credentials.
+
+    Args:
+        user: Name of the user; None for the one that the agent runs as.  It is looked up for each process.
+        grace: Seconds between SIGTERM and SIGKILL at the end of a scope.
+        lang: The language of their environment.
     """
 
-    def __init__(self, *, grace: float = 3.0, lang: str = "C.UTF-8") -> None:
-        #: Seconds between SIGTERM and SIGKILL at the end of a scope.
+    def __init__(self, user: str | None = None, *, grace: float = 3.0, lang: str = "C.UTF-8") -> None:
+        self._user = user
         self._grace = grace
         self._lang = lang
 
@@ -141,7 +143,10 @@ class LocalSpawner:
             await process.aclose()
 
     def _start(self, argv: Sequence[str] | None, env: Mapping[str, str], terminal: Terminal | None) -> LocalProcess:
-        account = _Account.current()
+        try:
+            account = Account.of(self._user)
+        except KeyError:
+            raise ServiceError(ErrorCode.INTERNAL, f"the device has no user {self._user} any more") from None
         environment = account.environment(self._lang)
         if terminal is not None:
             environment["TERM"] = terminal.term
@@ -151,46 +156,16 @@ class LocalSpawner:
             command = partial(_popen, ["-" + Path(account.shell).name], executable=account.shell)
         else:
             command = partial(_popen, list(argv))
-        start = partial(command, env=environment, cwd=account.directory())
+        start = partial(command, env=environment, cwd=account.directory(), identity=account.identity())
         if terminal is not None:
-            return _start_on_terminal(start, terminal, account.name, self._grace)
-        return _start_on_pipes(start, account.name, self._grace)
-
-
-@attrs.frozen
-class _Account:
-    name: str
-    home: str
-    shell: str
-
-    @classmethod
-    def current(cls) -> _Account:
-        uid = os.geteuid()
-        try:
-            entry = pwd.getpwuid(uid)
-        except KeyError:  # a container may run as a number without a name
-            return cls(str(uid), "/", "/bin/sh")
-        return cls(entry.pw_name, entry.pw_dir or "/", entry.pw_shell or "/bin/sh")
-
-    def directory(self) -> str:
-        """Where its processes start: home, or / where there is none."""
-        return self.home if Path(self.home).is_dir() and os.access(self.home, os.X_OK) else "/"
-
-    def environment(self, lang: str) -> dict[str, str]:
-        return {
-            "HOME": self.home,
-            "USER": self.name,
-            "LOGNAME": self.name,
-            "SHELL": self.shell,
-            "PATH": _ROOT_PATH if os.geteuid() == 0 else _USER_PATH,
-            "LANG": lang,
-        }
+            return _start_on_terminal(start, terminal, account, self._grace)
+        return _start_on_pipes(start, account, self._grace)
 
 
 def _start_on_terminal(
-    start: Callable[..., subprocess.Popen[bytes]], terminal: Terminal, user: str, grace: float
+    start: Callable[..., subprocess.Popen[bytes]], terminal: Terminal, account: Account, grace: float
 ) -> LocalProcess:
-    ours, theirs = _open_terminal(terminal)
+    ours, theirs = _open_terminal(terminal, account)
     try:
         popen = start(stdin=theirs, stdout=theirs, stderr=theirs, controlling=True)
     except BaseException:
@@ -203,13 +178,22 @@ def _start_on_terminal(
         popen,
         [ours],
         partial(
-            LocalProcess, popen, user, stdin=descriptor, outputs=[(1, descriptor)], terminal=descriptor, grace=grace
+            LocalProcess,
+            popen,
+            account.name,
+            stdin=descriptor,
+            outputs=[(1, descriptor)],
+            terminal=descriptor,
+            grace=grace,
         ),
     )
 
 
-def _open_terminal(terminal: Terminal) -> tuple[int, int]:
-    """Both ends of a pseudo-terminal; raises ServiceError, or OSError where descriptors or memory are short."""
+def _open_terminal(terminal: Terminal, account: Account) -> tuple[int, int]:
+    """Both ends of a pseudo-terminal that is the account's.
+
+    Raises ServiceError, or OSError where descriptors or memory are short.
+    """
     try:
         ours, theirs = os.openpty()
     except OSError as error:
@@ -226,6 +210,11 @@ def _open_terminal(terminal: Terminal) -> tuple[int, int]:
         attributes = termios.tcgetattr(theirs)
         attributes[0] |= _IUTF8
         termios.tcsetattr(theirs, termios.TCSANOW, attributes)
+        try:
+            account.own_terminal(theirs)
+        except OSError as error:
+            reason = f"its terminal cannot be given to {account.name}: {error.strerror}"
+            raise ServiceError(ErrorCode.INTERNAL, reason) from None
     except BaseException:
         os.close(ours)
         os.close(theirs)
@@ -233,12 +222,14 @@ def _open_terminal(terminal: Terminal) -> tuple[int, int]:
     return ours, theirs
 
 
-def _start_on_pipes(start: Callable[..., subprocess.Popen[bytes]], user: str, grace: float) -> LocalProcess:
+def _start_on_pipes(start: Callable[..., subprocess.Popen[bytes]], account: Account, grace: float) -> LocalProcess:
     fds: list[int] = []
     try:
         for _ in range(3):
             fds.extend(os.pipe())
         theirs, ours = [fds[0], fds[3], fds[5]], [fds[1], fds[2], fds[4]]
+        for fd in theirs:
+            account.own_pipe(fd)
         popen = start(stdin=theirs[0], stdout=theirs[1], stderr=theirs[2], controlling=False)
     except BaseException:
         for fd in fds:
@@ -250,7 +241,15 @@ def _start_on_pipes(start: Callable[..., subprocess.Popen[bytes]], user: str, gr
     return _adopt(
         popen,
         ours,
-        partial(LocalProcess, popen, user, stdin=stdin, outputs=[(1, stdout), (2, stderr)], terminal=None, grace=grace),
+        partial(
+            LocalProcess,
+            popen,
+            account.name,
+            stdin=stdin,
+            outputs=[(1, stdout), (2, stderr)],
+            terminal=None,
+            grace=grace,
+        ),
     )
 
 
@@ -272,6 +271,7 @@ def _popen(
     executable: str | None = None,
     env: Mapping[str, str],
     cwd: str,
+    identity: Identity,
     stdin: int,
     stdout: int,
     stderr: int,
@@ -292,6 +292,7 @@ def _popen(
         close_fds=True,
         start_new_session=True,
         umask=0o022,
+        **identity,
         preexec_fn=prepare,  # noqa: PLW1509  # no other way to get a controlling terminal; see above
     )
 

@@ -24,6 +24,7 @@ __all__ = [
     "FLEET",
     "PATIENCE",
     "ROOT",
+    "WARNED_OF_ROOT",
     "AgentProcess",
     "Device",
     "Finished",
@@ -40,6 +41,9 @@ ROOT = "edgeice/1"
 #: How long a process may take for what takes a fraction of it, seconds.
 PATIENCE = 20.0
 _POLL = 0.01
+
+#: What `edgeice-agent check` says to root, who has named no other user for shells and commands.
+WARNED_OF_ROOT = ["shells and commands run as root; services.user names another user"] if os.geteuid() == 0 else []
 
 
 def environment(home: Path | None = None) -> dict[str, str]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from edgeice.cli.agent_main import main
-from tests.agent.kit import Device, Operator
+from tests.agent.kit import WARNED_OF_ROOT, Device, Operator, environment
 from tests.support.brokers import Authority
 
 PLAIN, TLS = "mqtt://127.0.0.1:1", "mqtts://127.0.0.1:1"
@@ -53,7 +57,8 @@ def test_a_good_configuration_says_what_it_would_do_and_touches_nothing(tmp_path
     assert facts["operators"] == [
         {"operator": "alice", "key": operator.key.fingerprint, "can": ["shell", "exec"]},
     ]
-    assert facts["warnings"] == []
+    assert facts["warnings"] == WARNED_OF_ROOT
+    assert facts["runs_as"] == pwd.getpwuid(os.geteuid()).pw_name
     assert sorted(device.folder.iterdir()) == before
     assert check(device)[0] == 0
 
@@ -67,6 +72,10 @@ def test_a_good_configuration_says_what_it_would_do_and_touches_nothing(tmp_path
         ("will_delay", 'root = "a//b"\nwill_delay', "broker.root: expected one or two levels"),
         ("will_delay", 'username = "a\\u0000b"\nwill_delay', "broker.username: expected"),
         (PLAIN, "mqtts://bro ker", "should be mqtts://HOST[:PORT]"),
+        ("[ice]", '[services]\nuser = ""\n[ice]', "services.user: expected the name of a user, not ''"),
+        ("[ice]", '[services]\nuser = "a\\u0000b"\n[ice]', "services.user: expected the name of a user"),
+        ("[ice]", "[services]\nuser = 1000\n[ice]", "services.user: expected text, not 1000"),
+        ("[ice]", '[services]\nuser = "no-such"\n[ice]', "services.user: this device has no user 'no-such'; `getent"),
         ('[labels]\nsite = "roof"\n', labels(150, 250), "labels: expected at most 64, not 150"),
         ('[labels]\nsite = "roof"\n', labels(65, 1), "labels: expected at most 64, not 65"),
         ("roof", "x" * 257, "labels.site: expected at most 256 printable characters"),
@@ -141,3 +150,39 @@ def test_a_trust_file_that_others_may_write(tmp_path: Path, check: Check) -> Non
     assert (code, output) == (2, "")
     said = f"{path}: others may write whom the device trusts (mode 0666); run: chmod go-w {path}"
     assert wrong == f"edgeice-agent: {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("services", "user", "warned"),
+    [
+        ('user = "root"', "root", False),
+        ('user = "nobody"', "nobody", False),
+        ("shell = false", "root", True),
+        ("shell = false\nexec = false", "root", False),
+    ],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run processes as other users")
+def test_whom_processes_run_as(tmp_path: Path, check: Check, services: str, user: str, warned: bool) -> None:
+    device = Device(tmp_path / "pi", PLAIN, extra=f"[services]\n{services}\n")
+    device.trust(Operator(tmp_path / "alice", PLAIN))
+    code, said, wrong = check(device, "--json")
+    assert (code, wrong) == (0, "")
+    facts = json.loads(said)
+    assert facts["runs_as"] == user
+    assert facts["warnings"] == (WARNED_OF_ROOT if warned else [])
+    assert not {"user", "root", "nobody"} & set(facts["services"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv(1)")
+def test_an_agent_that_may_not_run_processes_as_that_user(tmp_path: Path, command: str) -> None:
+    device = Device(tmp_path / "pi", PLAIN, extra='[services]\nuser = "nobody"\n')
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-kill,-setuid", *device.command(command)],
+        capture_output=True,
+        check=False,
+        env=environment(),
+    )
+    said = "services.user: the agent runs as root and may not run processes as nobody: give it CAP_KILL, CAP_SETUID"
+    assert (done.returncode, done.stderr.decode()) == (2, f"edgeice-agent: {device.config}: {said}\n")

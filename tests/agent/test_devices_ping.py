@@ -19,7 +19,7 @@ from edgeice.operator.config import load_config
 from edgeice.operator.session import open_session
 from edgeice.signaling import Party, PrivateKey, PublicKey
 from tests.agent.conftest import Fleet
-from tests.agent.kit import PATIENCE, Device, Operator, edgeice, edgeice_agent, environment
+from tests.agent.kit import PATIENCE, WARNED_OF_ROOT, Device, Operator, edgeice, edgeice_agent, environment
 from tests.support.brokers import Mosquitto
 
 pytestmark = pytest.mark.slow
@@ -160,4 +160,4 @@ async def test_check_says_what_the_agent_would_do(fleet: Fleet) -> None:
     assert facts["operators"] == [
         {"operator": "alice", "key": fleet.operator.key.fingerprint, "can": ["shell", "exec"]}
     ]
-    assert facts["warnings"] == []
+    assert facts["warnings"] == WARNED_OF_ROOT

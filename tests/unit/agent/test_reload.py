@@ -82,6 +82,9 @@ async def test_what_needs_a_restart_is_named_each_time(tmp_path: Path) -> None:
     async with running(tmp_path) as it:
         changes = ("[ice]", '[ice]\nstun = ["stun:192.0.2.1"]'), ("mqtt://127.0.0.1:1", "mqtt://127.0.0.1:2")
         said = ["restart-needed keys=broker.url,ice.stun", "reloaded"]
+        user = "[labels]", '[services]\nuser = "nobody"\n[labels]'
+        assert it.reload(user) == ["restart-needed keys=services.user", "reloaded"]
+        assert it.reload((user[1], user[0])) == ["reloaded"]
         assert it.reload(*changes) == said
         assert it.reload(("roof", "cellar")) == ["restart-needed keys=broker.url,ice.stun,labels", "reloaded"]
         assert it.reload(*((new, old) for old, new in changes), ("cellar", "roof")) == ["reloaded"]

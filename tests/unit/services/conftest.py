@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from edgeice.services import spawner as spawner_module
+from edgeice.services.account import Account
 from tests.support.device import Device
 
 # Python 3.12 warns where a process with threads forks; spawner.py says why that is safe there.
@@ -48,8 +48,8 @@ def no_leaks() -> Iterator[None]:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The home of the user that processes run as, whose shell is /bin/sh: no start-up file of a real user runs."""
-    account = spawner_module._Account("tester", str(tmp_path), "/bin/sh")
-    monkeypatch.setattr(spawner_module._Account, "current", lambda: account)
+    account = Account(name="tester", home=str(tmp_path), shell="/bin/sh", uid=os.geteuid(), gid=os.getegid())
+    monkeypatch.setattr(Account, "of", lambda _user: account)
     return tmp_path
 
 

@@ -22,7 +22,7 @@ from edgeice.services import (
     Terminal,
     open_shell,
 )
-from edgeice.services import spawner as spawner_module
+from edgeice.services.account import Account
 from edgeice.services.lookup import look_up
 from edgeice.services.process import in_thread
 from tests.support.device import Device, alive
@@ -83,8 +83,8 @@ async def test_the_real_account_is_the_agents_own(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_missing_home_is_no_missing_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    account = spawner_module._Account("tester", "/no/such/home", "/bin/sh")
-    monkeypatch.setattr(spawner_module._Account, "current", lambda: account)
+    account = Account(name="tester", home="/no/such/home", shell="/bin/sh", uid=os.geteuid(), gid=os.getegid())
+    monkeypatch.setattr(Account, "of", lambda _user: account)
     async with LocalSpawner().spawn(["pwd"], {}, None) as process:
         assert await output(process) == "/\n"
 
@@ -130,8 +130,8 @@ async def test_running_out_of_descriptors_is_limit_and_leaks_nothing(home: Path,
 async def test_a_login_shell_that_is_not_there_is_named(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    account = spawner_module._Account("tester", str(tmp_path), "/no/such/shell")
-    monkeypatch.setattr(spawner_module._Account, "current", lambda: account)
+    account = Account(name="tester", home=str(tmp_path), shell="/no/such/shell", uid=os.geteuid(), gid=os.getegid())
+    monkeypatch.setattr(Account, "of", lambda _user: account)
     device = Device(nursery)
     for keep in (False, True):
         with pytest.raises(ServiceError) as caught:
