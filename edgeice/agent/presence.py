@@ -160,12 +160,6 @@ class Presence:
         """What stands in the birth document may have changed; published some time later, where it still differs."""
         self._info_stale.set()
 
-    async def set_state(self, state: State) -> None:
-        """Publish another state from now on."""
-        self._state = state
-        if self._announced:
-            await self._publish_status()
-
     async def leave(self) -> None:
         """Publish `off` and disconnect, so that no Will fires."""
         self._state = State.OFF

@@ -16,7 +16,6 @@ from edgeice.sansio import Event
 __all__ = [
     "ConsentExpired",
     "FailureVerdict",
-    "GatheringFinished",
     "IceFailed",
     "IceState",
     "IceStateChanged",
@@ -190,8 +189,3 @@ class ServerUnanswered(Event):
     server: TransportAddress
     #: `timeout` or `error_NNN`, or `malformed`
     reason: str
-
-
-@attrs.frozen
-class GatheringFinished(Event):
-    """Every server was asked from every base, or has had its time."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeice.errors import EdgeIceError
 
-__all__ = ["AlreadyOpenError", "OperatorError", "RefusedError", "RemoteFailureError", "UnreachableError"]
+__all__ = ["AlreadyOpenError", "OperatorError", "RefusedError", "UnreachableError"]
 
 
 class OperatorError(EdgeIceError):
@@ -25,10 +25,6 @@ class OperatorError(EdgeIceError):
         super().__init__(message)
         self.step = step
         self.detail: dict[str, Any] = dict(detail or {})
-
-
-class RemoteFailureError(OperatorError):
-    """The device was reached, and what was asked failed there."""
 
 
 class UnreachableError(OperatorError):
