@@ -316,3 +316,39 @@ def test_capabilities_that_a_service_manager_set_are_not_handed_on(cleared: bool
     net_raw = 1 << 13
     assert own == ([net_raw, 0, 0] if cleared else [net_raw] * 3)
     assert child == ([0, 0, 0] if cleared else [net_raw] * 3)
+
+
+_FOUR = "-all,+chown,+kill,+setgid,+setuid"
+#: Root without root's privileges stands for a user who can read this interpreter's files.
+_CAPABLE = ["setpriv", "--securebits", "+noroot,+no_setuid_fixup", f"--inh-caps={_FOUR}", f"--ambient-caps={_FOUR}"]
+_SERVE = """
+import json, trio
+from edgeice.services import LocalSpawner
+from edgeice.services.privileges import keep_capabilities_from_children, why_not_run_as
+from tests.support.device import alive
+from tests.unit.services.test_spawner import output
+assert why_not_run_as("nobody") is None
+keep_capabilities_from_children()
+async def main():
+    spawner = LocalSpawner("nobody", grace=0.1)
+    async with spawner.spawn(["grep", "-E", "^(Uid|Cap)", "/proc/self/status"], {}, None) as process:
+        said = await output(process)
+    async with spawner.spawn(["sh", "-c", "trap '' TERM HUP; echo $$; sleep 99; sleep 99"], {}, None) as process:
+        pid = (await process.read(1, 100)).decode()
+        assert alive(pid)
+    print(json.dumps([dict(line.split(":") for line in said.splitlines()), alive(pid)]))
+trio.run(main)
+"""
+
+
+@ROOT
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+def test_an_agent_with_no_more_than_the_capabilities_that_it_takes() -> None:
+    command = [*_CAPABLE, f"--bounding-set={_FOUR}", sys.executable, "-c", _SERVE]
+    done = subprocess.run(command, capture_output=True, check=False, cwd=Path(__file__).parents[3])
+    assert done.returncode == 0, done.stderr.decode()
+    status, lives = json.loads(done.stdout)
+    assert status["Uid"].split() == [str(pwd.getpwnam("nobody").pw_uid)] * 4
+    assert [int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")] == [0] * 4
+    assert not lives
