@@ -168,9 +168,6 @@ class Finished:
     code: int
     stdout: bytes
     stderr: str
-    seconds: float
-    #: When each line of its errors came, seconds after its start.
-    said_at: tuple[float, ...] = ()
 
     def json(self) -> Any:
         """Its last line of output."""
@@ -184,34 +181,17 @@ class Finished:
 async def edgeice(operator: Operator, *arguments: str, stdin: bytes = b"", patience: float = PATIENCE) -> Finished:
     """Run `edgeice` to its end, without a terminal."""
     command = [sys.executable, "-m", "edgeice.cli.main", *arguments]
-    errors, said_at = b"", list[float]()
-    reading, writing = os.pipe()
-    begun = trio.current_time()
-
-    async def listen() -> None:
-        nonlocal errors
-        async with trio.lowlevel.FdStream(reading) as stream:
-            async for data in stream:
-                errors += data
-                said_at.extend([trio.current_time() - begun] * data.count(b"\n"))
-
     with trio.fail_after(patience):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(listen)
-            try:
-                done = await trio.run_process(
-                    command,
-                    stdin=stdin,
-                    capture_stdout=True,
-                    stderr=writing,
-                    check=False,
-                    env=environment(operator.folder),
-                )
-            finally:
-                os.close(writing)
-    seconds = trio.current_time() - begun
-    assert b"Traceback" not in errors, errors.decode()
-    return Finished(done.returncode, done.stdout, errors.decode(), seconds, tuple(said_at))
+        done = await trio.run_process(
+            command,
+            stdin=stdin,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env=environment(operator.folder),
+        )
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return Finished(done.returncode, done.stdout, done.stderr.decode())
 
 
 async def next_line(process: trio.Process) -> dict[str, object]:
@@ -229,7 +209,6 @@ async def next_line(process: trio.Process) -> dict[str, object]:
 
 async def edgeice_agent(device: Device, *arguments: str, stdin: bytes = b"") -> Finished:
     """Run a command of `edgeice-agent` to its end."""
-    begun = trio.current_time()
     with trio.fail_after(PATIENCE):
         done = await trio.run_process(
             device.command(*arguments),
@@ -240,7 +219,7 @@ async def edgeice_agent(device: Device, *arguments: str, stdin: bytes = b"") -> 
             env=environment(),
         )
     assert b"Traceback" not in done.stderr, done.stderr.decode()
-    return Finished(done.returncode, done.stdout, done.stderr.decode(), trio.current_time() - begun)
+    return Finished(done.returncode, done.stdout, done.stderr.decode())
 
 
 class AgentProcess:

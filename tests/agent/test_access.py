@@ -35,6 +35,9 @@ RULES = (
     (PI, "write", f"{ROOT}/{FLEET}/o/alice/rx/pi"),
 )
 
+#: What is refused is said when it is refused: nothing ends because such a time has passed.
+LONG = ("--timeout", "3600")
+
 
 def rules_without(*left_out: tuple[str, str]) -> str:
     """An ACL file that lacks the rules of these users for topics that end so."""
@@ -69,22 +72,20 @@ async def test_these_rules_are_enough(tmp_path: Path) -> None:
 
 
 async def test_the_operator_may_not_write_to_the_device(tmp_path: Path) -> None:
-    done, _log = await tried(tmp_path, rules_without((ALICE, "/rx/alice")), "^announced ")
+    done, _log = await tried(tmp_path, rules_without((ALICE, "/rx/alice")), "^announced ", *LONG)
     assert done.code == 4
     said = f"edgeice: the broker does not let {ALICE} write {ROOT}/{PI}/rx/alice: the broker refuses the message: "
     assert done.stderr == f"{said}Not authorized\n"
-    assert done.seconds < 5
 
 
 async def test_the_operator_may_not_read_of_the_device(tmp_path: Path) -> None:
-    done, _log = await tried(tmp_path, rules_without((ALICE, "/info"), (ALICE, "/status")), "^announced ")
+    done, _log = await tried(tmp_path, rules_without((ALICE, "/info"), (ALICE, "/status")), "^announced ", *LONG)
     assert done.code == 3
     # mosquitto grants every subscription and then delivers nothing.
     failure = done.stderr.splitlines()[-1]
     assert failure == (
         f"edgeice: nothing is known of {PI} at the broker: is its name right, and may you read its topics there?"
     )
-    assert done.seconds < 10
 
 
 async def test_the_operator_may_not_read_what_is_for_it(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ async def test_a_broker_that_refuses_the_operators_subscription(tmp_path: Path) 
         async with trio.open_nursery() as nursery:
 
             async def run() -> None:
-                results.append(await edgeice(operator, "exec", "pi", "--", "true"))
+                results.append(await edgeice(operator, "exec", *LONG, "pi", "--", "true"))
 
             nursery.start_soon(run)
             session = await broker.accept()
@@ -128,7 +129,6 @@ async def test_a_broker_that_refuses_the_operators_subscription(tmp_path: Path) 
     assert done.code == 4
     said = f"edgeice: the broker refuses to let {ALICE} read {ROOT}/{ALICE}/rx/pi: Not authorized\n"
     assert done.stderr == said
-    assert done.seconds < 5
 
 
 async def test_everything_over_ipv6(tmp_path: Path) -> None:

@@ -94,7 +94,6 @@ async def test_a_key_that_the_device_does_not_know(fleet: Fleet, tmp_path: Path)
     for line in (notice, failure):
         assert stranger.key.fingerprint in line
         assert "edgeice-agent trust add" in line
-    assert 6 < done.seconds < 15
 
 
 async def test_a_key_of_another_name_is_not_known_either(fleet: Fleet, tmp_path: Path) -> None:
@@ -153,10 +152,7 @@ async def test_a_device_that_is_away_is_said_at_once_and_tried(
     assert done.code == 3
     notice, failure = done.stderr.splitlines()
     assert notice == f"edgeice: pi4 says it is {state}; trying anyway"
-    said, failed = done.said_at
-    assert failed - said > 1  # of the 2 s that it looked for the device
     assert failure.startswith("edgeice: pi4 did not answer")
-    assert done.seconds > 2
     rows = (await edgeice(operator, "devices", "--json")).json()
     assert [row["state"] for row in rows if row["name"] == "pi4"] == [state]
 
@@ -183,14 +179,11 @@ async def test_a_device_that_was_off_is_reached_when_it_comes(fleet: Fleet, tmp_
 
 
 async def test_a_name_that_nobody_has(fleet: Fleet) -> None:
-    done = await edgeice(fleet.operator, "exec", "pl", "--", "true")
+    done = await edgeice(fleet.operator, "exec", "--timeout", "3600", "pl", "--", "true")  # it gives up before
     assert done.code == 3
     notice, failure = done.stderr.splitlines()
     assert notice == f"edgeice: nothing is known of home/d/pl at the broker yet: {UNSEEN}"
-    said, failed = done.said_at
-    assert failed - said > 3  # of the 5 s that it looked for the device: it was said within 2
     assert failure == f"edgeice: nothing is known of home/d/pl at the broker: {UNSEEN}"
-    assert 5 < done.seconds < 15
 
 
 # The broker

@@ -97,21 +97,19 @@ async def demo(folder: Path, *arguments: str) -> AsyncIterator[Running]:
 
 @pytest.mark.slow
 async def test_once_as_json_ends_by_itself_and_loses_nothing(tmp_path: Path) -> None:
-    begun = trio.current_time()
     async with demo(tmp_path, "--once", "--json") as running:
         assert await running.rest() == 0, running.said
-    assert trio.current_time() - begun < 30
     assert running.said.count("\n") == 1
     facts = running.json()
     assert facts.keys() == {
         *("ok", "connect_ms", "pair", "new_pair", "restart_gap_ms", "messages_sent", "messages_lost"),
     }
     assert facts["ok"] is True
-    assert 0 < facts["connect_ms"] < 5000
+    assert facts["connect_ms"] > 0
     assert re.fullmatch(r"host 127\.0\.0\.1:\d+ -> host 127\.0\.0\.1:\d+", facts["pair"])
     assert re.fullmatch(r"host 127\.0\.0\.1:\d+ -> host 127\.0\.0\.2:\d+", facts["new_pair"])
     # Sent every 10 ms, so less is no measurement.
-    assert 5 < facts["restart_gap_ms"] < 5000
+    assert facts["restart_gap_ms"] > 5
     assert facts["messages_sent"] >= 120
     assert facts["messages_lost"] == 0
     assert_clean(tmp_path)

@@ -31,8 +31,6 @@ from tests.support.device import alive
 
 pytestmark = pytest.mark.slow
 
-#: Seconds between SIGTERM and SIGKILL.
-_GRACE = 3.0
 _STUBBORN = "trap '' TERM HUP INT; sh -c 'trap \"\" TERM HUP; echo $$; exec sleep 99' & echo $$; wait; sleep 99"
 
 
@@ -98,18 +96,18 @@ async def test_a_stubborn_command_ends_after_the_grace_and_its_session_waits_no_
         await agent.wait_log("^announced ")
         for stop in (False, True):
             start = len(agent.log())
-            async with session_with(device, operator, "exec") as session:
-                async with open_exec(await session.open(EXEC_PROTOCOL), ["sh", "-c", _STUBBORN]) as process:
-                    pids = (await output(process, 2)).split()
-                    if stop:
-                        agent.terminate()
-                left_at = trio.current_time()
-            assert trio.current_time() - left_at < 1  # nor does the operator wait
+            async with (
+                session_with(device, operator, "exec") as session,
+                open_exec(await session.open(EXEC_PROTOCOL), ["sh", "-c", _STUBBORN]) as process,
+            ):
+                pids = (await output(process, 2)).split()
+                if stop:
+                    agent.terminate()
+            assert all(alive(pid.decode()) for pid in pids)  # the operator did not wait for them
             if stop:
                 assert await agent.wait_exit() == 0
             else:
-                await agent.wait_log("^ended ", start=start, patience=_GRACE + 2)
-            assert _GRACE - 1 < trio.current_time() - left_at < _GRACE + 2
+                await agent.wait_log("^ended ", start=start)
             assert not any(alive(pid.decode()) for pid in pids)
 
 
