@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TypeAlias
@@ -13,6 +13,7 @@ from edgeice.errors import DecodeError
 from edgeice.services.channel import MAX_BINARY
 from edgeice.services.control import Control, ErrorCode, JsonValue, ServiceError, as_object, command, malformed
 from edgeice.services.credit import CreditedChannel, Inbox
+from edgeice.services.jobs import Jobs
 from edgeice.services.signals import ExitStatus
 from edgeice.services.spawner import Process
 
@@ -77,36 +78,23 @@ class _Bridge:
         #: What was taken from the inbox and not written yet.
         self._unwritten = b""
         self._inbox = Inbox()
-        self._scope = trio.CancelScope()
-        self._failure: Exception | None = None
+        self._jobs = Jobs()
         self._status: ExitStatus | None = None
 
     async def run(self) -> ExitStatus:
-        with self._scope:
+        with self._jobs.scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch, self._pump)
-                nursery.start_soon(self._watch, self._feed)
-                nursery.start_soon(self._watch, self._send_output)
+                nursery.start_soon(self._jobs.run, self._pump)
+                nursery.start_soon(self._jobs.run, self._feed)
+                nursery.start_soon(self._jobs.run, self._send_output)
         if self._status is not None:
             return self._status
-        if self._failure is not None:
-            if self._outlives and not isinstance(self._failure, ServiceError):
+        if (failure := self._jobs.failure) is not None:
+            if self._outlives and not isinstance(failure, ServiceError):
                 await self._write_the_rest()
-            raise self._failure
+            raise failure
         # Only cancellation from outside ends the nursery without one of the two; this scope does not catch it.
         raise AssertionError("a bridge ended without reason")
-
-    async def _watch(self, job: Callable[[], Awaitable[None]]) -> None:
-        """Run a job; its failure ends the others, and is raised once, not as a group."""
-        try:
-            await job()
-        except DecodeError as error:
-            self._failure = self._failure or malformed(error)
-        except (ServiceError, trio.EndOfChannel, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._failure = self._failure or error
-        else:
-            return
-        self._scope.cancel()
 
     async def _pump(self) -> None:
         """Take messages off the channel, always at once; never sends (see credit.py)."""
@@ -158,11 +146,11 @@ class _Bridge:
     async def _send_output(self) -> None:
         async with trio.open_nursery() as nursery:
             for stream in self._process.streams:
-                nursery.start_soon(self._watch, partial(self._send_stream, stream))
+                nursery.start_soon(self._jobs.run, partial(self._send_stream, stream))
             status = await self._process.wait()
-        if self._failure is None:
+        if self._jobs.failure is None:
             self._status = status
-        self._scope.cancel()
+        self._jobs.scope.cancel()
 
     async def _send_stream(self, stream: int) -> None:
         prefix = bytes((stream,)) if self._framed else b""

@@ -6,7 +6,6 @@ so that nobody takes the rest of a broken transfer for its end.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -14,8 +13,9 @@ import trio
 
 from edgeice.errors import DecodeError, EdgeIceError
 from edgeice.services.channel import MAX_BINARY
-from edgeice.services.control import ErrorCode, ServiceError, command, malformed
+from edgeice.services.control import ErrorCode, ServiceError, command
 from edgeice.services.credit import CreditedChannel, Inbox
+from edgeice.services.jobs import Jobs
 
 __all__ = ["ByteStream", "StreamBrokenError", "relay"]
 
@@ -64,38 +64,19 @@ class _Relay:
         self._link = link
         self._stream = stream
         self._inbox = Inbox()
-        self._scope = trio.CancelScope()
-        self._failure: Exception | None = None
+        self._jobs = Jobs(StreamBrokenError)
         self._sent_eof = False
 
     async def run(self) -> None:
-        with self._scope:
+        with self._jobs.scope:
             async with trio.open_nursery() as pumping:
-                pumping.start_soon(self._watch, self._pump)
+                pumping.start_soon(self._jobs.run, self._pump)
                 async with trio.open_nursery() as directions:
-                    directions.start_soon(self._watch, self._feed)
-                    directions.start_soon(self._watch, self._send)
+                    directions.start_soon(self._jobs.run, self._feed)
+                    directions.start_soon(self._jobs.run, self._send)
                 pumping.cancel_scope.cancel()
-        if self._failure is not None:
-            raise self._failure
-
-    async def _watch(self, job: Callable[[], Awaitable[None]]) -> None:
-        """Run a job; its failure ends the others, and is raised once, not as a group."""
-        try:
-            await job()
-        except DecodeError as error:
-            self._failure = self._failure or malformed(error)
-        except (
-            StreamBrokenError,
-            ServiceError,
-            trio.EndOfChannel,
-            trio.BrokenResourceError,
-            trio.ClosedResourceError,
-        ) as error:
-            self._failure = self._failure or error
-        else:
-            return
-        self._scope.cancel()
+        if self._jobs.failure is not None:
+            raise self._jobs.failure
 
     async def _pump(self) -> None:
         """Take messages off the channel, always at once; never sends (see credit.py)."""
