@@ -77,9 +77,9 @@ class Device:
         self._nursery.start_soon(self._serve, device)
         return operator
 
-    async def idle(self) -> None:
-        """Wait until no channel is served."""
-        while self.server.channels:
+    async def idle(self, left: int = 0) -> None:
+        """Wait until no channel is served, or only so many."""
+        while self.server.channels > left:
             await self._idle.park()
 
     def cancel(self) -> None:

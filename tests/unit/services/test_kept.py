@@ -229,7 +229,7 @@ async def test_the_list_says_what_runs_and_who_is_there(device: Device) -> None:
                 pass
             async with kept(device):
                 pass
-            await device_alone(device, 1)
+            await device.idle(left=1)
             entries = await list_shells(device.open(SHELL_PROTOCOL))
     assert [(entry.name, entry.running) for entry in entries] == [("1", "sleep"), ("2", "sh")]
     first_one, second_one = entries
@@ -238,18 +238,12 @@ async def test_the_list_says_what_runs_and_who_is_there(device: Device) -> None:
     assert 0 <= second_one.left <= second_one.seconds <= first_one.seconds <= trio.current_time() - begun_at
 
 
-async def device_alone(device: Device, channels: int) -> None:
-    """Wait until only so many channels are served."""
-    while device.server.channels > channels:  # noqa: ASYNC110  # the count has no event
-        await trio.sleep(0.001)
-
-
 async def test_the_one_that_was_left_last_is_what_a_plain_attach_comes_back_to(device: Device) -> None:
     with trio.fail_after(10):
         async with kept(device):
             async with kept(device):
                 pass
-            await device_alone(device, 1)
+            await device.idle(left=1)
             async with kept(device, "") as shell:
                 assert shell.kept == "2"
         await device.idle()
