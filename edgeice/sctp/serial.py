@@ -6,7 +6,7 @@ known to be near, and what leaves is taken modulo 2^32.  Comparisons are then or
 
 from __future__ import annotations
 
-__all__ = ["MASK16", "MASK32", "unwrap16", "unwrap32"]
+__all__ = ["MASK16", "MASK32", "unwrap32"]
 
 MASK16 = 0xFFFF
 MASK32 = 0xFFFFFFFF
@@ -15,8 +15,3 @@ MASK32 = 0xFFFFFFFF
 def unwrap32(near: int, value: int) -> int:
     """The integer nearest to `near` that equals `value` modulo 2^32 (RFC 1982 §3.2)."""
     return near + ((value - near + 0x80000000) & MASK32) - 0x80000000
-
-
-def unwrap16(near: int, value: int) -> int:
-    """The integer nearest to `near` that equals `value` modulo 2^16."""
-    return near + ((value - near + 0x8000) & MASK16) - 0x8000

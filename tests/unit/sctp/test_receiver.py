@@ -13,7 +13,7 @@ from edgeice.sctp.congestion import Rfc9260
 from edgeice.sctp.reassembly import InMessage
 from edgeice.sctp.receiver import Receiver
 from edgeice.sctp.rto import RttEstimator
-from edgeice.sctp.serial import unwrap16, unwrap32
+from edgeice.sctp.serial import unwrap32
 
 Chunk = tuple[int, int, int, int, bytes]
 Conversation = tuple[list[Chunk], list[tuple[int, int, int]]]
@@ -106,11 +106,6 @@ def test_backward_fragments_cost_linear_work() -> None:
 )
 def test_serial_numbers_unwrap(near: int, value: int, expected: int) -> None:
     assert unwrap32(near, value) == expected
-
-
-def test_short_serial_numbers_unwrap() -> None:
-    assert unwrap16(65_535, 1) == 65_537
-    assert unwrap16(65_537, 65_535) == 65_535
 
 
 def test_sctp_11_rto_by_the_rule() -> None:
