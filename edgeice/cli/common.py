@@ -28,7 +28,7 @@ from edgeice.errors import ConfigError, EdgeIceError
 from edgeice.operator.config import OperatorConfig, config_folder, load_config
 from edgeice.operator.errors import OperatorError, RefusedError
 from edgeice.operator.interface import DeviceSession, Step, Watcher
-from edgeice.operator.shared_client import NotSharedError, join_shared
+from edgeice.operator.shared_client import NotSharedError, SharedSession, SilentSessionError, join_shared
 from edgeice.operator.shared_path import shared_socket
 from edgeice.services import ServiceError
 
@@ -209,6 +209,8 @@ async def device_session(
 ) -> AsyncIterator[DeviceSession]:
     """A session with a device: the one that `edgeice session` keeps open, where there is one that has the wants.
 
+    One whose device has been silent for long is left alone, and one's own takes its place.
+
     Args:
         options: As given to the command.
         device: The device's name.
@@ -219,29 +221,38 @@ async def device_session(
         OperatorError: The device could not be reached, or the session ended.
         ConfigError: A file cannot be used.
     """
-    if options.share:
-        try:
-            shared = await join_shared(shared_socket(options.config, device, os.environ), device, want)
-        except NotSharedError as error:
-            if options.verbose:
-                print(f"edgeice: no session is shared: {error}; opening one", file=sys.stderr)
-        else:
-            if options.verbose:
-                print(f"edgeice: using the session that process {shared.pid} keeps open", file=sys.stderr)
+    shared = await _join(options, device, want) if options.share else None
+    if shared is not None:
 
-            def on_step(step: Step) -> None:
-                if step.name == "notice":
-                    say_aside(step.text)
-                if watch is not None:
-                    watch(step)
+        def on_step(step: Step) -> None:
+            if step.name == "notice":
+                say_aside(step.text)
+            if watch is not None:
+                watch(step)
 
-            async with ended_by_signals(), shared.kept(on_step):
-                try:
-                    yield shared
-                except* LOST:
-                    raise await shared.why_ended() from None
-            return
+        async with ended_by_signals(), shared.kept(on_step, options.timeout):
+            try:
+                yield shared
+            except* LOST:
+                raise await shared.why_ended() from None
+        return
     from edgeice.cli.connecting import own_session  # noqa: PLC0415  # see above
 
     async with own_session(options, device, want, watch) as session:
         yield session
+
+
+async def _join(options: Options, device: str, want: tuple[str, ...]) -> SharedSession | None:
+    """The session that is shared, None where a command needs its own."""
+    try:
+        shared = await join_shared(shared_socket(options.config, device, os.environ), device, want)
+    except SilentSessionError as error:
+        print(f"edgeice: {error}; opening one for this command", file=sys.stderr)
+        return None
+    except NotSharedError as error:
+        if options.verbose:
+            print(f"edgeice: no session is shared: {error}; opening one", file=sys.stderr)
+        return None
+    if options.verbose:
+        print(f"edgeice: using the session that process {shared.pid} keeps open", file=sys.stderr)
+    return shared

@@ -24,7 +24,7 @@ from edgeice.errors import ConfigError
 from edgeice.local_socket import AlreadyServedError
 from edgeice.operator.config import OperatorConfig
 from edgeice.operator.errors import AlreadyOpenError, RefusedError, UnreachableError
-from edgeice.operator.interface import DeviceSession, Step
+from edgeice.operator.interface import OwnSession, Step
 from edgeice.operator.shared_client import NotSharedError, ask_shared
 from edgeice.operator.shared_path import make_folder, shared_socket
 from edgeice.services.control import Control
@@ -124,8 +124,10 @@ async def _ask(options: Options, device: str, path: Path, question: str) -> int:
 def _describe(facts: Control) -> str:
     since = facts.get("since")
     want = facts.get("want")
+    silent = facts.get("silent")
+    is_open = "open" if silent is None else f"open, but no answer for {silent} s"
     shown = {
-        "state": "open" if facts.get("open") else "being opened",
+        "state": is_open if facts.get("open") else "being opened",
         "process": facts.get("pid"),
         "since": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since if isinstance(since, int) else 0)),
         "path": facts.get("path") or "none",
@@ -256,7 +258,7 @@ class _Keeper:
             self._say("left-out", {"want": refused}, f"{self._device} does not allow {refused}: left out")
             await trio.sleep(_REFUSAL_PAUSE)
 
-    async def _hold(self, session: DeviceSession, want: tuple[str, ...]) -> int:
+    async def _hold(self, session: OwnSession, want: tuple[str, ...]) -> int:
         self._up = True
         ended_by: list[int] = []
         with trio.open_signal_receiver(*heeded_signals()) as numbers:

@@ -9,7 +9,7 @@ import attrs
 
 from edgeice.services.channel import Channel
 
-__all__ = ["USUAL_CHANNELS", "DeviceSession", "SessionChannel", "Step", "Watcher"]
+__all__ = ["USUAL_CHANNELS", "DeviceSession", "OwnSession", "SessionChannel", "Step", "Watcher"]
 
 #: Channels of one session that devices take which do not say.
 USUAL_CHANNELS: Final = 64
@@ -50,3 +50,11 @@ class DeviceSession(Protocol):
 
     async def wait_ended(self) -> NoReturn:
         """Wait for the session's end; raises UnreachableError that says why."""
+
+
+class OwnSession(DeviceSession, Protocol):
+    """One that this process has itself."""
+
+    @property
+    def heard_at(self) -> float:
+        """When the device was heard last, by Trio's clock."""

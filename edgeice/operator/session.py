@@ -118,6 +118,11 @@ class Session:
             raise UnreachableError("device", "no session was begun")
         return self._signaled.peer
 
+    @property
+    def heard_at(self) -> float:
+        """When the device was heard last, by Trio's clock."""
+        return self.peer.heard_at
+
     async def open(self, protocol: str) -> DataChannel:
         """Open a service's channel; raises UnreachableError if the session is over."""
         try:

@@ -6,6 +6,7 @@ Imports no more than that takes: a command that shares a session begins at once.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -20,10 +21,11 @@ from edgeice.local_socket import address_of, peer_of
 from edgeice.operator.errors import OperatorError, UnreachableError
 from edgeice.operator.interface import USUAL_CHANNELS, Step, Watcher
 from edgeice.operator.shared_frames import CLOSE, FrameSocket, Kind, as_control, as_message
+from edgeice.operator.silence import SILENCE
 from edgeice.services.control import Control, ErrorCode, ServiceError, as_int, as_object, as_text, parse_error
 from edgeice.text import printable
 
-__all__ = ["NotSharedError", "SharedChannel", "SharedSession", "ask_shared", "join_shared"]
+__all__ = ["NotSharedError", "SharedChannel", "SharedSession", "SilentSessionError", "ask_shared", "join_shared"]
 
 #: Seconds that the process behind the socket may take to take a connection and to answer.
 _PATIENCE: Final = 2.0
@@ -33,6 +35,7 @@ _REASON_PATIENCE: Final = 1.0
 #: How soon a full backlog is tried again, seconds.
 _BACKLOG_PAUSE: Final = 0.01
 _MOST_CHANNELS: Final = 65535
+_LONGEST_SILENCE: Final = 1 << 31
 #: Characters that are shown of what the process behind the socket says.
 _MOST_SHOWN: Final = 500
 _MISSING: Final = {
@@ -46,10 +49,15 @@ class NotSharedError(EdgeIceError):
     """There is no shared session, or none that can be used; says why."""
 
 
+class SilentSessionError(NotSharedError):
+    """There is one, but its device has not answered for long."""
+
+
 async def join_shared(path: Path, device: str, want: tuple[str, ...]) -> SharedSession:
     """Become a client of the session behind a socket; use it with `SharedSession.kept`.
 
-    Raises NotSharedError where nobody keeps one open that has these wants.
+    Raises NotSharedError where nobody keeps one open that has these wants, SilentSessionError where its device has not
+    answered for long: a session of one's own finds it sooner, or finds that it is gone.
     """
     frames, pid = await _connect(path)
     try:
@@ -60,6 +68,9 @@ async def join_shared(path: Path, device: str, want: tuple[str, ...]) -> SharedS
             joined = as_object(answer.get("joined"), "joined")
             path_shown = as_text(joined.get("path"), "joined.path")
             channels = as_int(joined.get("channels", USUAL_CHANNELS), "joined.channels", 1, _MOST_CHANNELS)
+            if "silent" in joined:
+                silent = as_int(joined["silent"], "joined.silent", 0, _LONGEST_SILENCE)
+                raise SilentSessionError(f"{device} has not answered for {silent} s in the session that is shared")
         except DecodeError as error:
             raise NotSharedError(f"{path}: what answers there is no shared session: {error}") from None
     except BaseException:
@@ -141,6 +152,11 @@ class SharedSession:
         self._channels: set[SharedChannel] = set()
         self._watch: Watcher | None = None
         self._told_waiting = False
+        self._joined_at = trio.current_time()
+        #: Set when the device has to answer, and when it did; in between it has so many seconds.
+        self._asked = trio.Event()
+        self._heard = trio.Event()
+        self._patience = math.inf
         #: The process that keeps it open.
         self.pid = pid
         #: How many channels all clients may have at once; beyond it `open` waits.
@@ -152,13 +168,21 @@ class SharedSession:
         return self._device
 
     @asynccontextmanager
-    async def kept(self, watch: Watcher | None) -> AsyncIterator[None]:
-        """Stay a client for a while, and hear notices and path changes, the present path at once."""
-        self._watch = watch
+    async def kept(self, watch: Watcher | None, patience: float = math.inf) -> AsyncIterator[None]:
+        """Stay a client for a while, and hear notices and path changes, the present path at once.
+
+        Args:
+            watch: Hears them.
+            patience: Seconds that the device may take for its first sign of life once a channel is opened;
+                UnreachableError where there is none.  It is due for what is opened at first; later on, those who keep
+                the session tell of silence.
+        """
+        self._watch, self._patience = watch, patience
         try:
             async with trio.open_nursery() as nursery:
                 self._say("path", self._shown)
                 nursery.start_soon(self._listen)
+                nursery.start_soon(self._insist)
                 yield
                 nursery.cancel_scope.cancel()
         finally:
@@ -177,6 +201,7 @@ class SharedSession:
             raise await self.why_ended() from None
         try:
             answer = await _ask(frames, {"open": {"protocol": protocol}})
+            self._expect_answer(waiting="waiting" in answer)
             if "waiting" in answer:
                 answer = await self._await_place(frames, answer)
             if "error" in answer:
@@ -193,6 +218,23 @@ class SharedSession:
         channel = SharedChannel(frames, protocol, self._channels.discard)
         self._channels.add(channel)
         return channel
+
+    def _expect_answer(self, *, waiting: bool) -> None:
+        if self._asked.is_set() or trio.current_time() - self._joined_at > SILENCE:
+            return
+        if waiting:  # nothing goes out yet; what the session itself says is heard within this time
+            self._patience = max(self._patience, SILENCE)
+        self._asked.set()
+
+    async def _insist(self) -> None:
+        """Give up where the device, which may have died just before, does not answer."""
+        await self._asked.wait()
+        with trio.move_on_after(self._patience) as scope:
+            await self._heard.wait()
+        if scope.cancelled_caught:
+            raise UnreachableError(
+                "session", f"{self._device} did not answer in the shared session (waited {self._patience:g} s)"
+            )
 
     async def _await_place(self, frames: FrameSocket, answer: Control) -> Control:
         if not self._told_waiting:
@@ -236,6 +278,9 @@ class SharedSession:
             while (message := await self._frames.receive_control()) is not None:
                 if "ended" in message:
                     return _reason(as_object(message["ended"], "ended"))
+                if "heard" in message:
+                    self._heard.set()
+                    continue
                 name = "notice" if "notice" in message else "path"
                 self._say(name, as_text(message.get(name), name))
         except DecodeError as error:

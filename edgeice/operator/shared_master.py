@@ -20,10 +20,11 @@ import trio
 from edgeice.errors import DecodeError, EdgeIceError
 from edgeice.local_socket import listen_local, peer_of
 from edgeice.operator.errors import OperatorError
-from edgeice.operator.interface import DeviceSession, Step
+from edgeice.operator.interface import OwnSession, Step
 from edgeice.operator.shared_frames import FrameSocket
 from edgeice.operator.shared_places import Place, Places
 from edgeice.operator.shared_relay import Relay
+from edgeice.operator.silence import SILENCE
 from edgeice.sansio import DropCounter
 from edgeice.services.control import Control, ErrorCode, ServiceError, as_list, as_object, as_text, command
 from edgeice.signaling import first_uncovered
@@ -39,6 +40,9 @@ _FIRST_TIME: Final = 5.0
 _GOODBYE_TIME: Final = 1.0
 #: How long to wait where no descriptor is left for another connection, seconds.
 _ACCEPT_PAUSE: Final = 0.1
+#: How soon the device's first word after a client came is seen, seconds: at first, and where it takes longer.
+_FIRST_LOOK: Final = 0.02
+_LOOK: Final = 0.25
 _LONGEST_PROTOCOL: Final = 64
 _QUESTIONS: Final = ("status", "stop", "join", "open")
 
@@ -61,7 +65,7 @@ class SharedMaster:
         self._device = device
         self._path = path
         self._idle = idle
-        self._session: DeviceSession | None = None
+        self._session: OwnSession | None = None
         self._places = Places(0)
         self._want: tuple[str, ...] = ()
         self._since = int(time.time())
@@ -88,7 +92,7 @@ class SharedMaster:
             self._notice = self._notice[0] + 1, step.text
         self._changed.unpark_all()
 
-    async def hold(self, session: DeviceSession, want: tuple[str, ...]) -> None:
+    async def hold(self, session: OwnSession, want: tuple[str, ...]) -> None:
         """Share a session until `end`, or until nobody used it for long; raises UnreachableError if it ends itself."""
         self._session, self._want, self._places = session, want, Places(session.max_channels)
         async with trio.open_nursery() as nursery:
@@ -126,7 +130,7 @@ class SharedMaster:
         finally:
             listener.close()
 
-    async def _follow(self, session: DeviceSession) -> None:
+    async def _follow(self, session: OwnSession) -> None:
         try:
             await session.wait_ended()
         except OperatorError as error:
@@ -198,7 +202,7 @@ class SharedMaster:
         elif self._served > _AT_ONCE:
             await _refuse(frames, ErrorCode.LIMIT, f"it has {_AT_ONCE} connections already")
         elif question == "join":
-            await self._join(frames, as_object(value, "join"))
+            await self._join(frames, self._session, as_object(value, "join"))
         else:
             await self._open(frames, client, self._session, as_object(value, "open"))
 
@@ -214,6 +218,7 @@ class SharedMaster:
             "since": self._since,
             "open": self._session is not None,
             "path": self._shown,
+            "silent": self._silence(self._session) if self._session else None,
             "want": list(self._want),
             "clients": self._joined,
             "channels": self._channels,
@@ -223,7 +228,13 @@ class SharedMaster:
             "drops": self.drops.snapshot(),
         }
 
-    async def _join(self, frames: FrameSocket, members: Control) -> None:
+    @staticmethod
+    def _silence(session: OwnSession) -> int | None:
+        """Seconds for which the device has not answered, where that is long; None where it is not."""
+        seconds = trio.current_time() - session.heard_at
+        return int(seconds) if seconds >= SILENCE else None
+
+    async def _join(self, frames: FrameSocket, session: OwnSession, members: Control) -> None:
         wants = [as_text(want, "want") for want in as_list(members.get("want"), "join.want")]
         uncovered = first_uncovered(self._want, wants)
         if uncovered is not None:
@@ -233,8 +244,12 @@ class SharedMaster:
         self._changed.unpark_all()
         try:
             told = self._shown, self._notice
-            await frames.send_control({"joined": {"path": told[0], "channels": self._places.total}})
+            joined: dict[str, object] = {"path": told[0], "channels": self._places.total}
+            silence = self._silence(session)
+            # What was said of the silence is no news for the others, but this client has not heard it.
+            await frames.send_control({"joined": joined if silence is None else joined | {"silent": silence}})
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tell_heard, frames, session)
                 nursery.start_soon(self._await_leaving, frames, nursery.cancel_scope)
                 nursery.start_soon(self._tell_changes, frames, told, nursery.cancel_scope)
                 await self._over.wait()
@@ -262,13 +277,22 @@ class SharedMaster:
                     await self._changed.park()
         scope.cancel()
 
+    async def _tell_heard(self, frames: FrameSocket, session: OwnSession) -> None:
+        """Tell, once, that the device is there: what the client opens it answers, if by no more than an ACK."""
+        since, pause = session.heard_at, _FIRST_LOOK
+        while session.heard_at == since:
+            await trio.sleep(pause)
+            pause = min(2 * pause, _LOOK)
+        with suppress(trio.BrokenResourceError):  # it left
+            await frames.send_control({"heard": {}})
+
     async def _await_leaving(self, frames: FrameSocket, scope: trio.CancelScope) -> None:
         with suppress(DecodeError):
             if await frames.receive() is not None:
                 self.drops.count("unasked")
         scope.cancel()
 
-    async def _open(self, frames: FrameSocket, client: int, session: DeviceSession, members: Control) -> None:
+    async def _open(self, frames: FrameSocket, client: int, session: OwnSession, members: Control) -> None:
         protocol = as_text(members.get("protocol"), "open.protocol")
         if not 1 <= len(protocol) <= _LONGEST_PROTOCOL or not protocol.isprintable() or protocol == SIGNAL_PROTOCOL:
             await _refuse(frames, ErrorCode.UNSUPPORTED, "it opens no channel of that protocol")
@@ -296,7 +320,7 @@ class SharedMaster:
             await _refuse(frames, ErrorCode.UNREACHABLE, "it ended")
         scope.cancel()
 
-    async def _carry(self, frames: FrameSocket, session: DeviceSession, protocol: str) -> None:
+    async def _carry(self, frames: FrameSocket, session: OwnSession, protocol: str) -> None:
         try:
             channel = await session.open(protocol)
         except EdgeIceError as error:

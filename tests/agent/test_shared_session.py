@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from tests.agent.conftest import Fleet
-from tests.agent.kit import PATIENCE, AgentProcess, Device, Operator, edgeice, environment, next_line
+from tests.agent.kit import PATIENCE, AgentProcess, Device, Finished, Operator, edgeice, environment, next_line
 from tests.agent.terminal import on_terminal
 from tests.support.device import alive
 
@@ -198,6 +198,7 @@ async def test_what_shares_a_session_loads_nothing_that_opens_one(alice: Operato
         "services",
         "settings",
         "sansio",
+        "text",
         "trace",
     }
 
@@ -452,3 +453,52 @@ async def test_what_a_killed_client_ran_ends_although_it_took_nothing(alice: Ope
         with trio.fail_after(PATIENCE):
             while alive(pid):  # noqa: ASYNC110  # another process's end has no event
                 await trio.sleep(0.01)
+
+
+async def test_a_device_that_was_killed_is_unreachable_in_time_also_for_those_who_share(
+    fleet: Fleet, alice: Operator
+) -> None:
+    device = Device(alice.folder / "killed", fleet.url, "killed")
+    device.trust(alice, can="shell,exec,forward:localhost:*")
+    alice.pin(device)
+    with AgentProcess(device) as agent:
+        agent.wait_log_sync("^announced ")
+        async with session(alice, device="killed") as process:
+            assert (await edgeice(alice, "exec", "killed", "--", "true")).code == 0
+            agent.send(signal.SIGKILL)
+            await agent.wait_exit()
+            # It is too soon to know of it; each command finds out for itself.
+            commands = [
+                ["exec", "killed", "--timeout", "1", "--", "true"],
+                ["ping", "killed", "--timeout", "1"],
+                ["proxy", "killed", "22", "--timeout", "1"],
+                ["shell", "killed", "--list", "--timeout", "1"],
+            ]
+            said = "edgeice: killed did not answer in the shared session (waited 1 s)"
+            outcomes = await _together(alice, commands)
+            assert [outcome.code for outcome in outcomes] == [3] * 4
+            assert [outcome.stderr.count(said) for outcome in outcomes] == [1] * 4
+            with trio.fail_after(PATIENCE):
+                while (await edgeice(alice, "session", "--check", "--json", "killed")).json()["silent"] is None:
+                    pass  # each question takes a process, so this does not spin
+            outcomes = await _together(alice, commands)
+            assert [outcome.code for outcome in outcomes] == [3] * 4
+            for outcome in outcomes:
+                assert re.search(r"killed has not answered for \d+ s in the session that is shared; ", outcome.stderr)
+                assert "edgeice: killed did not answer: it may be away" in outcome.stderr
+            checked = await edgeice(alice, "session", "--check", "killed")
+            assert re.search(r"^state: +open, but no answer for \d+ s$", checked.stdout.decode(), re.MULTILINE)
+            process.terminate()
+            await in_time(process)
+
+
+async def _together(operator: Operator, commands: list[list[str]]) -> list[Finished]:
+    outcomes: dict[int, Finished] = {}
+
+    async def run(index: int, command: list[str]) -> None:
+        outcomes[index] = await edgeice(operator, *command)
+
+    async with trio.open_nursery() as nursery:
+        for index, command in enumerate(commands):
+            nursery.start_soon(run, index, command)
+    return [outcomes[index] for index in range(len(commands))]

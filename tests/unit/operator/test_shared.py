@@ -44,6 +44,7 @@ class FakeSession:
 
     def __init__(self) -> None:
         self.max_channels = 64
+        self.heard_at = trio.current_time()
         #: What a device that takes nothing lets into a channel, bytes.
         self.limit = 1 << 30
         self._opened_send, self.opened = trio.open_memory_channel[MemoryChannel](1000)
@@ -653,6 +654,7 @@ async def test_idle_ends_it_only_while_nobody_uses_it(tmp_path: Path, mock_clock
         shared = Shared(tmp_path / "pi.sock", idle=60)
         await nursery.start(shared.run)
         mock_clock.jump(59)
+        shared.session.heard_at = trio.current_time()
         async with shared.client():
             await trio.testing.wait_all_tasks_blocked(0.01)
             mock_clock.jump(1000)
