@@ -25,13 +25,14 @@ _UNSEEN: Final = "is its name right, and may you read its topics there?"
 _REFUSALS: Final = frozenset({"unauthorized", "expired"})
 
 
-def explain(event: OperatorFailed, device: Party, fingerprint: str) -> OperatorError:
+def explain(event: OperatorFailed, device: Party, fingerprint: str, info: Info | None) -> OperatorError:
     """The error for a failure of the signaling.
 
     Args:
         event: The failure.
         device: Whom it was to reach.
         fingerprint: The operator's key, as people see it.
+        info: What the device said of itself last.
     """
     detail: dict[str, object] = {"kind": event.kind, "code": event.code, "reason": event.reason}
     if event.kind == "changed-key":
@@ -47,6 +48,8 @@ def explain(event: OperatorFailed, device: Party, fingerprint: str) -> OperatorE
         return error("offer", f"{device.name} refused: {event.code}: {event.reason}".rstrip(": "), detail)
     if event.kind == "no-info":
         return UnreachableError("device", f"nothing is known of {device} at the broker: {_UNSEEN}", detail)
+    if full := all_in_use(info):
+        return UnreachableError("offer", f"{device.name} did not answer, and {full}", detail)
     return UnreachableError(
         "offer",
         f"{device.name} did not answer: it may be away, or may not know your key {fingerprint}"

@@ -227,7 +227,7 @@ class Session:
             case DeviceBusy() | DeviceSaidAway() | DeviceNotSeen() | NothingHeard():
                 self._warn(event)
             case OperatorFailed():
-                self._fail(explain(event, self.device, self._fingerprint))
+                self._fail(explain(event, self.device, self._fingerprint, self._connector.info))
             case ByeReceived():
                 self._bye = f"{event.code}: {event.reason}".rstrip(": ")
                 if self._signaled is not None:
