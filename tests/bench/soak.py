@@ -8,8 +8,7 @@ forward's server return what they get, of random sizes, and every byte is compar
 system's samples, and the lines that are written on the device meanwhile.  The seed decides what is done, not when the
 machine gets to it.
 
-The agent is read when it has just started, when a quarter of the time, two minutes at most, has warmed it up, and when
-all is over; each time once no session and no process is left:
+The agent is read when it has just started, and after each quarter of the time, once no session and no process is left:
 
 - `rss_mib`: VmRSS, MiB.
 - `descriptors`: open ones of the process.
@@ -18,11 +17,12 @@ all is over; each time once no session and no process is left:
 - `children`: processes that it started, dead ones included that it did not wait for.
 - `sessions`: those that it knows.
 
-Each comes with `_before` and `_after`; before is when it had just started, but for memory when it was warm.  Exits 1
-when resident memory has grown by more than 2 MiB or any other by one, and at once when bytes are wrong, the agent
-fails, or its log has a traceback.  Besides: what was done between the last two readings: `seconds`, `sessions_ended`,
-`shells`, `forwards` and `subscriptions` that went through, `lost` samples that telemetry said were left out (a machine
-that is busy with other things has some), and `mib` that came back.
+Each comes with `_before` and `_after`; before is when it had just started, but for memory after the first quarter: by
+then every part of the code was used, and Python's own tables have grown to what they need.  `rss_mib_series` has all
+five readings of memory.  Exits 1 when resident memory has grown by more than 2 MiB or any other by one, and at once
+when bytes are wrong, the agent fails, or its log has a traceback.  Besides: what was done in the last three quarters:
+`seconds`, `sessions_ended`, `shells`, `forwards` and `subscriptions` that went through, `lost` samples that telemetry
+said were left out (a machine that is busy with other things has some), and `mib` that came back.
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ _SESSION_TIME = (0.5, 15.0)
 _REST = (0.0, 2.0)
 #: Seconds between the system's samples.
 _SAMPLE_INTERVAL = 0.2
-_LONGEST_WARM_UP = 120.0
 #: Seconds until the agent is at rest; Trio's worker threads stay for 10.
 _SETTLE_PATIENCE = 30.0
+#: Seconds after the last session's end by which the agent has given its memory back: it waits for 5.
+_RELEASE_TIME = 6.0
 _POLL = 0.25
 _TOLERANCES = {"rss_mib": 2.0}
 
@@ -95,7 +96,12 @@ class Reading:
         """The reading once sessions are gone, and what is beyond another reading; at last, the one that there is."""
         found = await cls.take(rig)
         with trio.move_on_after(_SETTLE_PATIENCE):
-            while found.sessions or found.children or (at_most is not None and found.grown(at_most)):
+            while found.sessions or found.children:
+                await trio.sleep(_POLL)
+                found = await cls.take(rig)
+            await trio.sleep(_RELEASE_TIME)
+            found = await cls.take(rig)
+            while at_most is not None and found.grown(at_most):
                 await trio.sleep(_POLL)
                 found = await cls.take(rig)
         return found
@@ -266,26 +272,32 @@ class Traffic:
                     nursery.start_soon(self.sessions, operator, random.Random(dice.random()))
 
 
-async def soak(rig: Rig, minutes: float, seed: int) -> tuple[dict[str, float], list[str]]:
+async def soak(rig: Rig, minutes: float, seed: int) -> tuple[dict[str, Any], list[str]]:
     """Values by figure, and what has grown."""
     dice = random.Random(seed)
     fresh = await Reading.at_rest(rig)
     async with Echo.running() as echo:
         traffic = Traffic(rig, echo, str(load_config(rig.device.config).telemetry_socket))
-        warming = min(_LONGEST_WARM_UP, minutes * 60 / 4)
-        await traffic.run(warming, dice)
-        before = attrs.evolve(fresh, rss_mib=(await Reading.at_rest(rig)).rss_mib)
+        quarter = minutes * 60 / 4
+        await traffic.run(quarter, dice)
+        warm = await Reading.at_rest(rig)
+        before = attrs.evolve(fresh, rss_mib=warm.rss_mib)
+        series = [fresh, warm]
         traffic.done.clear()
-        begun = trio.current_time()
-        await traffic.run(minutes * 60 - warming, dice)
-        seconds = trio.current_time() - begun
-    after = await Reading.at_rest(rig, at_most=before)
-    figures: dict[str, float] = {"seconds": round(seconds, 1)}
+        seconds = 0.0
+        for _ in range(3):
+            begun = trio.current_time()
+            await traffic.run(quarter, dice)
+            seconds += trio.current_time() - begun
+            series.append(await Reading.at_rest(rig, at_most=before))
+    after = series[-1]
+    figures: dict[str, Any] = {"seconds": round(seconds, 1)}
     figures |= {name: traffic.done[name] for name in ("sessions_ended", *_CHANNELS)}
     figures["lost"] = traffic.done["lost"]
     figures["mib"] = round(traffic.done["bytes"] / _MIB, 1)
     for name in attrs.asdict(before):
         figures |= {f"{name}_before": round(getattr(before, name), 2), f"{name}_after": round(getattr(after, name), 2)}
+    figures["rss_mib_series"] = [round(each.rss_mib, 2) for each in series]
     return figures, after.grown(before)
 
 
@@ -305,6 +317,7 @@ def main() -> None:
     for name in (field.name for field in attrs.fields(Reading)):
         verdict = "   GROWN" if name in grown else ""
         print(f"{name:12} {found[f'{name}_before']:8.6g} -> {found[f'{name}_after']:.6g}{verdict}")
+    print("rss_mib      when it had started, and after each quarter:", *found["rss_mib_series"])
     if options.json:
         print(json.dumps(found))
     if grown:

@@ -24,10 +24,10 @@ def test_the_last_line_is_one_json_object() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
     assert done.stderr == ""
     *lines, last = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == list(READ)
+    assert [line.split()[0] for line in lines[1:]] == [*READ, "rss_mib"]
     figures = json.loads(last)
     assert set(figures) == {
-        *("seconds", "sessions_ended", "shells", "forwards", "subscriptions", "lost", "mib"),
+        *("seconds", "sessions_ended", "shells", "forwards", "subscriptions", "lost", "mib", "rss_mib_series"),
         *(f"{name}_{when}" for name in READ for when in ("before", "after")),
     }
     assert all(figures[name] > 0 for name in ("shells", "forwards", "subscriptions", "mib"))
