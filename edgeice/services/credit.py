@@ -189,7 +189,7 @@ class CreditedChannel:
         with trio.move_on_after(patience) as scope:
             message = await self.receive()
         if scope.cancelled_caught:
-            raise ServiceError(ErrorCode.TIMEOUT, f"no {name} within {patience:g} s")
+            raise ServiceError(ErrorCode.TIMEOUT, f"the other side did not say `{name}` within {patience:g} s")
         if isinstance(message, bytes):
             raise ServiceError(ErrorCode.MALFORMED, f"bytes before {name}")
         try:
