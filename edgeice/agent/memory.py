@@ -14,11 +14,24 @@ from typing import Final
 
 import trio
 
-__all__ = ["release_memory", "release_memory_after", "set_aside"]
+__all__ = ["release_memory", "release_memory_after", "set_aside", "share_one_heap"]
 
+#: glibc's name of the option (mallopt(3)).
+_M_ARENA_MAX: Final = -8
 #: Seconds from the end of a session until its memory is looked for: what ends with it has ended, and when several end
 #: one after another they are one case.
 _REST: Final = 5.0
+
+
+def share_one_heap() -> None:
+    """Let threads allocate where the main one does; before the first of them starts.
+
+    glibc would give each a heap of its own, whose free end `malloc_trim` leaves alone.  Python's table of names, 1.9
+    MiB, is made anew by whatever thread meets one name too many, and left such an end behind each time.
+    """
+    limit = getattr(ctypes.CDLL(None), "mallopt", None)
+    if limit is not None:
+        limit(ctypes.c_int(_M_ARENA_MAX), ctypes.c_int(1))
 
 
 def set_aside() -> None:

@@ -48,10 +48,11 @@ def _run(arguments: SimpleNamespace) -> int:
     linecache.clearcache()  # attrs keeps the source of each method there that it wrote, 4 KiB a class
     from edgeice.agent.config import load_config  # noqa: PLC0415
     from edgeice.agent.log import Log, goes_to_journal  # noqa: PLC0415
-    from edgeice.agent.memory import set_aside  # noqa: PLC0415
+    from edgeice.agent.memory import set_aside, share_one_heap  # noqa: PLC0415
     from edgeice.agent.service import Agent  # noqa: PLC0415
 
     linecache.clearcache()
+    share_one_heap()
     set_aside()
     config = load_config(arguments.config)
     as_json = arguments.log_json or config.log.json

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import platform
 import random
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -80,3 +82,28 @@ def test_what_is_set_aside_is_not_looked_at() -> None:
         assert len(gc.get_objects()) < 1_000
     finally:
         gc.unfreeze()
+
+
+_BY_A_THREAD = """
+import sys, threading
+from edgeice.agent.memory import share_one_heap
+if sys.argv[1] == "shared":
+    share_one_heap()
+def work():
+    global taken
+    taken = bytes([1]) * 100_000  # below what comes from the system by itself
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+(heap,) = (line.split()[0] for line in open("/proc/self/maps") if line.endswith("[heap]\\n"))
+first, last = (int(end, 16) for end in heap.split("-"))
+print(first <= id(taken) < last)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives threads heaps of their own")
+@pytest.mark.parametrize(("way", "inside"), [("shared", "True"), ("as ever", "False")])
+def test_threads_allocate_in_the_one_heap(way: str, inside: str) -> None:
+    command = [sys.executable, "-c", _BY_A_THREAD, way]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == inside
