@@ -292,7 +292,9 @@ def _signal_members(leader: int, signals: Sequence[int]) -> list[int]:
 def _is_member(pid: str, leader: int) -> bool:
     """Whether the process is alive and of the leader's session (proc_pid_stat(5), fields 3 and 6)."""
     try:
-        stat = Path("/proc", pid, "stat").read_bytes()
+        # pathlib keeps each part in Python's table of names, which as many as there are processes make anew all the time.
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  # so
+            stat = file.read()
     except OSError:
         return False
     state, _ppid, _group, session = stat.rpartition(b")")[2].split(None, 4)[:4]
