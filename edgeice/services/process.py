@@ -292,7 +292,7 @@ def _signal_members(leader: int, signals: Sequence[int]) -> list[int]:
 def _is_member(pid: str, leader: int) -> bool:
     """Whether the process is alive and of the leader's session (proc_pid_stat(5), fields 3 and 6)."""
     try:
-        # pathlib keeps each part in Python's table of names, which as many as there are processes make anew all the time.
+        # pathlib would put the number into Python's table of names, which all of them make outgrow its memory.
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  # so
             stat = file.read()
     except OSError:
