@@ -448,11 +448,14 @@ async def test_what_a_killed_client_ran_ends_although_it_took_nothing(alice: Ope
         async with client.stdout:
             pid = (await client.stdout.receive_some()).decode()
             assert alive(pid)
+            pidfd = os.pidfd_open(int(pid))
             client.kill()
             await client.wait()
-        with trio.fail_after(PATIENCE):
-            while alive(pid):  # noqa: ASYNC110  # another process's end has no event
-                await trio.sleep(0.01)
+        try:
+            with trio.fail_after(PATIENCE):
+                await trio.lowlevel.wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
 
 
 async def test_a_device_that_was_killed_is_unreachable_in_time_also_for_those_who_share(
