@@ -78,3 +78,7 @@ class Base:
     address: TransportAddress
     #: Name of the network interface, empty for loopback in tests and where there is none.
     interface: str = ""
+    #: The TURN server that relays for it; None where the address is the host's own.
+    server: TransportAddress | None = None
+    #: How that server sees this host, the related address of the relayed candidate (RFC 8839 §5.1).
+    mapped: TransportAddress | None = None

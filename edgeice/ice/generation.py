@@ -69,10 +69,10 @@ class Generation:
     # Candidates
 
     def base_added(self, base: Base) -> None:
-        """Make a host candidate, unless this side said that it has no more."""
+        """Make a host or relayed candidate, unless this side said that it has no more."""
         if self._local_ended or self.completed:
             return
-        candidate = self.locals.add_host(base)
+        candidate = self.locals.add_base(base)
         if candidate is not None:
             for remote in self._remotes:
                 self.checklist.add(candidate, remote)

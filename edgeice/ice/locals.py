@@ -24,8 +24,12 @@ class LocalCandidates:
     def __init__(self, shared: Shared, ufrag: str, preferences: LocalPreferences) -> None:
         self._shared = shared
         self._ufrag = ufrag
-        self._preferences = preferences
-        #: Host candidates by base; only these are paired (RFC 8445 §6.1.2.4).
+        #: By type: no two candidates of one type have the same (RFC 8445 §5.1.2.1).
+        self._preferences = {
+            CandidateType.HOST: preferences,
+            CandidateType.RELAYED: LocalPreferences(shared.config.interface_ranks),
+        }
+        #: Host and relayed candidates by base; only these are paired (RFC 8445 §6.1.2.4).
         self._hosts: dict[TransportAddress, Candidate] = {}
         #: All by (address, base).
         self._all: dict[tuple[TransportAddress, TransportAddress], Candidate] = {}
@@ -34,29 +38,29 @@ class LocalCandidates:
         return bool(self._hosts)
 
     def __iter__(self) -> Iterator[Candidate]:
-        """The host candidates."""
+        """Those that are paired."""
         return iter(list(self._hosts.values()))
 
     def host(self, base: TransportAddress) -> Candidate | None:
-        """The host candidate of a base."""
+        """The host or relayed candidate of a base."""
         return self._hosts.get(base)
 
     def counts(self) -> Counter[CandidateType]:
         """How many there are of each type."""
         return Counter(candidate.type for candidate in self._all.values())
 
-    def add_host(self, base: Base) -> Candidate | None:
-        """The host candidate of a new base; None if there is none to be made."""
+    def add_base(self, base: Base) -> Candidate | None:
+        """The host or relayed candidate of a new base, its own base; None if there is none to be made."""
         address = base.address
         if address in self._hosts or not usable_local(address, allow_loopback=self._shared.config.allow_loopback):
             return None
-        preference = self._preferences.allocate(base)
+        kind = CandidateType.HOST if base.server is None else CandidateType.RELAYED
+        preference = self._preferences[kind].allocate(base)
         if preference is None:
             self._shared.drops.count("local_candidates_full")
             return None
-        candidate = self._make(
-            CandidateType.HOST, address, address, None, candidate_priority(CandidateType.HOST, preference)
-        )
+        priority = candidate_priority(kind, preference)
+        candidate = self._make(kind, address, address, base.server, priority, related=base.mapped)
         if candidate is not None:
             self._hosts[address] = candidate
             self._shared.emit(LocalCandidateGathered(candidate, self._ufrag))
@@ -69,7 +73,7 @@ class LocalCandidates:
             return
         kind = CandidateType.SERVER_REFLEXIVE
         priority = candidate_priority(kind, host.priority >> 8 & 0xFFFF)
-        candidate = self._make(kind, mapped, base, server, priority)
+        candidate = self._make(kind, mapped, base, server, priority, related=base)
         if candidate is not None:
             self._shared.emit(LocalCandidateGathered(candidate, self._ufrag))
 
@@ -82,12 +86,13 @@ class LocalCandidates:
         if found is not None:
             return found
         # At the limit this one check goes without a record of its own.
-        return self._make(CandidateType.PEER_REFLEXIVE, mapped, base, None, priority) or host
+        return self._make(CandidateType.PEER_REFLEXIVE, mapped, base, None, priority, related=base) or host
 
     def remove(self, base: TransportAddress) -> None:
         """Drop all candidates of a base."""
         self._hosts.pop(base, None)
-        self._preferences.release(base)
+        for preferences in self._preferences.values():
+            preferences.release(base)
         self._all = {key: candidate for key, candidate in self._all.items() if key[1] != base}
 
     def _make(
@@ -97,13 +102,14 @@ class LocalCandidates:
         base: TransportAddress,
         server: TransportAddress | None,
         priority: int,
+        *,
+        related: TransportAddress | None,
     ) -> Candidate | None:
         shared = self._shared
         if len(self._all) >= shared.config.max_local_candidates:
             shared.drops.count("local_candidates_full")
             return None
         foundation = local_foundation(shared.salt, kind, base, server)
-        related = None if kind is CandidateType.HOST else base
         candidate = Candidate(foundation, priority, address, kind, related=related, base=base)
         self._all[address, base] = candidate
         return candidate

@@ -203,7 +203,9 @@ class IceSession:
         if self.state is IceState.CLOSED:
             raise LocalProtocolError("the session is closed")
         number = self._slots.newest.number + 1
-        preferences = LocalPreferences(self.config.interface_ranks, self._bases.values())
+        preferences = LocalPreferences(
+            self.config.interface_ranks, (base for base in self._bases.values() if base.server is None)
+        )
         pending = Generation(self._shared, number, generate_credentials(self._shared.entropy), preferences)
         self._slots.pending = pending
         for base in self._bases.values():

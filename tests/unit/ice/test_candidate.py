@@ -189,3 +189,31 @@ def test_ice_07_a_single_address_has_the_highest_preference_in_a_restart() -> No
     ufrag = world.a.ice.restart(now=world.now).ufrag
     world.a.drain()
     assert [candidate.priority for candidate, of in world.a.candidates if of == ufrag] == [2130706431]
+
+
+def test_ice_03_a_relayed_base_is_its_own_base_and_pairs_after_all_others() -> None:
+    world = World()
+    host, relayed, server = v4(1), v4(2), v4(3)
+    mapped = v4(4)
+    world.a.add_base(host)
+    world.a.ice.base_added(Base(relayed, "eth0", server=server, mapped=mapped), now=world.now)
+    world.a.ice.base_added(Base(v4(5), "wlan0", server=server, mapped=mapped), now=world.now)
+    world.a.ice.add_server_reflexive(host, mapped, server, now=world.now)
+    world.a.drain()
+    first, relay, other, reflexive = (candidate for candidate, _ in world.a.candidates)
+    assert (relay.type, relay.address, relay.base, relay.related) == (CandidateType.RELAYED, relayed, relayed, mapped)
+    # RFC 8445 §5.1.2.1: type preference 0, a local preference that no other relayed candidate has.
+    assert relay.priority == candidate_priority(CandidateType.RELAYED, 65534)
+    assert other.priority == candidate_priority(CandidateType.RELAYED, 65532)
+    assert first.priority > reflexive.priority > relay.priority
+    assert len({first.foundation, relay.foundation, reflexive.foundation}) == 3
+
+
+def test_ice_07_a_single_relayed_address_has_the_lowest_type_and_the_highest_local_preference() -> None:
+    world = World()
+    world.a.add_base(v4(1))
+    world.a.ice.base_added(Base(v6(2), "eth0", server=v6(3), mapped=v6(4)), now=world.now)
+    ufrag = world.a.ice.restart(now=world.now).ufrag
+    world.a.drain()
+    own = [candidate.priority for candidate, of in world.a.candidates if of == ufrag]
+    assert own == [2130706431, 16777215]
