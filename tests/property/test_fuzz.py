@@ -1,0 +1,34 @@
+"""A few hundred inputs for everything that takes bytes from elsewhere; `python tests/property/fuzz.py` tries more."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.property.mutation import mutate
+from tests.property.target import Target
+from tests.property.targets import TARGETS
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_honest_inputs_are_taken(target: Target) -> None:
+    for seed in target.seeds():
+        target.check(seed)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_host_01_any_input_is_taken_or_refused(target: Target) -> None:
+    def inputs(dice: Random) -> bytes:
+        return mutate(dice, target.seeds(), target.tokens)
+
+    strategy = st.one_of(st.randoms(use_true_random=False).map(inputs), st.binary(max_size=200))
+
+    @settings(max_examples=target.examples, suppress_health_check=list(HealthCheck))
+    @given(data=strategy)
+    def holds(data: bytes) -> None:
+        target.check(data)
+
+    holds()
