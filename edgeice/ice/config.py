@@ -60,6 +60,8 @@ class IceConfig:
     consent_expiry: float = attrs.field(default=30.0, validator=attrs.validators.le(30.0))
     #: Error replies per second to requests of unproven origin; more are dropped.
     error_replies_per_second: float = 10.0
+    #: The same for one source prefix, a /24 of IPv4 or a /56 of IPv6.
+    error_replies_per_prefix: float = 5.0
     #: Replies per second to authenticated requests.
     replies_per_second: float = 200.0
     #: Interface name -> rank; 0, the default, is best, each rank below is preferred less (RFC 8421 §3).

@@ -15,7 +15,7 @@ from edgeice.ice.incoming import PeerCheck
 from edgeice.ice.pacer import TokenBucket
 from edgeice.ice.shared import Shared
 from edgeice.ice.slots import Slots
-from edgeice.stun import Attribute, AuthenticatedMessage, AuthenticationError, Message
+from edgeice.stun import Attribute, AuthenticatedMessage, AuthenticationError, Message, RefusalBudget
 
 __all__ = ["Accepted", "Responder"]
 
@@ -35,15 +35,16 @@ class Accepted:
 class Responder:
     """Authenticates requests by the credentials of the session's generations and answers them.
 
-    Answers are bounded in number per second; requests beyond are dropped and counted.
+    Answers are bounded in number per second; requests beyond are dropped and counted.  The budget of refusals may be
+    one that all sessions of a host share.
     """
 
-    __slots__ = ("_errors", "_replies", "_shared", "_slots")
+    __slots__ = ("_refusals", "_replies", "_shared", "_slots")
 
-    def __init__(self, shared: Shared, slots: Slots, *, now: float) -> None:
+    def __init__(self, shared: Shared, slots: Slots, refusals: RefusalBudget, *, now: float) -> None:
         self._shared = shared
         self._slots = slots
-        self._errors = TokenBucket(shared.config.error_replies_per_second, now)
+        self._refusals = refusals
         self._replies = TokenBucket(shared.config.replies_per_second, now)
 
     def receive(self, message: Message, path: Path, *, now: float) -> Accepted | None:
@@ -85,8 +86,12 @@ class Responder:
 
     def _refuse(self, message: Message, code: int | None, path: Path, now: float) -> None:
         """RFC 8489 §9.1.3, at a bounded rate: an error that nobody signed is a reflector."""
-        if code in _UNSIGNED_ERRORS and self._errors.take(now):
+        if code not in _UNSIGNED_ERRORS:
+            return
+        if self._refusals.take(path.remote, now):
             self._answer(path, stun.error_response(message, code))
+        else:
+            self._shared.drops.count("refusal_rate")
 
     def _key_of(self, username: str) -> bytes | None:
         generation = self._slots.by_local(username.partition(":")[0])

@@ -34,7 +34,7 @@ from edgeice.ice.responder import Responder
 from edgeice.ice.shared import Shared
 from edgeice.ice.slots import Slots
 from edgeice.sansio import DropCounter, Entropy, Event, Transmit
-from edgeice.stun import Message, MessageClass, Method
+from edgeice.stun import Message, MessageClass, Method, RefusalBudget
 from edgeice.trace import Tracer, ignore
 
 __all__ = ["IceSession"]
@@ -54,6 +54,7 @@ class IceSession:
         entropy: Source of randomness.
         now: Present time.
         tracer: Hears of checks and states.
+        refusals: The host's budget of answers to requests that nobody proved; by default one of its own.
 
     Attributes:
         config: As given.
@@ -62,7 +63,15 @@ class IceSession:
     """
 
     def __init__(
-        self, config: IceConfig, *, role: Role, pacer: Pacer, entropy: Entropy, now: float, tracer: Tracer = ignore
+        self,
+        config: IceConfig,
+        *,
+        role: Role,
+        pacer: Pacer,
+        entropy: Entropy,
+        now: float,
+        tracer: Tracer = ignore,
+        refusals: RefusalBudget | None = None,
     ) -> None:
         self.config = config
         self.state = IceState.NEW
@@ -82,7 +91,11 @@ class IceSession:
         self._gathered = False
         first = Generation(self._shared, 0, generate_credentials(entropy), LocalPreferences(config.interface_ranks))
         self._slots = Slots(first, config.retire_time)
-        self._responder = Responder(self._shared, self._slots, now=now)
+        if refusals is None:
+            refusals = RefusalBudget(
+                overall=config.error_replies_per_second, per_prefix=config.error_replies_per_prefix
+            )
+        self._responder = Responder(self._shared, self._slots, refusals, now=now)
         self._turn = Turn(pacer, config.pacing)
         #: When the next request may go, None while there is none.
         self._request_at: float | None = None

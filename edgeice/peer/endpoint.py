@@ -20,7 +20,7 @@ from edgeice.peer.config import ConnectionConfig
 from edgeice.peer.demux import Kind, classify
 from edgeice.peer.reflexive import Reflexive
 from edgeice.peer.routes import Routes
-from edgeice.sansio import Action, DropCounter, Entropy, Event
+from edgeice.sansio import Action, BoundedQueue, DropCounter, Entropy, Event, Transmit
 from edgeice.trace import Tracer, ignore
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ __all__ = ["Endpoint", "EndpointConfig"]
 #: Sessions at once, over everything that the process does.
 SESSION_LIMIT: Final = 1024
 
+#: Refusals that wait to be sent; what is more is lost, as on a network.
+_REFUSED_LIMIT: Final = 64
 
 @attrs.frozen(kw_only=True)
 class EndpointConfig:
@@ -52,7 +54,7 @@ class Endpoint:
     Attributes:
         drops: Datagrams for nobody, by reason: `unroutable` (a STUN request with no session's ufrag, or data on a
             path that no session owns), `unknown-kind` (a first byte of no protocol here, RFC 7983 §7) and those of the
-            STUN decoder.
+            STUN decoder; `refusal_rate`: of the unroutable requests, those that were not even refused.
     """
 
     def __init__(self, config: EndpointConfig, *, entropy: Entropy, tracer: Tracer = ignore) -> None:
@@ -70,6 +72,13 @@ class Endpoint:
 
     # Commands
 
+        #: None until a session wants one.
+        self._relays: Relays | None = None
+        self._turn = config.turn
+        self._finished = False
+        #: Answers to requests that nobody proved, for all sessions together; made with the first session or request.
+        self._refusals: stun.RefusalBudget | None = None
+        self._refused: BoundedQueue[Action] = BoundedQueue(_REFUSED_LIMIT)
     def connect(self, certificate: Certificate, role: Role, *, now: float) -> Connection:
         """Begin a session with data channels on the bases that there are."""
         from edgeice.peer.connection import Connection  # noqa: PLC0415  # not before the first session
@@ -166,7 +175,7 @@ class Endpoint:
 
     def poll_action(self) -> Action | None:
         """Requests to servers, and names to look up."""
-        return self._reflexive.poll_action()
+        return self._reflexive.poll_action() or self._refused.pop()
 
     def poll_event(self) -> Event | None:
         """What servers said, for a trace."""
@@ -186,7 +195,13 @@ class Endpoint:
             raise LocalProtocolError(f"{SESSION_LIMIT} sessions are open already")
         session_id = next(self._ids)
         ice = IceSession(
-            self._config.ice, role=role, pacer=self._pacer, entropy=self._entropy, now=now, tracer=self._tracer
+            self._config.ice,
+            role=role,
+            pacer=self._pacer,
+            entropy=self._entropy,
+            now=now,
+            tracer=self._tracer,
+            refusals=self._refusal_budget(),
         )
         return session_id, IceLink(session_id, ice, self._routes)
 
@@ -229,3 +244,23 @@ class Endpoint:
             for session in self._sessions.values():
                 session.gathering_finished(now=now)
                 self._touched.append(session)
+            self._refuse(message, path, now)
+    def _refusal_budget(self) -> stun.RefusalBudget:
+        if self._refusals is None:
+            ice = self._config.ice
+            self._refusals = stun.RefusalBudget(
+                overall=ice.error_replies_per_second, per_prefix=ice.error_replies_per_prefix
+            )
+        return self._refusals
+
+    def _refuse(self, message: stun.Message, path: Path, now: float) -> None:
+        """Answer a check for no session here (RFC 8489 §9.1.3), no larger than it is and at a bounded rate."""
+        is_check = message.message_class is stun.MessageClass.REQUEST and message.method == stun.Method.BINDING
+        if not is_check or not message.has_fingerprint or path.local not in self._bases:
+            return  # RFC 8445 §7.3: what has no FINGERPRINT is no check
+        named = message.has_integrity and message.get(stun.Attribute.USERNAME) is not None
+        if not self._refusal_budget().take(path.remote, now):
+            self.drops.count("refusal_rate")
+        elif (answer := stun.error_response(message, 401 if named else 400)) is not None:
+            self._refused.push(Transmit(path, answer))
+

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
         is_stun,
     )
     from edgeice.stun.rto import RtoCache
-    from edgeice.stun.server import authenticate_request, error_response, success_response, unknown_attributes_response
+    from edgeice.stun.server import (
+        RefusalBudget,
+        authenticate_request,
+        error_response,
+        success_response,
+        unknown_attributes_response,
+    )
     from edgeice.stun.table import TransactionTable
     from edgeice.stun.transaction import (
         SERVER_ERROR_RETRIES,
@@ -47,7 +53,7 @@ else:
         integrity="AuthenticationError Integrity long_term_key opaque_string userhash",
         message="AuthenticatedMessage Message MessageClass Method authenticate decode encode is_stun",
         rto="RtoCache",
-        server="authenticate_request error_response success_response unknown_attributes_response",
+        server="RefusalBudget authenticate_request error_response success_response unknown_attributes_response",
         table="TransactionTable",
         transaction="SERVER_ERROR_RETRIES Due FailureReason Outcome RetransmissionPolicy Transaction"
         " TransactionFailed TransactionRejected TransactionSucceeded TransactionTimers"
@@ -73,6 +79,7 @@ __all__ = [
     "Outcome",
     "PasswordAlgorithm",
     "PasswordAlgorithmEntry",
+    "RefusalBudget",
     "RetransmissionPolicy",
     "RtoCache",
     "ServerUri",

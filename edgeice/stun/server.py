@@ -1,11 +1,13 @@
 """What a server does with a request: who sent it, and the answers (RFC 8489 §6.3.1, §9.1.3).
 
 No answer to a request that nobody proved is larger than the request, so that forged source addresses gain nothing;
-how many of them are sent is for the owner to limit.
+`RefusalBudget` says how many of them are sent.
 """
 
 from __future__ import annotations
 
+import ipaddress
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -16,10 +18,20 @@ from edgeice.stun.integrity import FINGERPRINT_SIZE, INTEGRITY_SIZES, Authentica
 from edgeice.stun.message import HEADER_SIZE, AuthenticatedMessage, Message, MessageClass, authenticate, encode
 from edgeice.stun.values import ErrorCode
 
-__all__ = ["authenticate_request", "error_response", "success_response", "unknown_attributes_response"]
+__all__ = [
+    "RefusalBudget",
+    "authenticate_request",
+    "error_response",
+    "success_response",
+    "unknown_attributes_response",
+]
 
 _ATTRIBUTE_HEADER_SIZE: Final = 4
 _BARE_ERROR_SIZE: Final = 8
+#: Source prefixes that a budget remembers; of more, the one that asked longest ago starts afresh.
+_PREFIX_LIMIT: Final = 256
+#: Prefix lengths by family: what one subscriber is given.
+_PREFIXES: Final = {4: 24, 6: 56}
 
 #: The texts that RFC 8489 §14.8, RFC 8445 §16.2 and RFC 8656 §19 give.
 _REASONS: Final = {
@@ -127,3 +139,46 @@ def _respond(
         integrity=request.integrity if isinstance(request, AuthenticatedMessage) else "sha1",
         fingerprint=request.has_fingerprint,
     )
+
+
+class RefusalBudget:
+    """How many requests that nobody proved may be answered, by source prefix and by all sources together.
+
+    Refusals (400, 401) go to addresses that may be forged, so a flood of requests must not become a flood of answers
+    on somebody: beyond the budget there is none.  Rates are answers per second, after a burst of as many.
+
+    Args:
+        overall: Rate for all sources together.
+        per_prefix: Rate for one /24 of IPv4 or one /56 of IPv6.
+    """
+
+    __slots__ = ("_all", "_overall", "_per_prefix", "_prefixes")
+
+    def __init__(self, *, overall: float, per_prefix: float) -> None:
+        self._overall = overall
+        self._per_prefix = per_prefix
+        #: What is left, and when that was counted; None before the first.
+        self._all: tuple[float, float] | None = None
+        self._prefixes: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
+
+    def take(self, source: TransportAddress, now: float) -> bool:
+        """Whether a request from `source` may be answered now; if so it is counted."""
+        prefix = _prefix_of(source)
+        left = _left(self._prefixes.get(prefix), self._per_prefix, now)
+        in_all = _left(self._all, self._overall, now)
+        allowed = left >= 1 and in_all >= 1
+        self._prefixes[prefix] = (left - allowed, now)
+        self._prefixes.move_to_end(prefix)
+        if len(self._prefixes) > _PREFIX_LIMIT:
+            self._prefixes.popitem(last=False)
+        self._all = (in_all - allowed, now)
+        return allowed
+
+
+def _left(before: tuple[float, float] | None, rate: float, now: float) -> float:
+    return rate if before is None else min(rate, before[0] + (now - before[1]) * rate)
+
+
+def _prefix_of(source: TransportAddress) -> bytes:
+    packed = ipaddress.ip_address(source.ip).packed
+    return packed[: _PREFIXES[source.family] // 8]

@@ -14,6 +14,7 @@ from edgeice.stun import (
     Message,
     MessageClass,
     Method,
+    RefusalBudget,
     authenticate,
     authenticate_request,
     decode,
@@ -161,3 +162,33 @@ def test_only_requests_are_answered(message_class: MessageClass) -> None:
 def test_stun_24_nothing_is_signed_for_whom_nobody_proved() -> None:
     with pytest.raises(LocalProtocolError):
         success_response(request(), SOURCE, key=KEY)
+
+
+def takes(budget: RefusalBudget, ip: str, count: int, now: float) -> int:
+    return sum(budget.take(TransportAddress(ip, 1000 + number), now) for number in range(count))
+
+
+def test_host_05_refusals_are_bounded_for_a_prefix_and_overall() -> None:
+    budget = RefusalBudget(overall=10, per_prefix=4)
+    assert takes(budget, "192.0.2.1", 50, 0.0) == 4
+    assert takes(budget, "192.0.2.200", 50, 0.0) == 0  # the same /24
+    assert takes(budget, "192.0.3.1", 50, 0.0) == 4
+    assert takes(budget, "2001:db8::1", 50, 0.0) == 2  # what is left of 10
+    assert takes(budget, "198.51.100.1", 50, 0.0) == 0
+    # Both come back by the second, and no more than that is ever saved.
+    assert takes(budget, "192.0.2.1", 50, 0.5) == 2
+    assert [takes(budget, f"192.0.{net}.1", 50, 1000.0) for net in range(5)] == [4, 4, 2, 0, 0]
+
+
+@pytest.mark.parametrize(("other", "same"), [("2001:db8:0:ff::9", True), ("2001:db8:0:100::9", False)])
+def test_host_05_a_prefix_of_ipv6_has_56_bits(other: str, *, same: bool) -> None:
+    budget = RefusalBudget(overall=100, per_prefix=1)
+    assert takes(budget, "2001:db8::1", 1, 0.0) == 1
+    assert takes(budget, other, 1, 0.0) == (not same)
+
+
+def test_host_05_ten_thousand_sources_fill_no_table() -> None:
+    budget = RefusalBudget(overall=10, per_prefix=4)
+    answered = sum(budget.take(TransportAddress(f"10.{n >> 8}.{n & 255}.1", 9), n * 1e-4) for n in range(10_000))
+    assert answered == 19  # a burst of 10, and one second's worth but for what was not whole at its end
+    assert len(budget._prefixes) == 256
