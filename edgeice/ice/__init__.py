@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         ServerReflexiveLearned,
         ServerUnanswered,
     )
-    from edgeice.ice.pacer import Pacer
+    from edgeice.ice.pacer import Pacer, Turn
     from edgeice.ice.pair import CandidatePair, PairInput, PairState
     from edgeice.ice.session import IceSession
 else:
@@ -45,7 +45,7 @@ else:
         " LocalCandidateGathered LocalCandidatesEnded PairNominated PairReport RestartFailed"
         " RestartSucceeded RoleSwitched SelectedPathLost SendPathChanged ServerReflexiveLearned"
         " ServerUnanswered",
-        pacer="Pacer",
+        pacer="Pacer Turn",
         pair="CandidatePair PairInput PairState",
         session="IceSession",
     )
@@ -80,6 +80,7 @@ __all__ = [
     "SendPathChanged",
     "ServerReflexiveLearned",
     "ServerUnanswered",
+    "Turn",
     "decode_candidate",
     "encode_candidate",
     "generate_credentials",

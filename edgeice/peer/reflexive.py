@@ -1,7 +1,8 @@
 """Server-reflexive addresses, learned once per base and lent to all sessions (RFC 8445 §5.1.1.2).
 
-Every server is asked from every base of its family, each under its own transaction, so that one that is dead delays
-nobody.  Answers are asked for again at an interval, which also keeps the NAT's binding (RFC 8445 §5.1.1.4).
+Every server is asked from every base of its family, each under its own transaction.  Ta limits only how often one
+begins, so a server that is dead delays nobody.  Answers are asked for again at an interval, which also keeps the NAT's
+binding (RFC 8445 §5.1.1.4).
 """
 
 from __future__ import annotations
@@ -31,10 +32,9 @@ _MAX_SERVERS: Final = 8
 class _Query:
     base: TransportAddress
     server: TransportAddress
+    #: When to ask (again); counts while no answer is awaited.
+    due_at: float
     transaction: stun.Transaction | None = None
-    #: When to ask (again), None while an answer is awaited.
-    due_at: float | None = None
-    slot_at: float | None = None
     #: The answer, or its absence, is known.
     settled: bool = False
     mapped: TransportAddress | None = None
@@ -54,7 +54,8 @@ class Reflexive:
         if len(servers) > _MAX_SERVERS:
             raise ConfigError(f"ice.stun: {len(servers)} servers, at most {_MAX_SERVERS} are asked")
         self._config = config
-        self._pacer = pacer
+        #: RFC 8445 §5.1.1.2: one new transaction per Ta, and as many from all agents of the host as it bears (§14.2).
+        self._turn = ice.Turn(pacer, config.pacing)
         self._entropy = entropy
         self._bases: list[TransportAddress] = []
         self._servers: list[TransportAddress] = []
@@ -63,7 +64,6 @@ class Reflexive:
         self._actions: deque[Action] = deque()
         self._events: deque[Event] = deque()
         self._new: list[ice.ServerReflexiveLearned] = []
-        self._finished_told = False
         for text in servers:
             self._add_server(text)
 
@@ -87,7 +87,6 @@ class Reflexive:
         self._bases.append(base.address)
         for server in self._servers:
             self._ask(base.address, server, now)
-        self._finished_told = False
         self._work(now)
 
     def base_removed(self, address: TransportAddress, *, now: float) -> None:
@@ -133,13 +132,13 @@ class Reflexive:
 
     def next_timeout(self) -> float | None:
         """The earliest deadline."""
-        times: list[float | None] = []
+        times: list[float] = []
         for query in self._queries.values():
-            if query.transaction is not None:
-                times.append(query.transaction.next_timeout())
-            else:
-                times.append(query.slot_at if query.slot_at is not None else query.due_at)
-        return min((at for at in times if at is not None), default=None)
+            at = query.due_at if query.transaction is None else query.transaction.next_timeout()
+            if at is not None:
+                # One that is due waits for its turn.
+                times.append(max(at, self._turn.opens_at) if query.transaction is None else at)
+        return min(times, default=None)
 
     def poll_action(self) -> Action | None:
         """Requests, and names to look up."""
@@ -167,37 +166,35 @@ class Reflexive:
         """Whether every server was asked from every base, or has had its time."""
         return bool(self._bases) and not self._unresolved and all(query.settled for query in self._queries.values())
 
-    def take_finished(self) -> bool:
-        """True once, when it has become finished."""
-        if self._finished_told or not self.finished:
-            return False
-        self._finished_told = True
-        return True
-
     # Inside
 
     def _ask(self, base: TransportAddress, server: TransportAddress, now: float) -> None:
-        if base.family == server.family:
-            self._queries[base, server] = _Query(base, server, due_at=now)
+        # Two names may stand for one address.
+        if base.family == server.family and (base, server) not in self._queries:
+            self._queries[base, server] = _Query(base, server, now)
 
     def _work(self, now: float) -> None:
         for query in self._queries.values():
             if query.transaction is not None:
                 self._settle(query, query.transaction, now)
-            if query.transaction is None and query.due_at is not None and query.due_at <= now:
-                self._begin(query, now)
+        while (due := self._next_due(now)) is not None:
+            if not self._turn.take(now):
+                return
+            self._begin(due, now)
+        self._turn.release(now)
+
+    def _next_due(self, now: float) -> _Query | None:
+        """Whose turn it is: who was never asked, then who has waited for longest."""
+        due = (each for each in self._queries.values() if each.transaction is None and each.due_at <= now)
+        return min(due, key=lambda each: (each.settled, each.due_at), default=None)
 
     def _begin(self, query: _Query, now: float) -> None:
-        """Ask when the host's budget allows (RFC 8445 §14.2)."""
-        if query.slot_at is None:
-            query.slot_at = self._pacer.reserve(now)
-        if query.slot_at > now:
-            return
-        query.slot_at = query.due_at = None
         transaction_id = stun.new_transaction_id(self._entropy)
         # RFC 8445 §5.1.1.2: without authentication.
         request = stun.encode(stun.Method.BINDING, stun.MessageClass.REQUEST, transaction_id, [])
-        query.transaction = stun.Transaction(request, now=now, policy=stun.RetransmissionPolicy(rto=self._config.rto))
+        # RFC 8445 §14.3: with many to ask a repetition waits until all were asked once.
+        rto = max(self._config.rto, self._config.pacing * len(self._queries))
+        query.transaction = stun.Transaction(request, now=now, policy=stun.RetransmissionPolicy(rto=rto))
         self._settle(query, query.transaction, now)
 
     def _settle(self, query: _Query, transaction: stun.Transaction, now: float) -> None:
