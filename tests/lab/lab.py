@@ -1,4 +1,4 @@
-"""A laboratory of hosts, each in a network namespace, and of links that are slow, lossy or narrow.
+"""A laboratory of hosts, each in a network namespace, of routers with NATs, and of links that are slow or lossy.
 
 ```python
 with Lab() as lab:
@@ -17,28 +17,52 @@ The kernel's netem is not everywhere, so a process of the laboratory's carries t
 Mbit/s of them.  A link's neighbors know each other, and there is no IPv6: nothing but what the hosts themselves send
 takes part in its throws, so with the same seed and the same frames the same ones are lost.
 
-Needs root, ip(8) of iproute2 and TAP devices; nothing leaves the machine.  Leaving the scope ends whatever still runs
-inside and removes everything.  After a SIGKILL the next laboratory does so, or `python -m tests.lab.lab gc`.
+Or by way of networks, as in life; `nat.py` has the kinds of NAT, and `uplinks.py` what may happen to a link:
+
+```python
+    server = lab.public_host("server", addresses=2)
+    carrier = lab.router("carrier", nat=other_nat, lan="100.64.0.0/24")
+    home, mobile = lab.router("home", nat=open_nat), lab.router("mobile", nat=strict_nat, upstream=carrier)
+    pi = lab.host("pi")
+    wlan0 = lab.connect(pi, home, "wlan0", metric=600, emulated=True)
+    lab.connect(pi, mobile, "wwan0", metric=700)
+    wlan0.unplug()
+    home.renumber()
+```
+
+Needs root, ip(8) of iproute2, nft(8) for routers, and TAP devices; nothing leaves the machine.  Leaving the scope ends
+whatever still runs inside and removes everything.  After a SIGKILL the next laboratory does so, or
+`python -m tests.lab.lab gc`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
+import json
 import os
 import shutil
 import sys
+import time
 from contextlib import AbstractContextManager
-from typing import Self
+from ipaddress import IPv4Network
+from typing import Any, Self
 
 from tests.lab.links import TUN, Impairment, Link
-from tests.lab.namespaces import LabError, add, collect_garbage, delete, inside
+from tests.lab.namespaces import LabError, add, collect_garbage, configure, delete, inside, ip
+from tests.lab.nat import Egress, Nat, Site
+from tests.lab.networks import Internet, Network, Router
+from tests.lab.uplinks import Uplink
 
-__all__ = ["Host", "Impairment", "Lab", "LabError", "Link", "missing"]
+__all__ = ["Host", "Impairment", "Lab", "LabError", "Link", "missing", "missing_for_routers"]
 
 #: Serials of the namespaces of this process.
 _SERIALS = itertools.count(1)
 _PREFIX_LENGTH = 30
+_FIRST_TABLE = 100
+#: Its link watch runs once a second, and a link has no IPv6 before.
+_LINK_WATCH = 5.0
 
 
 def missing() -> str | None:
@@ -52,12 +76,23 @@ def missing() -> str | None:
     return None
 
 
+def missing_for_routers() -> str | None:
+    """Why there can be no routers here, None where there can."""
+    if shutil.which("nft", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
+        return "the laboratory's routers need nft(8) of nftables"
+    return missing()
+
+
 class Host:
     """One host.  Made by `Lab.host`."""
 
     def __init__(self, namespace: str) -> None:
         #: As `ip netns` knows it.
         self.namespace = namespace
+        #: Its links into networks, by device.
+        self.uplinks: dict[str, Uplink] = {}
+        #: Further IPv4 addresses, of a public host.
+        self.addresses: tuple[str, ...] = ()
         self._devices = itertools.count()
 
     def command(self, *command: str) -> list[str]:
@@ -80,6 +115,7 @@ class Lab:
         if reason := missing():
             raise LabError(reason)
         self._closing = contextlib.ExitStack()
+        self._namespaces: list[str] = []
         self._networks = itertools.count(1)
 
     def __enter__(self) -> Self:
@@ -91,8 +127,10 @@ class Lab:
 
     def host(self, label: str) -> Host:
         """One more host."""
-        namespace = add(os.getpid(), next(_SERIALS), label)
-        self._closing.callback(delete, namespace)
+        namespace = self._namespace(label)
+        # Servers may take low ports whoever they run as; what comes by another link than the answer leaves by is right.
+        settings = {f"net/ipv4/conf/{scope}/rp_filter": 0 for scope in ("all", "default")}
+        configure(namespace, settings | {"net/ipv4/ip_unprivileged_port_start": 0})
         return Host(namespace)
 
     def link(self, first: Host, second: Host) -> Link:
@@ -105,6 +143,95 @@ class Lab:
         link = Link(ends, _PREFIX_LENGTH)
         self._closing.callback(link.close)
         return link
+
+    @functools.cached_property
+    def internet(self) -> Internet:
+        """The one internet."""
+        return Internet(self._namespace("internet"))
+
+    def router(
+        self,
+        label: str,
+        *,
+        nat: Nat | None,
+        egress: Egress = Egress.ALL,
+        ipv6: bool = False,
+        lan: str = "192.168.1.0/24",
+        upstream: Router | None = None,
+    ) -> Router:
+        """One more router and its site.
+
+        Args:
+            label: A name for people.
+            nat: Its NAT; None for a site that the internet routes to.
+            egress: What its firewall lets out.
+            ipv6: The site has IPv6, which is let in only where it answers.
+            lan: The site's network, where there is a NAT.
+            upstream: The router that it is behind; without one it is on the internet.
+        """
+        network: Network = upstream or self.internet
+        router = Router(self._namespace(label), network, Site(nat=nat, egress=egress), IPv4Network(lan), ipv6=ipv6)
+        self._closing.callback(router.wan.close)
+        return router
+
+    def connect(
+        self,
+        host: Host,
+        network: Network,
+        device: str = "eth0",
+        *,
+        metric: int = 100,
+        policy_routing: bool = False,
+        emulated: bool = False,
+    ) -> Uplink:
+        """Attach a host to a network; the arguments are those of `Uplink`.
+
+        With policy routing, what is sent from the device's address leaves by the device.
+        """
+        table = _FIRST_TABLE + len(host.uplinks) if policy_routing else 0
+        lease = network.lease()
+        uplink = Uplink(host.namespace, device, network.port(), lease, metric=metric, table=table, emulated=emulated)
+        self._closing.callback(uplink.close)
+        host.uplinks[device] = uplink
+        return uplink
+
+    def public_host(self, label: str, *, addresses: int = 1, emulated: bool = False) -> Host:
+        """A host on the internet, with so many IPv4 addresses."""
+        host = self.host(label)
+        uplink = self.connect(host, self.internet, emulated=emulated)
+        further = [self.internet.server_address() for _ in range(addresses - 1)]
+        for address in further:
+            ip("-n", host.namespace, "address", "add", str(address), "dev", uplink.device)
+        host.addresses = (uplink.address, *(str(address.ip) for address in further))
+        return host
+
+    def settle(self) -> None:
+        """Wait until IPv6 works on every link: for up to a second after it was made it does not."""
+        deadline = time.monotonic() + _LINK_WATCH
+        while any(map(_lacks_ipv6, self._namespaces)):
+            if time.monotonic() > deadline:
+                raise LabError("a link has no IPv6 after seconds")
+            time.sleep(0.02)
+
+    def _namespace(self, label: str) -> str:
+        namespace = add(os.getpid(), next(_SERIALS), label)
+        self._closing.callback(delete, namespace)
+        self._namespaces.append(namespace)
+        return namespace
+
+
+def _lacks_ipv6(namespace: str) -> bool:
+    """Whether a device that has a carrier, and may have IPv6, has no link-local address."""
+    devices = json.loads(ip("-n", namespace, "-json", "address"))
+    return any(
+        device["ifname"] != "lo" and "NO-CARRIER" not in device["flags"] and _waits(device) for device in devices
+    )
+
+
+def _waits(device: dict[str, Any]) -> bool:
+    addresses = [address for address in device["addr_info"] if address["family"] == "inet6"]
+    ready = (address for address in addresses if address["scope"] == "link" and not address.get("tentative"))
+    return bool(addresses) and next(ready, None) is None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A link between two namespaces: a TAP device in each, and a relay process between them."""
+"""What joins two namespaces: a TAP device in each, and a relay process between them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import attrs
 
 from tests.lab.namespaces import LabError, inside, ip
 
-__all__ = ["TUN", "Carried", "Impairment", "Link"]
+__all__ = ["TUN", "Carried", "Impairment", "Link", "Wire"]
 
 #: Where the kernel gives TAP devices.
 TUN = Path("/dev/net/tun")
@@ -53,20 +53,17 @@ class Carried:
     overflowed: int
 
 
-class Link:
-    """Joins two namespaces with a point-to-point link.  Made by `Lab.link`.
+class Wire:
+    """Two TAP devices without addresses, and the process that carries frames between them.
 
     Args:
-        ends: By end, the namespace, its device to be made, and the device's address.
-        prefix: Length of the link's IPv4 prefix.
+        ends: By end, the namespace and its device to be made.
     """
 
-    def __init__(self, ends: Sequence[tuple[str, str, str]], prefix: int) -> None:
-        #: The addresses of its ends.
-        self.addresses = tuple(address for _, _, address in ends)
+    def __init__(self, ends: Sequence[tuple[str, str]]) -> None:
         taps: list[int] = []
         try:
-            for namespace, device, _ in ends:
+            for namespace, device in ends:
                 taps.append(_open_tap(namespace, device))
             self._relay = subprocess.Popen(
                 # isolated: it needs nothing but the standard library, and is there sooner
@@ -79,21 +76,6 @@ class Link:
         finally:
             for tap in taps:
                 os.close(tap)
-        try:
-            for number, (namespace, device, address) in enumerate(ends):
-                # Neighbors are given, so that nothing but what hosts send is on the link, and throws are repeatable.
-                ip(
-                    "-n",
-                    namespace,
-                    batch=f"link set {device} address {_hardware(number)} txqueuelen {_QUEUE_LENGTH} up\n"
-                    f"address add {address}/{prefix} dev {device}\n"
-                    f"neighbor add {self.addresses[1 - number]} lladdr {_hardware(1 - number)} dev {device}"
-                    " nud permanent\n",
-                )
-            self.impair(Impairment())
-        except BaseException:
-            self.close()
-            raise
 
     def impair(self, impairment: Impairment, *, seed: int = 0) -> None:
         """Treat frames so from now on.
@@ -108,6 +90,10 @@ class Link:
         """What happened so far: from the first end to the second, and back."""
         there, back = self._ask({})
         return Carried(**there), Carried(**back)
+
+    def set_carrier(self, *, on: bool) -> None:
+        """Plug both devices in or out, as their drivers would tell."""
+        self._ask({"carrier": on})
 
     def close(self) -> None:
         """End the relay; the devices are gone with it."""
@@ -133,6 +119,35 @@ class Link:
             raise LabError("the relay has ended")
         answer: list[dict[str, int]] = json.loads(line)
         return answer
+
+
+class Link(Wire):
+    """Joins two namespaces with a point-to-point link.  Made by `Lab.link`.
+
+    Args:
+        ends: By end, the namespace, its device to be made, and the device's address.
+        prefix: Length of the link's IPv4 prefix.
+    """
+
+    def __init__(self, ends: Sequence[tuple[str, str, str]], prefix: int) -> None:
+        #: The addresses of its ends.
+        self.addresses = tuple(address for _, _, address in ends)
+        super().__init__([(namespace, device) for namespace, device, _ in ends])
+        try:
+            for number, (namespace, device, address) in enumerate(ends):
+                # Neighbors are given, so that nothing but what hosts send is on the link, and throws are repeatable.
+                ip(
+                    "-n",
+                    namespace,
+                    batch=f"link set {device} address {_hardware(number)} txqueuelen {_QUEUE_LENGTH} up\n"
+                    f"address add {address}/{prefix} dev {device}\n"
+                    f"neighbor add {self.addresses[1 - number]} lladdr {_hardware(1 - number)} dev {device}"
+                    " nud permanent\n",
+                )
+            self.impair(Impairment())
+        except BaseException:
+            self.close()
+            raise
 
 
 def _hardware(number: int) -> str:

@@ -11,12 +11,13 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-__all__ = ["LabError", "add", "collect_garbage", "delete", "inside", "ip", "namespaces_of"]
+__all__ = ["LabError", "add", "collect_garbage", "configure", "delete", "inside", "ip", "namespaces_of", "nft"]
 
 _FOLDER = Path("/run/netns")
+_SETTINGS = Path("/proc/sys")
 _NAME = re.compile(r"edgeice-(?P<pid>\d+)-\d+-.+")
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -32,19 +33,33 @@ def ip(*arguments: str, batch: str | None = None) -> str:
     Raises LabError with what it says.
     """
     command = ["ip", *arguments, *(["-batch", "-"] if batch is not None else [])]
-    done = subprocess.run(command, input=batch, capture_output=True, text=True, check=False)
+    return _run(command, batch)
+
+
+def nft(name: str, rules: str) -> None:
+    """Load rules into a namespace, all or none; raises LabError with what the program says of them."""
+    _run(["ip", "netns", "exec", name, "nft", "-f", "-"], rules)
+
+
+def _run(command: list[str], text: str | None) -> str:
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
+        raise LabError(f"{' '.join(command)}: {done.stderr.strip()}\n{text or ''}".rstrip())
     return done.stdout
+
+
+def configure(name: str, settings: Mapping[str, int]) -> None:
+    """Write kernel settings of a namespace, by their path below /proc/sys."""
+    with inside(name):  # what is opened below /proc/sys/net is the opener's namespace's
+        for key, value in settings.items():
+            (_SETTINGS / key).write_text(str(value))
 
 
 def add(pid: int, serial: int, label: str) -> str:
     """Make a namespace whose only device, lo, is up, and that knows no IPv6; returns its name."""
     name = f"edgeice-{pid}-{serial}-{label}"
     ip("netns", "add", name)
-    with inside(name):  # what is opened below /proc/sys/net is the opener's namespace's
-        for scope in ("all", "default"):
-            Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6").write_text("1")
+    configure(name, {f"net/ipv6/conf/{scope}/disable_ipv6": 1 for scope in ("all", "default")})
     ip("-n", name, "link", "set", "lo", "up")
     return name
 

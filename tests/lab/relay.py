@@ -3,18 +3,21 @@
     python relay.py FD FD
 
 Its parent hands it the devices' descriptors.  Each line on standard input is a JSON object: the figures of
-`tests.lab.links.Impairment` and `seed`, or an empty one.  It is answered by a line with what was carried and dropped so
-far, by direction.  The end of the input ends the process, so that it never outlives its parent.
+`tests.lab.links.Impairment` and `seed`, or `carrier` (false: the devices' cables are out), or an empty one.  It is
+answered by a line with what was carried and dropped so far, by direction.  The end of the input ends the process, so
+that it never outlives its parent.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import fcntl
 import json
 import os
 import random
 import select
+import struct
 import sys
 import time
 from typing import Any
@@ -27,6 +30,7 @@ _UNDER_WAY = 20_000
 _BATCH = 32
 _LONGEST_FRAME = 65_536
 _ETHERNET_HEADER = 14
+_TUNSETCARRIER = 0x400454E2
 
 
 class Direction:
@@ -119,7 +123,10 @@ def carry(there: int, here: int) -> None:
 def _obey(directions: list[Direction], order: dict[str, Any]) -> None:
     for direction in directions:
         direction.read(_UNDER_WAY)  # what was sent before the order is treated as before, and counts
-    if order:
+    if "carrier" in order:
+        for direction in directions:
+            fcntl.ioctl(direction.source, _TUNSETCARRIER, struct.pack("i", order["carrier"]))
+    elif order:
         seed = order.pop("seed")
         for number, direction in enumerate(directions):
             direction.impair(seed=seed + number, **order)

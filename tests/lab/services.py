@@ -1,0 +1,146 @@
+"""Servers of the laboratory: coturn, which is STUN and TURN, and a broker, each on a host of the internet."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from tests.lab.lab import Host, LabError
+from tests.support.brokers import MOSQUITTO, Authority
+
+__all__ = ["COTURN", "NATDISCOVERY", "Broker", "Coturn", "coturn", "mosquitto"]
+
+#: The server's program and its discoverer of NATs, None where they are not installed.
+COTURN = shutil.which("turnserver")
+NATDISCOVERY = shutil.which("turnutils_natdiscovery")
+
+_SECRET = "laboratory"
+_READY = 10.0
+_STUN, _TLS, _HTTPS = 3478, 5349, 443
+_MQTT, _MQTTS = 1883, 8883
+
+
+@attrs.frozen
+class Coturn:
+    """A running coturn: UDP and TCP on port 3478, TLS on 5349, TCP and TLS on 443."""
+
+    address: str
+    address6: str
+    authority: Authority
+
+    @property
+    def stun(self) -> str:
+        """Its URI as a STUN server."""
+        return f"stun:{self.address}:{_STUN}"
+
+    def ice_servers(self, *kinds: str, user: str = "pi", seconds: int = 3600) -> list[dict[str, str]]:
+        """Servers as browsers take them, with credentials that expire.
+
+        Args:
+            kinds: `stun`, `udp`, `tcp`, `tls` or `tls443`.
+            user: Whom the credentials are for.
+            seconds: How long they last.
+        """
+        name = f"{int(time.time()) + seconds}:{user}"
+        digest = hmac.new(_SECRET.encode(), name.encode(), hashlib.sha1).digest()
+        login = {"username": name, "credential": base64.b64encode(digest).decode()}
+        urls = {
+            "udp": f"turn:{self.address}:{_STUN}?transport=udp",
+            "tcp": f"turn:{self.address}:{_STUN}?transport=tcp",
+            "tls": f"turns:{self.address}:{_TLS}?transport=tcp",
+            "tls443": f"turns:{self.address}:{_HTTPS}?transport=tcp",
+        }
+        return [{"urls": self.stun} if kind == "stun" else {"urls": urls[kind], **login} for kind in kinds]
+
+
+@attrs.frozen
+class Broker:
+    """A running mosquitto that lets everybody in: MQTT on port 1883, with TLS on 8883."""
+
+    address: str
+    authority: Authority
+
+    @property
+    def url(self) -> str:
+        """Its address without TLS."""
+        return f"mqtt://{self.address}:{_MQTT}"
+
+    @property
+    def tls_url(self) -> str:
+        """Its address with TLS."""
+        return f"mqtts://{self.address}:{_MQTTS}"
+
+
+def _authority(host: Host, folder: Path) -> Authority:
+    return Authority.create(folder / "tls", names=("server.example",), addresses=host.addresses)
+
+
+@contextlib.contextmanager
+def coturn(host: Host, folder: Path) -> Iterator[Coturn]:
+    """Run coturn on a public host; with two addresses it answers what a discoverer of NATs asks (RFC 5780)."""
+    uplink = host.uplinks["eth0"]
+    assert COTURN is not None, "coturn is not installed"
+    assert uplink.address6 is not None
+    authority = _authority(host, folder)
+    lines = [f"listening-ip={address}" for address in (*host.addresses, uplink.address6)]
+    lines += [f"relay-ip={address}" for address in (host.addresses[0], uplink.address6)]
+    lines += [f"aux-server={host.addresses[0]}:{_HTTPS}"]
+    lines += [f"listening-port={_STUN}", f"alt-listening-port={_STUN + 1}", f"tls-listening-port={_TLS}"]
+    lines += ["realm=laboratory", "use-auth-secret", f"static-auth-secret={_SECRET}", "fingerprint"]
+    lines += [f"cert={authority.certfile}", f"pkey={authority.keyfile}"]
+    lines += [f"userdb={folder}/turndb", f"pidfile={folder}/pid", f"log-file={folder}/log", "simple-log"]
+    lines += ["no-cli", "no-software-attribute"]
+    configuration = folder / "turnserver.conf"
+    configuration.write_text("\n".join(lines) + "\n")
+    with _running(host, [COTURN, "-c", str(configuration)], (_STUN, _TLS, _HTTPS), folder / "log"):
+        yield Coturn(host.addresses[0], uplink.address6, authority)
+
+
+@contextlib.contextmanager
+def mosquitto(host: Host, folder: Path) -> Iterator[Broker]:
+    """Run mosquitto on a public host."""
+    assert MOSQUITTO is not None, "mosquitto is not installed"
+    authority = _authority(host, folder)
+    lines = ["allow_anonymous true", "persistence false", "user root", "set_tcp_nodelay true"]
+    lines += [f"log_dest file {folder}/log", f"listener {_MQTT}", f"listener {_MQTTS}"]
+    lines += [f"certfile {authority.certfile}", f"keyfile {authority.keyfile}"]
+    configuration = folder / "mosquitto.conf"
+    configuration.write_text("\n".join(lines) + "\n")
+    with _running(host, [MOSQUITTO, "-c", str(configuration)], (_MQTT, _MQTTS), folder / "log"):
+        yield Broker(host.addresses[0], authority)
+
+
+@contextlib.contextmanager
+def _running(host: Host, command: list[str], ports: tuple[int, ...], log: Path) -> Iterator[None]:
+    process = subprocess.Popen(
+        host.command(*command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + _READY
+        while not all(_listens(host, port) for port in ports):
+            if process.poll() is not None or time.monotonic() > deadline:
+                said = log.read_text(errors="replace") if log.exists() else ""
+                raise LabError(f"{command[0]} does not listen: {said[-2000:]}")
+            time.sleep(0.01)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _listens(host: Host, port: int) -> bool:
+    with host.inside():
+        probe = socket.socket()
+    with probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host.addresses[0], port)) == 0
