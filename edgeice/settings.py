@@ -189,6 +189,10 @@ def load_toml(path: Path, *, made_by: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         last = f"at line {len(text.splitlines())}, the last"
         raise ConfigError(f"{path}: not valid TOML: {str(error).replace('at end of document', last)}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid TOML: nested too deeply") from None
+    except ValueError:  # Python's own limit
+        raise ConfigError(f"{path}: not valid TOML: a number has too many digits") from None
 
 
 def toml_text(text: str) -> str:
@@ -261,7 +265,7 @@ def _convert(hint: Any, value: Any, file: Path, key: str) -> Any:
             return structure(hint, value, file=file, prefix=f"{key}.")
         if origin is not None and origin is not tuple and len(args) == 2:
             return {name: _convert(args[1], item, file, f"{key}.{name}") for name, item in value.items()}
-    if hint is Path and isinstance(value, str):
+    if hint is Path and isinstance(value, str) and "\0" not in value:
         return file.parent / value
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)

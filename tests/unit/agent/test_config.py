@@ -95,6 +95,9 @@ def test_relative_paths_start_at_the_file_and_absolute_ones_stay(tmp_path: Path)
         ('fleet = "x"\ndevice = "x"', "broker is missing; expected a table"),
         ("fleet = ", "not valid TOML: Invalid value (at line 1, the last)"),
         ('fleet = "x"\nfleet = "y"', "at line 2, the last"),
+        ("x = " + "[" * 5000, "not valid TOML: nested too deeply"),
+        ("x = " + "9" * 5000, "not valid TOML: a number has too many digits"),
+        ('key = "a\\u0000b"\n' + MINIMAL, "key: expected a path, not 'a\\x00b'"),
     ],
 )
 def test_bad_configuration_names_file_key_and_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
