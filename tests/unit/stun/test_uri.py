@@ -89,6 +89,7 @@ def test_stun_53_turn_uris(text: str, expected: ServerUri, port: int) -> None:
         "turn:example.org?transport=udp&x=1",
         "turn:example.org?x=1",
         "stun:" + "a" * 400,
+        "turn:" + "a" * 254,
     ],
 )
 def test_stun_52_53_what_is_refused(text: str) -> None:
