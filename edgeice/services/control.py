@@ -88,7 +88,11 @@ def decode_control(text: str) -> Control:
     Refused: more than 16 KiB, anything but an object, more than 16 levels, a member named twice, numbers that are
     not finite, strings that are not valid Unicode.  Raises DecodeError and nothing else.
     """
-    if len(text) > MAX_CONTROL or len(text.encode("utf-8", "surrogatepass")) > MAX_CONTROL:
+    try:
+        too_long = len(text) > MAX_CONTROL or len(text.encode()) > MAX_CONTROL
+    except UnicodeEncodeError:
+        raise DecodeError("control-json", "a lone surrogate") from None
+    if too_long:
         raise DecodeError("control-size", f"more than {MAX_CONTROL} bytes")
     _check_depth(text)  # before the parser, which is recursive
     try:

@@ -55,6 +55,7 @@ def test_accepts(text: str, value: object) -> None:
         ('{"a":' + "9" * 5000 + "}", "control-json"),
         ('{"a":["\\ud800"]}', "control-json"),
         ('{"\\uDC00":1}', "control-json"),
+        ('{"a":"\udc80"}', "control-json"),
         ('{"a":' * 16 + "[]" + "}" * 16, "control-depth"),
         ("[" * 16_000, "control-depth"),
         ('{"a":"' + "x" * 16_384 + '"}', "control-size"),
