@@ -37,6 +37,8 @@ _COUNTERS = {
 }
 #: Bits of the Pi firmware's get_throttled; each is 16 higher for what was since the boot.
 _THROTTLED = {"under_voltage": 0, "frequency_capped": 1, "throttled": 2, "soft_temperature_limit": 3}
+#: Digits of what the kernel counts in 64 bits.
+_LONGEST_NUMBER = 20
 #: How /proc/self/mounts writes a space and the like.
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
@@ -84,7 +86,7 @@ def parse_memory(meminfo: bytes) -> dict[str, int]:
     for line in meminfo.splitlines():
         name, _, rest = line.partition(b":")
         words = rest.split()
-        if len(words) == 2 and words[1] == b"kB" and words[0].isdigit():
+        if len(words) == 2 and words[1] == b"kB" and words[0].isdigit() and len(words[0]) <= _LONGEST_NUMBER:
             found[_text(name)] = int(words[0]) * 1024
     return found
 

@@ -66,6 +66,7 @@ def test_load_memory_and_numbers() -> None:
     assert parse_memory(b"MemTotal:        3884332 kB\nHugePages_Total:       0\nMemFree:\nx: y kB\n") == {
         "MemTotal": 3884332 * 1024
     }
+    assert parse_memory(b"MemTotal: " + b"9" * 5000 + b" kB\nMemFree: 1 kB\n") == {"MemFree": 1024}
     assert parse_number(b"48312\n") == 48312
     assert parse_number(b"-5000\n") == -5000
     for nothing in (b"", b"\n", b"x", b"nan", b"inf", b"1e400", b"\xff"):
