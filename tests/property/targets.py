@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from tests.property.signed import SIGNED
+from tests.property.texts import TEXTS
 from tests.property.wire import WIRE
 
 __all__ = ["TARGETS"]
 
-TARGETS = (*WIRE,)
+TARGETS = (*WIRE, *TEXTS, *SIGNED)
