@@ -12,7 +12,7 @@ import tomllib
 import types
 import typing
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -160,6 +160,71 @@ def _loopback(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(canonical)
 
 
+#: Patterns, networks or mapped addresses in one list or table at most.
+_FILTERS = 64
+# What an interface's name may have, and what stands for it in a pattern of the shell.
+_PATTERN = re.compile(r"[^\s/]{1,64}")
+_PORTS = re.compile(r"([0-9]{1,5})-([0-9]{1,5})", re.ASCII)
+
+
+def _check_patterns(_instance: object, attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+    _check_number(attribute.name, value)
+    for index, text in enumerate(value):
+        if not _PATTERN.fullmatch(text):
+            raise KeyValueError(f"{attribute.name}[{index}]", "an interface's name or a pattern such as wwan*", text)
+
+
+def _check_number(name: str, value: Sized) -> None:
+    if len(value) > _FILTERS:
+        raise KeyValueError(name, f"at most {_FILTERS}", len(value))
+
+
+def _check_networks(_instance: object, attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+    _check_number(attribute.name, value)
+    for index, text in enumerate(value):
+        try:
+            network = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            network = None
+        if network is None or "%" in text:
+            raise KeyValueError(f"{attribute.name}[{index}]", "a network such as 192.0.2.0/24 or an address", text)
+        if "/" in text and network.network_address != ipaddress.ip_interface(text).ip:
+            raise KeyValueError(f"{attribute.name}[{index}]", f"{network}, or the address without a length", text)
+
+
+def _check_ports(_instance: object, _attribute: attrs.Attribute[str], value: str) -> None:
+    match = _PORTS.fullmatch(value)
+    if value and not (match and 1024 <= int(match[1]) <= int(match[2]) <= 0xFFFF):
+        raise KeyValueError("ports", "FIRST-LAST between 1024 and 65535, such as 40000-40099", value)
+
+
+def _public(value: Mapping[str, str]) -> Mapping[str, str]:
+    """Public addresses by local ones, all in their canonical form."""
+    _check_number("public", value)
+    canonical: dict[str, str] = {}
+    for local, public in value.items():
+        own, seen = _host_address(local), _host_address(public)
+        if own is None:
+            raise KeyValueError("public", "addresses of this device as keys", local)
+        if seen is None or seen.version != own.version:
+            raise KeyValueError(f"public.{local}", f"the IPv{own.version} address that others see", public)
+        if str(seen) in canonical.values():
+            # The port stays the same, so that two devices' sockets could not be told apart.
+            raise KeyValueError(f"public.{local}", "an address that no other one is mapped to", public)
+        canonical[str(own)] = str(seen)
+    return canonical
+
+
+def _host_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address that one host can have in a network; None for what is none."""
+    try:
+        ip = ipaddress.ip_address(text) if "%" not in text else None
+    except ValueError:
+        return None
+    usable = ip is not None and not (ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified)
+    return ip if usable else None
+
+
 @attrs.frozen(kw_only=True)
 class IceSection:
     """[ice]: how paths are found."""
@@ -171,9 +236,36 @@ class IceSection:
     #: Use interfaces with an address on them; false for loopback only.
     interfaces: bool = True
     #: Interface name patterns to leave out, besides those that are left out by default.
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = attrs.field(default=(), validator=_check_patterns)
     #: Interface name patterns to use although they are left out by default.
-    include: tuple[str, ...] = ()
+    include: tuple[str, ...] = attrs.field(default=(), validator=_check_patterns)
+    #: Interface name patterns to use and no others; empty for all.
+    only: tuple[str, ...] = attrs.field(default=(), validator=_check_patterns)
+    #: Networks to use addresses of and no others, `192.0.2.0/24`; empty for all.
+    networks: tuple[str, ...] = attrs.field(default=(), validator=_check_networks)
+    #: Networks whose addresses are left out.
+    exclude_networks: tuple[str, ...] = attrs.field(default=(), validator=_check_networks)
+    #: UDP ports of the sockets, `FIRST-LAST`; empty for what the kernel gives.
+    ports: str = attrs.field(default="", validator=_check_ports)
+    #: This device's address -> the public one that a NAT maps it to, one to one and ports kept.
+    public: Mapping[str, str] = attrs.field(factory=dict, converter=_public)
+    #: Which of its candidates the peer is told and may use: `all`, `no-host` (its own addresses are not told), or
+    #: `relay` (relayed ones only, so that the peer learns no address of this side).
+    policy: Literal["all", "no-host", "relay"] = "all"
+
+    def __attrs_post_init__(self) -> None:
+        for pattern in self.exclude:
+            if pattern in self.include or pattern in self.only:
+                raise KeyValueError("exclude", "patterns that are neither in include nor in only", pattern)
+        for network in self.exclude_networks:
+            if network in self.networks:
+                raise KeyValueError("exclude_networks", "networks that are not in networks", network)
+
+    @property
+    def port_range(self) -> range | None:
+        """The ports as a range; None for what the kernel gives."""
+        match = _PORTS.fullmatch(self.ports)
+        return range(int(match[1]), int(match[2]) + 1) if match else None
 
 
 def load_toml(path: Path, *, made_by: str) -> dict[str, Any]:

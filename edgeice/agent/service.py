@@ -187,6 +187,10 @@ class Agent:
             "epoch": self._presence.epoch,
             "time_synced": wall_clock() is not None,
             "bases": [{"address": str(base.address), "interface": base.interface} for base in self._node.bases],
+            "left_out": [
+                {"interface": each.interface, "address": each.ip or None, "why": each.why}
+                for each in self._node.left_out()
+            ],
             "sessions": self._sessions.report(),
             "kept_shells": self._sessions.report_kept(),
             "tasks": trio.lowlevel.current_statistics().tasks_living,
@@ -226,10 +230,11 @@ class Agent:
 
     def _with_changes(self, config: AgentConfig) -> AgentConfig:
         """The configuration that runs, with what can be taken over from another one."""
-        ice = attrs.evolve(config.ice, stun=self._config.ice.stun)
-        if bool(ice.loopback) != bool(self._config.ice.loopback):
-            # Whether loopback candidates are allowed at all is decided once for all sessions.
-            ice = attrs.evolve(ice, loopback=self._config.ice.loopback)
+        running = self._config.ice
+        # Servers and what candidates say are decided once for all sessions.
+        ice = attrs.evolve(config.ice, stun=running.stun, public=running.public, policy=running.policy)
+        if bool(ice.loopback) != bool(running.loopback):
+            ice = attrs.evolve(ice, loopback=running.loopback)  # whether they are allowed at all, likewise
         return attrs.evolve(self._config, trust=config.trust, ice=ice)
 
     async def _leave(self) -> None:

@@ -33,8 +33,14 @@ url = {broker}
 
 [ice]
 # stun = ["stun:stun.example.org"]    # found addresses let operators outside reach the device
-# exclude = ["wwan*"]                 # interfaces to leave out
+# exclude = ["wwan*"]                 # interfaces to leave out; `edgeice-agent check` says which are, and why
 # include = ["wg0"]                   # interfaces to use although they are left out by default
+# only = ["eth*", "end*"]             # interfaces to use, and no others
+# networks = ["192.0.2.0/24"]         # networks to use addresses of, and no others
+# exclude_networks = ["fd00::/8"]     # networks whose addresses are left out
+# ports = "40000-40099"               # UDP ports that a firewall lets through
+# public = {{ "10.0.0.5" = "198.51.100.5" }}   # a NAT maps this device's address one to one, ports kept
+# policy = "all"                      # "no-host" tells operators no address of this device's own, "relay" none at all
 
 [services]
 # shell = true

@@ -76,64 +76,9 @@ def _init(arguments: SimpleNamespace) -> int:
 
 
 def _check(arguments: SimpleNamespace) -> int:
-    import trio  # noqa: PLC0415  # the other commands start without it
+    from edgeice.cli.agent_check import check  # noqa: PLC0415
 
-    from edgeice.agent.config import load_config  # noqa: PLC0415
-    from edgeice.agent.log import Log  # noqa: PLC0415
-    from edgeice.agent.service import Agent, load_key, load_trust  # noqa: PLC0415
-    from edgeice.agent.status import check_status_socket  # noqa: PLC0415
-    from edgeice.sansio import Entropy  # noqa: PLC0415
-    from edgeice.services.account import Account  # noqa: PLC0415
-    from edgeice.signaling import Party  # noqa: PLC0415
-    from edgeice.transport import broker_config, is_plain_and_remote  # noqa: PLC0415
-
-    config = load_config(arguments.config)
-    key = load_key(config.key)
-    trust = load_trust(config.trust)
-    log = Log("error", wall=time.time)
-
-    async def check() -> None:
-        Agent(config, arguments.config, key=key, trust=trust, log=log, entropy=Entropy()).check()
-
-    trio.run(check)
-    party = Party.device(config.fleet, config.device)
-    broker = broker_config(config.broker, party)
-    warnings = [str(refused) for refused in trust.refused]
-    if is_plain_and_remote(config.broker):
-        warnings.append(f"broker.url: {config.broker.url} is not encrypted; use mqtts:// outside of loopback")
-    runs_as = Account.of(config.services.user)
-    if config.services.user is None and runs_as.uid == 0 and (config.services.shell or config.services.exec):
-        warnings.append("shells and commands run as root; services.user names another user")
-    if config.services.telemetry:
-        try:
-            check_status_socket(config.telemetry_socket)
-        except ConfigError as error:
-            warnings.append(f"the stream local of telemetry will not be there: {error}")
-    if not trust.lines:
-        warnings.append(f"{config.trust}: no operator is trusted; add one with `edgeice-agent trust add`")
-    facts: dict[str, object] = {
-        "device": str(party),
-        "key": key.public.fingerprint,
-        "broker": f"{broker.host}:{broker.port}",
-        "tls": broker.tls is not None,
-        "user": broker.username,
-        "services": list(config.services.offered),
-        "runs_as": runs_as.name,
-        "stun": list(config.ice.stun),
-        "sessions": config.limits.sessions,
-        "operators": [
-            {"operator": line.operator, "key": line.key.fingerprint, "can": list(line.can)} for line in trust.lines
-        ],
-        "warnings": warnings,
-    }
-    if arguments.json:
-        print(json.dumps(facts))
-    else:
-        for name, value in facts.items():
-            for item in value if isinstance(value, list) else [value]:
-                words = item.items() if isinstance(item, dict) else ()
-                shown = " ".join(f"{k}={','.join(v) if isinstance(v, list) else v}" for k, v in words) or item
-                print(f"{name:10} {shown}")
+    check(arguments.config, as_json=arguments.json)
     return 0
 
 

@@ -12,7 +12,7 @@ from edgeice.late import names_of
 
 if TYPE_CHECKING:
     from edgeice.ice.candidate import Candidate, CandidateType, NamedCandidate, decode_candidate, encode_candidate
-    from edgeice.ice.config import DEFAULT_PACING, IceConfig, RemoteParameters, Role
+    from edgeice.ice.config import DEFAULT_PACING, CandidatePolicy, IceConfig, RemoteParameters, Role
     from edgeice.ice.credentials import IceCredentials, generate_credentials
     from edgeice.ice.events import (
         ConsentExpired,
@@ -39,7 +39,7 @@ else:
     __getattr__ = names_of(
         __name__,
         candidate="Candidate CandidateType NamedCandidate decode_candidate encode_candidate",
-        config="DEFAULT_PACING IceConfig RemoteParameters Role",
+        config="DEFAULT_PACING CandidatePolicy IceConfig RemoteParameters Role",
         credentials="IceCredentials generate_credentials",
         events="ConsentExpired FailureVerdict IceFailed IceState IceStateChanged"
         " LocalCandidateGathered LocalCandidatesEnded PairNominated PairReport RestartFailed"
@@ -54,6 +54,7 @@ __all__ = [
     "DEFAULT_PACING",
     "Candidate",
     "CandidatePair",
+    "CandidatePolicy",
     "CandidateType",
     "ConsentExpired",
     "FailureVerdict",

@@ -10,7 +10,7 @@ import attrs
 
 from edgeice.ice.credentials import IceCredentials
 
-__all__ = ["DEFAULT_PACING", "IceConfig", "RemoteParameters", "Role"]
+__all__ = ["DEFAULT_PACING", "CandidatePolicy", "IceConfig", "RemoteParameters", "Role"]
 
 #: The Ta, in seconds, of a peer that announces none (RFC 8445 §14.2).
 DEFAULT_PACING: Final = 0.050
@@ -26,6 +26,16 @@ class Role(Enum):
     def opposite(self) -> Role:
         """The role that the other end has."""
         return Role.CONTROLLED if self is Role.CONTROLLING else Role.CONTROLLING
+
+
+class CandidatePolicy(Enum):
+    """Which local candidates there are, and which of them the peer is told."""
+
+    ALL = "all"
+    #: Host candidates are checked from and not told; those that are told do not say what address is behind them.
+    NO_HOST = "no-host"
+    #: Only relayed ones, which do not say either: the peer learns no address of this host.
+    RELAY = "relay"
 
 
 @attrs.frozen(kw_only=True)
@@ -68,6 +78,8 @@ class IceConfig:
     interface_ranks: Mapping[str, int] = attrs.field(factory=dict)
     #: Whether loopback addresses may be candidates and destinations: demonstrations and tests on one host.
     allow_loopback: bool = False
+    #: Which local candidates there are, and which of them the peer is told.
+    policy: CandidatePolicy = CandidatePolicy.ALL
 
 
 @attrs.frozen(kw_only=True)

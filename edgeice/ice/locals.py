@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from edgeice.addresses import Base, TransportAddress
 from edgeice.ice.candidate import Candidate, CandidateType, local_foundation
+from edgeice.ice.config import CandidatePolicy
 from edgeice.ice.destinations import usable_local
 from edgeice.ice.events import LocalCandidateGathered
 from edgeice.ice.priority import LocalPreferences, candidate_priority
@@ -63,7 +64,8 @@ class LocalCandidates:
         candidate = self._make(kind, address, address, base.server, priority, related=base.mapped)
         if candidate is not None:
             self._hosts[address] = candidate
-            self._shared.emit(LocalCandidateGathered(candidate, self._ufrag))
+            if kind is not CandidateType.HOST or self._shared.config.policy is not CandidatePolicy.NO_HOST:
+                self._shared.emit(LocalCandidateGathered(candidate, self._ufrag))
         return candidate
 
     def add_server_reflexive(self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress) -> None:
@@ -110,6 +112,8 @@ class LocalCandidates:
             shared.drops.count("local_candidates_full")
             return None
         foundation = local_foundation(shared.salt, kind, base, server)
+        if shared.config.policy is not CandidatePolicy.ALL:
+            related = None  # RFC 8839 §5.1: hidden
         candidate = Candidate(foundation, priority, address, kind, related=related, base=base)
         self._all[address, base] = candidate
         return candidate

@@ -13,7 +13,7 @@ from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import DecodeError, LocalProtocolError
 from edgeice.ice.candidate import Candidate
-from edgeice.ice.config import IceConfig, RemoteParameters, Role
+from edgeice.ice.config import CandidatePolicy, IceConfig, RemoteParameters, Role
 from edgeice.ice.credentials import IceCredentials, generate_credentials
 from edgeice.ice.events import (
     FailureVerdict,
@@ -138,7 +138,9 @@ class IceSession:
     # Local candidates
 
     def base_added(self, base: Base, *, now: float) -> None:
-        """A base can be used: it becomes a host candidate of the generations that still gather."""
+        """A base can be used: it becomes a host or relayed candidate of the generations that still gather."""
+        if self.config.policy is CandidatePolicy.RELAY and base.server is None:
+            return  # nothing is sent from there, and what comes there is not answered
         self._bases[base.address] = base
         for generation in self._slots.active():
             generation.base_added(base)

@@ -6,10 +6,12 @@ Not supported: other systems than Linux; UDP segmentation offload; HTTP and SOCK
 from edgeice.net.driver import Driver, Router, Session
 from edgeice.net.interfaces import (
     DEFAULT_EXCLUDED,
+    Assessed,
     Interface,
     InterfaceAddress,
     InterfacePolicy,
     Snapshot,
+    assess,
     delta,
     usable_addresses,
 )
@@ -17,6 +19,7 @@ from edgeice.net.monitor import InterfaceMonitor
 
 __all__ = [
     "DEFAULT_EXCLUDED",
+    "Assessed",
     "Driver",
     "Interface",
     "InterfaceAddress",
@@ -25,6 +28,7 @@ __all__ = [
     "Router",
     "Session",
     "Snapshot",
+    "assess",
     "delta",
     "usable_addresses",
 ]

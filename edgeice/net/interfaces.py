@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import fnmatch
 import ipaddress
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, TypeAlias
 
 import attrs
 
 __all__ = [
     "DEFAULT_EXCLUDED",
+    "Assessed",
     "Interface",
     "InterfaceAddress",
     "InterfacePolicy",
     "Snapshot",
+    "assess",
     "delta",
     "usable_addresses",
 ]
@@ -23,12 +25,21 @@ __all__ = [
 DEFAULT_EXCLUDED: Final[Mapping[str, str]] = {
     "br-*": "container bridge: reaches only containers of this host",
     "cali*": "container network",
+    "cilium*": "container network",
     "cni*": "container network",
     "docker*": "container bridge: reaches only containers of this host",
+    "dummy*": "leads nowhere",
     "flannel*": "container network",
+    "gre*": "tunnel",
+    "ifb*": "shapes traffic, leads nowhere",
+    "ip6tnl*": "tunnel",
+    "ipsec*": "tunnel",
+    "kube-*": "container network",
     "lxc*": "container network",
-    "lxdbr*": "container bridge",
-    "podman*": "container bridge",
+    "lxdbr*": "container bridge: reaches only containers of this host",
+    "nebula*": "overlay network: a tunnel inside a tunnel",
+    "podman*": "container bridge: reaches only containers of this host",
+    "sit*": "tunnel",
     "tailscale*": "overlay network: a tunnel inside a tunnel",
     "tap*": "tunnel",
     "tun*": "tunnel",
@@ -36,6 +47,8 @@ DEFAULT_EXCLUDED: Final[Mapping[str, str]] = {
     "virbr*": "virtual machines' bridge",
     "vmnet*": "virtual machines' network",
     "vnet*": "a virtual machine's link",
+    "vti*": "tunnel",
+    "weave*": "container network",
     "wg*": "tunnel",
     "zt*": "overlay network: a tunnel inside a tunnel",
 }
@@ -120,52 +133,118 @@ class Snapshot:
     interfaces: Mapping[int, Interface] = attrs.field(factory=dict)
 
 
+_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 @attrs.frozen(kw_only=True)
 class InterfacePolicy:
-    """Which interfaces count; patterns as of the shell."""
+    """Which interfaces and addresses count; patterns as of the shell."""
 
     #: Left out besides the default ones.
     exclude: tuple[str, ...] = ()
     #: Used although a default pattern leaves them out.
     include: tuple[str, ...] = ()
+    #: Where there are any, only these are used, also those that a default pattern leaves out.
+    only: tuple[str, ...] = ()
+    #: Where there are any, only addresses in one of these networks are used.
+    networks: tuple[_Network, ...] = ()
+    #: Addresses in these networks are left out.
+    exclude_networks: tuple[_Network, ...] = ()
 
     def objection(self, name: str) -> str | None:
-        """Why an interface is left out; None if it is used."""
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude):
-            return "excluded by configuration"
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.include):
+        """Why an interface is left out, with the pattern that does it; None if it is used."""
+        if (pattern := _matching(name, self.exclude)) is not None:
+            return f"{pattern}: excluded by configuration"
+        if self.only:
+            return None if _matching(name, self.only) else "is none of those that alone are to be used"
+        if _matching(name, self.include) or (pattern := _matching(name, DEFAULT_EXCLUDED)) is None:
             return None
-        return next((why for pattern, why in DEFAULT_EXCLUDED.items() if fnmatch.fnmatchcase(name, pattern)), None)
+        return f"{pattern}: {DEFAULT_EXCLUDED[pattern]}"
+
+    def address_objection(self, ip: str) -> str | None:
+        """Why the networks leave an address out; None if they do not."""
+        address = ipaddress.ip_address(ip)
+        for network in self.exclude_networks:
+            if address in network:
+                return f"{network}: excluded by configuration"
+        if self.networks and not any(address in network for network in self.networks):
+            return "is in none of the networks that alone are to be used"
+        return None
+
+
+def _matching(name: str, patterns: Iterable[str]) -> str | None:
+    return next((pattern for pattern in patterns if fnmatch.fnmatchcase(name, pattern)), None)
+
+
+@attrs.frozen
+class Assessed:
+    """Whether sessions may use an address, or, where `ip` is empty, anything of an interface."""
+
+    interface: str
+    ip: str
+    #: Why not; empty where they may.
+    why: str
 
 
 def usable_addresses(snapshot: Snapshot, policy: InterfacePolicy) -> list[tuple[str, str]]:
-    """(ip, interface name) of every address that a session may use, ordered by interface and family.
+    """(ip, interface name) of every address that a session may use, ordered by interface and family."""
+    return [(each.ip, each.interface) for each in assess(snapshot, policy) if not each.why]
+
+
+def assess(snapshot: Snapshot, policy: InterfacePolicy) -> list[Assessed]:
+    """What of every interface may be used, and why the rest is left out; ordered by interface and family.
 
     Left out are loopback, link-local addresses, interfaces without carrier or by the policy, and addresses that the
     kernel does not consider ready; of IPv6 also IPv4-compatible, IPv4-mapped and site-local addresses, and the stable
     siblings, with the same prefix, of an interface's privacy address (RFC 8445 §5.1.1.1).
     """
-    found: list[tuple[str, str]] = []
+    found: list[Assessed] = []
     for interface in sorted(snapshot.interfaces.values(), key=lambda each: each.index):
-        if interface.is_loopback or not interface.is_up or not interface.has_carrier:
-            continue
-        if policy.objection(interface.name) is None:
-            found += [(address.ip, interface.name) for address in _ready(interface)]
+        why = _interface_objection(interface, policy)
+        if why:
+            found.append(Assessed(interface.name, "", why))
+        else:
+            found += _assess_addresses(interface, policy)
     return found
 
 
-def _ready(interface: Interface) -> list[InterfaceAddress]:
-    ready = [address for address in interface.addresses if address.is_usable and _is_routable(address.ip)]
-    private = {_network(address) for address in ready if address.is_temporary}
-    kept = [address for address in ready if address.is_temporary or _network(address) not in private]
-    return sorted(kept, key=lambda address: (":" in address.ip, ipaddress.ip_address(address.ip).packed))
+def _interface_objection(interface: Interface, policy: InterfacePolicy) -> str:
+    reasons = (
+        ("loopback: reaches only this host", interface.is_loopback),
+        (policy.objection(interface.name) or "", True),
+        ("is set down", not interface.is_up),
+        ("has no carrier", not interface.has_carrier),
+        ("has no address", not interface.addresses),
+    )
+    return next((why for why, holds in reasons if why and holds), "")
 
 
-def _is_routable(ip: str) -> bool:
-    address = ipaddress.ip_address(ip)
-    if address.version == 6 and (address.packed.startswith(_EMBEDDED_IPV4) or address.is_site_local):
-        return False  # RFC 8445 §5.1.1.1
-    return not (address.is_link_local or address.is_loopback or address.is_multicast or address.is_unspecified)
+def _assess_addresses(interface: Interface, policy: InterfacePolicy) -> Iterator[Assessed]:
+    order = sorted(interface.addresses, key=lambda each: (":" in each.ip, ipaddress.ip_address(each.ip).packed))
+    objections = {each.ip: _address_objection(each, policy) for each in order}
+    private = {_network(each) for each in order if each.is_temporary and not objections[each.ip]}
+    for address in order:
+        why = objections[address.ip]
+        if not why and not address.is_temporary and _network(address) in private:
+            why = "another, privacy address of the same network is used instead"  # RFC 8445 §5.1.1.1
+        yield Assessed(interface.name, address.ip, why)
+
+
+def _address_objection(address: InterfaceAddress, policy: InterfacePolicy) -> str:
+    ip = ipaddress.ip_address(address.ip)
+    embedded = ip.version == 6 and ip.packed.startswith(_EMBEDDED_IPV4)
+    reasons = (
+        ("loopback: reaches only this host", ip.is_loopback),
+        ("link-local: reaches only neighbors of one link", ip.is_link_local),
+        ("is no address of one host", ip.is_multicast or ip.is_unspecified),
+        ("IPv4 written as IPv6", embedded),  # RFC 8445 §5.1.1.1
+        ("site-local: deprecated by RFC 3879", ip.version == 6 and ip.is_site_local),  # RFC 8445 §5.1.1.1
+        ("another host has it", bool(address.flags & _IFA_DADFAILED)),
+        ("tentative: not known yet to be this host's alone", bool(address.flags & _IFA_TENTATIVE)),
+        ("deprecated: about to go", bool(address.flags & _IFA_DEPRECATED)),
+        (policy.address_objection(address.ip) or "", True),
+    )
+    return next((why for why, holds in reasons if why and holds), "")
 
 
 def _network(address: InterfaceAddress) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -42,6 +43,8 @@ _REFUSED_LIMIT: Final = 64
 class EndpointConfig:
     """What the host has and may do."""
 
+    #: Local IP -> the public one that a NAT maps it to, one to one with ports kept.
+    public: Mapping[str, str] = attrs.field(factory=dict)
     ice: IceConfig = attrs.field(factory=IceConfig)
     connection: ConnectionConfig = attrs.field(factory=ConnectionConfig)
     #: STUN servers, `stun:HOST[:PORT]`.
@@ -68,7 +71,7 @@ class Endpoint:
         self._bases: dict[TransportAddress, Base] = {}
         self._sessions: dict[int, PeerSession] = {}
         self._touched: deque[PeerSession] = deque()
-        self._reflexive = Reflexive(config.stun, config.ice, self._pacer, entropy)
+        self._reflexive = Reflexive(config.stun, config.ice, self._pacer, entropy, config.public)
 
     # Commands
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import deque
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import attrs
@@ -48,15 +49,24 @@ class Reflexive:
         config: Timings.
         pacer: The host's budget of transactions.
         entropy: For transaction ids.
+        public: Local IP -> the public one that a NAT maps it to, one to one with ports kept: known without asking.
     """
 
-    def __init__(self, servers: tuple[str, ...], config: ice.IceConfig, pacer: ice.Pacer, entropy: Entropy) -> None:
+    def __init__(
+        self,
+        servers: tuple[str, ...],
+        config: ice.IceConfig,
+        pacer: ice.Pacer,
+        entropy: Entropy,
+        public: Mapping[str, str] | None = None,
+    ) -> None:
         if len(servers) > _MAX_SERVERS:
             raise ConfigError(f"ice.stun: {len(servers)} servers, at most {_MAX_SERVERS} are asked")
         self._config = config
         #: RFC 8445 §5.1.1.2: one new transaction per Ta, and as many from all agents of the host as it bears (§14.2).
         self._turn = ice.Turn(pacer, config.pacing)
         self._entropy = entropy
+        self._public = public or {}
         self._bases: list[TransportAddress] = []
         self._servers: list[TransportAddress] = []
         self._unresolved: dict[str, int] = {}
@@ -85,6 +95,7 @@ class Reflexive:
     def base_added(self, base: Base, *, now: float) -> None:
         """Ask every server from a new base."""
         self._bases.append(base.address)
+        self._new += self._known([base.address])
         for server in self._servers:
             self._ask(base.address, server, now)
         self._work(now)
@@ -150,11 +161,16 @@ class Reflexive:
 
     def learned(self) -> list[ice.ServerReflexiveLearned]:
         """All that is known."""
-        return [
+        return self._known(self._bases) + [
             ice.ServerReflexiveLearned(query.base, query.mapped, query.server)
             for query in self._queries.values()
             if query.mapped is not None
         ]
+
+    def _known(self, bases: Iterable[TransportAddress]) -> list[ice.ServerReflexiveLearned]:
+        """What is known without asking; the NAT itself stands for the server."""
+        mapped = [(base, attrs.evolve(base, ip=self._public[base.ip])) for base in bases if base.ip in self._public]
+        return [ice.ServerReflexiveLearned(base, public, public) for base, public in mapped]
 
     def take_learned(self) -> list[ice.ServerReflexiveLearned]:
         """What was learned since the last call."""

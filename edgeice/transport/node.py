@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import ipaddress
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,8 @@ import trio
 
 from edgeice import dtls
 from edgeice.addresses import Base
-from edgeice.ice import IceConfig, Role
-from edgeice.net import Driver, InterfaceMonitor, InterfacePolicy, Snapshot, delta, usable_addresses
+from edgeice.ice import CandidatePolicy, IceConfig, Role
+from edgeice.net import Assessed, Driver, InterfaceMonitor, InterfacePolicy, Snapshot, assess, delta, usable_addresses
 from edgeice.peer import Endpoint, EndpointConfig
 from edgeice.sansio import Entropy, Event
 from edgeice.settings import IceSection
@@ -38,8 +39,12 @@ class NodeConfig:
     #: Use the addresses of the host's interfaces.
     interfaces: bool = True
     policy: InterfacePolicy = attrs.field(factory=InterfacePolicy)
+    #: UDP ports to take the first free one of for each address; None for the kernel's choice.
+    ports: range | None = None
     #: STUN servers, `stun:HOST[:PORT]`.
     stun: tuple[str, ...] = ()
+    #: Local IP -> the public one that a NAT maps it to, one to one with ports kept.
+    public: Mapping[str, str] = attrs.field(factory=dict)
     ice: IceConfig = attrs.field(factory=IceConfig)
 
     @classmethod
@@ -53,9 +58,17 @@ class NodeConfig:
         return cls(
             loopback=section.loopback,
             interfaces=section.interfaces,
-            policy=InterfacePolicy(exclude=section.exclude, include=section.include),
-            stun=section.stun,
-            ice=IceConfig(allow_loopback=bool(section.loopback)),
+            policy=InterfacePolicy(
+                exclude=section.exclude,
+                include=section.include,
+                only=section.only,
+                networks=tuple(map(ipaddress.ip_network, section.networks)),
+                exclude_networks=tuple(map(ipaddress.ip_network, section.exclude_networks)),
+            ),
+            ports=section.port_range,
+            stun=() if section.policy == "relay" else section.stun,  # what they say would not be told
+            public=section.public,
+            ice=IceConfig(allow_loopback=bool(section.loopback), policy=CandidatePolicy(section.policy)),
         )
 
 
@@ -65,14 +78,22 @@ class Node:
     def __init__(self, config: NodeConfig, entropy: Entropy, tracer: Tracer) -> None:
         self._config = config
         self._tracer = tracer
-        self._endpoint = Endpoint(EndpointConfig(ice=config.ice, stun=config.stun), entropy=entropy, tracer=tracer)
+        self._endpoint = Endpoint(self._endpoint_config(), entropy=entropy, tracer=tracer)
         self._driver = Driver(self._endpoint, on_router_event=self._hear, tracer=tracer)
         self._snapshot = Snapshot()
+        #: Why the socket of an address (and interface) that may be used could not be opened.
+        self._refused: dict[tuple[str, str], str] = {}
 
     @property
     def bases(self) -> list[Base]:
         """The open bases."""
         return self._driver.bases
+
+    def left_out(self) -> list[Assessed]:
+        """The interfaces and addresses of this host that sessions do not use, and why."""
+        left = [each for each in assess(self._snapshot, self._config.policy) if each.why]
+        refused = [Assessed(interface, ip, why) for (ip, interface), why in self._refused.items()]
+        return left + refused if self._config.interfaces else refused
 
     def connection(
         self,
@@ -135,23 +156,36 @@ class Node:
 
     # Inside
 
+    def _endpoint_config(self) -> EndpointConfig:
+        config = self._config
+        return EndpointConfig(ice=config.ice, stun=config.stun, public=config.public)
+
     def _settle(self) -> None:
         wanted = [(ip, "") for ip in self._config.loopback]
         if self._config.interfaces:
             wanted += usable_addresses(self._snapshot, self._config.policy)
-        open_now = {(base.address.ip, base.interface): base for base in self._driver.bases}
-        for key, base in open_now.items():
-            if key not in wanted:
+        ports = self._config.ports
+        open_now: dict[tuple[str, str], Base] = {}
+        for base in self._driver.bases:
+            key = (base.address.ip, base.interface)
+            if key in wanted and (ports is None or base.address.port in ports):
+                open_now[key] = base
+            else:
                 self._driver.close_base(base.address)
+        self._refused = {}
         for ip, interface in wanted:
             if (ip, interface) not in open_now:
                 try:
-                    self._driver.open_base(ip, interface)
+                    self._driver.open_base(ip, interface, ports or 0)
                 except OSError as error:
-                    # Gone again since the kernel told of it; what replaces it is told next.
-                    self._tracer(
-                        Record(trio.current_time(), "net", "base_failed", {"address": ip, "reason": str(error)})
-                    )
+                    # Gone again since the kernel told of it, which what replaces it mends; or no port is free.
+                    self._refuse(ip, interface, error)
+
+    def _refuse(self, ip: str, interface: str, error: OSError) -> None:
+        why = f"its socket cannot be opened: {error.strerror or error}"
+        self._refused[ip, interface] = why
+        fields = {"address": ip, "interface": interface, "reason": why}
+        self._tracer(Record(trio.current_time(), "net", "base_failed", fields))
 
     def _hear(self, event: Event) -> None:
         self._tracer(Record(trio.current_time(), "endpoint", type(event).__name__, attrs.asdict(event)))  # type: ignore[arg-type]  # events are attrs classes

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -186,3 +187,27 @@ def test_an_agent_that_may_not_run_processes_as_that_user(tmp_path: Path, comman
     )
     said = "services.user: the agent runs as root and may not run processes as nobody: give it CAP_KILL, CAP_SETUID"
     assert (done.returncode, done.stderr.decode()) == (2, f"edgeice-agent: {device.config}: {said}\n")
+
+
+def test_it_says_which_interfaces_are_left_out_and_why(tmp_path: Path, check: Check) -> None:
+    device = Device(tmp_path / "pi", PLAIN)
+    assert "interfaces = false" in device.config.read_text()
+    edit(device, "interfaces = false", "interfaces = true\nonly = ['no-such*']\npublic = {'10.9.9.9' = '198.51.100.9'}")
+    code, said, _ = check(device, "--json")
+    facts = json.loads(said)
+    assert (code, facts["addresses"]) == (0, ["127.0.0.1"])
+    assert {"interface": "lo", "address": "", "why": "loopback: reaches only this host"} in facts["left_out"]
+    assert {each["interface"] for each in facts["left_out"]} == {name for _, name in socket.if_nameindex()}
+    others = [each["why"] for each in facts["left_out"] if each["interface"] != "lo"]
+    assert set(others) <= {"is none of those that alone are to be used"}
+    assert "ice.public: 10.9.9.9 is no address that is used at present" in facts["warnings"]
+    lines = check(device)[1].splitlines()
+    assert "left_out   interface=lo why=loopback: reaches only this host" in lines
+
+
+def test_a_device_that_has_no_address_to_use_is_warned(tmp_path: Path, check: Check) -> None:
+    device = Device(tmp_path / "pi", PLAIN)
+    edit(device, '["127.0.0.1"]', "[]")
+    facts = json.loads(check(device, "--json")[1])
+    assert facts["addresses"] == facts["left_out"] == []
+    assert "no address of this device is used at present; left_out says why" in facts["warnings"]

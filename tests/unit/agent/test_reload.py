@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,13 @@ from edgeice.agent.service import Agent
 from tests.agent.kit import Device, Operator
 
 NOWHERE = "mqtt://127.0.0.1:1"
+
+
+def free_port() -> int:
+    """One that nothing on loopback has at the moment."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 @attrs.frozen
@@ -76,6 +84,29 @@ async def test_other_addresses_are_used_at_once(tmp_path: Path) -> None:
         assert it.bases() == ["127.0.0.2", "127.0.0.3"]
         assert it.reload(('["127.0.0.2", ', '["127.0.0.2", "127.0.0.2", ')) == ["reloaded"]
         assert it.bases() == ["127.0.0.2", "127.0.0.3"]
+
+
+async def test_what_is_said_of_candidates_needs_a_restart_and_filters_do_not(tmp_path: Path) -> None:
+    async with running(tmp_path) as it:
+        begin = free_port()
+        filters = f'[ice]\nexclude = ["wwan*"]\nonly = ["eth*"]\nnetworks = ["127.0.0.0/8"]\nports = "{begin}-{begin}"'
+        assert it.reload(("[ice]", filters)) == ["reloaded"]
+        assert [base.address.port for base in it.agent._node.bases] == [begin]
+        assert it.agent._config.ice.only == ("eth*",)
+        said = "restart-needed keys=ice.public,ice.policy"
+        change = '[ice]\npolicy = "no-host"\npublic = {"10.0.0.5" = "198.51.100.5"}'
+        assert it.reload(("[ice]", change)) == [said, "reloaded"]
+
+
+async def test_status_says_what_is_left_out_and_why(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        async with running(tmp_path) as it:
+            assert it.agent.status()["left_out"] == []
+            assert it.reload(("[ice]", f'[ice]\nports = "{port}-{port}"')) == ["reloaded"]
+            why = "its socket cannot be opened: Address already in use"
+            assert it.agent.status()["left_out"] == [{"interface": "", "address": "127.0.0.1", "why": why}]
 
 
 async def test_what_needs_a_restart_is_named_each_time(tmp_path: Path) -> None:

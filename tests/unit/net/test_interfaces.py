@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import attrs
 import pytest
 
-from edgeice.net import DEFAULT_EXCLUDED, Interface, InterfaceAddress, InterfacePolicy, Snapshot, delta
+from edgeice.net import DEFAULT_EXCLUDED, Interface, InterfaceAddress, InterfacePolicy, Snapshot, assess, delta
 from edgeice.net.interfaces import usable_addresses
 
 UP = 0x1
@@ -33,6 +35,10 @@ def snapshot(*interfaces: Interface) -> Snapshot:
 
 def usable(*interfaces: Interface, policy: InterfacePolicy | None = None) -> list[tuple[str, str]]:
     return usable_addresses(snapshot(*interfaces), policy or InterfacePolicy())
+
+
+def why(*interfaces: Interface, policy: InterfacePolicy | None = None) -> dict[str, str]:
+    return {each.ip: each.why for each in assess(snapshot(*interfaces), policy or InterfacePolicy()) if each.why}
 
 
 V4 = InterfaceAddress("192.0.2.7", 24)
@@ -104,19 +110,94 @@ def test_secondary_ipv4_address_is_no_privacy_address() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["docker0", "br-1f0c", "veth12ab", "virbr0", "tun0", "tap1", "wg0", "tailscale0", "ztabc", "cni0", "cali1"],
+    [
+        "docker0",
+        "br-1f0c",
+        "kube-bridge",
+        "gre0",
+        "dummy0",
+        "nebula1",
+        "veth12ab",
+        "virbr0",
+        "tun0",
+        "tap1",
+        "wg0",
+        "tailscale0",
+        "ztabc",
+        "cni0",
+        "cali1",
+    ],
 )
 def test_virtual_interfaces_are_left_out_with_a_reason_unless_included(name: str) -> None:
     assert usable(interface(name, V4)) == []
-    assert InterfacePolicy().objection(name) in DEFAULT_EXCLUDED.values()
+    pattern, _, why = str(InterfacePolicy().objection(name)).partition(": ")
+    assert DEFAULT_EXCLUDED[pattern] == why
     assert usable(interface(name, V4), policy=InterfacePolicy(include=(name[:2] + "*",))) == [("192.0.2.7", name)]
+
+
+def test_only_the_named_interfaces_are_used_where_some_are_named_also_virtual_ones() -> None:
+    policy = InterfacePolicy(only=("wwan*", "wg0"), exclude=("wwan1",))
+    names = ["eth0", "wwan0", "wwan1", "wg0", "wg1"]
+    assert [name for name in names if policy.objection(name) is None] == ["wwan0", "wg0"]
+    assert policy.objection("eth0") == "is none of those that alone are to be used"
+
+
+def test_networks_choose_among_addresses() -> None:
+    eth = interface("eth0", V4, V6, InterfaceAddress("192.0.2.9", 24), InterfaceAddress("198.51.100.1", 24))
+    within = InterfacePolicy(
+        networks=(ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("2001:db8::/32")),
+        exclude_networks=(ipaddress.ip_network("192.0.2.9/32"),),
+    )
+    assert usable(eth, policy=within) == [("192.0.2.7", "eth0"), ("2001:db8::7", "eth0")]
+    assert why(eth, policy=within) == {
+        "192.0.2.9": "192.0.2.9/32: excluded by configuration",
+        "198.51.100.1": "is in none of the networks that alone are to be used",
+    }
+
+
+def test_ice_01_a_network_can_ask_for_the_stable_sibling_of_a_privacy_address() -> None:
+    private = InterfaceAddress("2001:db8::1234", 64, TEMPORARY)
+    policy = InterfacePolicy(networks=(ipaddress.ip_network("2001:db8::7/128"),))
+    assert usable(interface("wlan0", V6, private), policy=policy) == [("2001:db8::7", "wlan0")]
+
+
+def test_everything_that_is_left_out_has_its_reason() -> None:
+    private = InterfaceAddress("2001:db8::1234", 64, TEMPORARY)
+    found = assess(
+        snapshot(
+            interface("lo", InterfaceAddress("127.0.0.1", 8), index=1, flags=READY | LOOPBACK),
+            interface("eth0", V4, V6, private, InterfaceAddress("fe80::1", 64), index=2),
+            interface("wlan0", attrs.evolve(V4, flags=TENTATIVE), attrs.evolve(V6, flags=DEPRECATED), index=3),
+            interface("docker0", InterfaceAddress("172.17.0.1", 16), index=4),
+            interface("eth1", V4, index=5, flags=UP),
+            interface("eth2", V4, index=6, flags=0),
+            interface("wwan0", index=7),
+            interface("usb0", InterfaceAddress("fec0::1", 64), attrs.evolve(V4, flags=DADFAILED), index=8),
+        ),
+        InterfacePolicy(),
+    )
+    assert [(each.interface, each.ip, each.why) for each in found] == [
+        ("lo", "", "loopback: reaches only this host"),
+        ("eth0", "192.0.2.7", ""),
+        ("eth0", "2001:db8::7", "another, privacy address of the same network is used instead"),
+        ("eth0", "2001:db8::1234", ""),
+        ("eth0", "fe80::1", "link-local: reaches only neighbors of one link"),
+        ("wlan0", "192.0.2.7", "tentative: not known yet to be this host's alone"),
+        ("wlan0", "2001:db8::7", "deprecated: about to go"),
+        ("docker0", "", "docker*: container bridge: reaches only containers of this host"),
+        ("eth1", "", "has no carrier"),
+        ("eth2", "", "is set down"),
+        ("wwan0", "", "has no address"),
+        ("usb0", "192.0.2.7", "another host has it"),
+        ("usb0", "fec0::1", "site-local: deprecated by RFC 3879"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["eth0", "wlan0", "wwan0", "usb0", "ppp0", "enp3s0", "end0", "br0", "bond0"])
 def test_other_interfaces_are_used_unless_excluded(name: str) -> None:
     assert InterfacePolicy().objection(name) is None
     policy = InterfacePolicy(exclude=(name,), include=(name,))
-    assert policy.objection(name) == "excluded by configuration"
+    assert policy.objection(name) == f"{name}: excluded by configuration"
 
 
 ETH = interface("eth0", V4, V6)

@@ -8,6 +8,7 @@ import pytest
 
 from edgeice import stun
 from edgeice.errors import ConfigError
+from edgeice.ice import CandidatePolicy
 from edgeice.settings import IceSection, structure
 from edgeice.transport import NodeConfig
 
@@ -84,3 +85,76 @@ def test_other_loopback_addresses_are_refused_with_file_key_and_what_was_expecte
         section(loopback=["127.0.0.1", address])
     expected = "a loopback address such as 127.0.0.1 or ::1"
     assert str(caught.value) == f"{FILE}: ice.loopback[1]: expected {expected}, not {address!r}"
+
+
+def test_patterns_networks_ports_and_mapped_addresses_reach_the_node() -> None:
+    config = NodeConfig.from_section(
+        section(
+            exclude=["wwan*"],
+            only=["eth[0-9]"],
+            networks=["192.0.2.0/24", "2001:DB8::/32"],
+            exclude_networks=["192.0.2.9"],
+            ports="40000-40009",
+            public={"10.0.0.5": "198.51.100.5", "2001:DB8::5": "2001:db8:1::5"},
+            policy="no-host",
+        )
+    )
+    assert config.policy.objection("wwan0") == "wwan*: excluded by configuration"
+    assert config.policy.objection("eth7") is None
+    assert [config.policy.address_objection(ip) for ip in ("192.0.2.7", "2001:db8::1")] == [None, None]
+    assert config.policy.address_objection("192.0.2.9") == "192.0.2.9/32: excluded by configuration"
+    assert config.ports == range(40000, 40010)
+    assert config.public == {"10.0.0.5": "198.51.100.5", "2001:db8::5": "2001:db8:1::5"}
+    assert config.ice.policy is CandidatePolicy.NO_HOST
+
+
+def test_with_relays_only_no_stun_server_is_asked() -> None:
+    assert NodeConfig.from_section(section(stun=["stun:192.0.2.1"], policy="relay")).stun == ()
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"exclude": ["wwan0", ""]}, "exclude[1]: expected an interface's name or a pattern such as wwan*, not ''"),
+        ({"include": ["a b"]}, "include[0]: expected an interface's name"),
+        ({"only": ["eth0/1"]}, "only[0]: expected an interface's name"),
+        ({"only": ["x"] * 65}, "only: expected at most 64, not 65"),
+        (
+            {"exclude": ["wg0"], "include": ["wg0"]},
+            "exclude: expected patterns that are neither in include nor in only",
+        ),
+        ({"exclude": ["wg0"], "only": ["wg0"]}, "exclude: expected patterns that are neither in include nor in only"),
+        ({"networks": ["eth0"]}, "networks[0]: expected a network such as 192.0.2.0/24 or an address, not 'eth0'"),
+        ({"networks": ["192.0.2.7/24"]}, "networks[0]: expected 192.0.2.0/24, or the address without a length"),
+        ({"networks": ["192.0.2.0/33"]}, "networks[0]: expected a network"),
+        ({"networks": ["fe80::1%eth0"]}, "networks[0]: expected a network"),
+        ({"exclude_networks": ["::/129"]}, "exclude_networks[0]: expected a network"),
+        (
+            {"networks": ["10.0.0.0/8"], "exclude_networks": ["10.0.0.0/8"]},
+            "exclude_networks: expected networks that are not in networks, not '10.0.0.0/8'",
+        ),
+        ({"ports": "40000"}, "ports: expected FIRST-LAST between 1024 and 65535, such as 40000-40099, not '40000'"),
+        ({"ports": "40001-40000"}, "ports: expected FIRST-LAST"),
+        ({"ports": "80-90"}, "ports: expected FIRST-LAST"),
+        ({"ports": "65000-65536"}, "ports: expected FIRST-LAST"),
+        ({"ports": "٤٠٠٠٠-٤٠٠٠٩"}, "ports: expected FIRST-LAST"),
+        ({"ports": 40000}, "ports: expected text, not 40000"),
+        ({"public": {"eth0": "198.51.100.5"}}, "public: expected addresses of this device as keys, not 'eth0'"),
+        ({"public": {"127.0.0.1": "198.51.100.5"}}, "public: expected addresses of this device as keys"),
+        (
+            {"public": {"10.0.0.5": "router"}},
+            "public.10.0.0.5: expected the IPv4 address that others see, not 'router'",
+        ),
+        ({"public": {"10.0.0.5": "2001:db8::1"}}, "public.10.0.0.5: expected the IPv4 address that others see"),
+        ({"public": {"10.0.0.5": "0.0.0.0"}}, "public.10.0.0.5: expected the IPv4 address that others see"),
+        (
+            {"public": {"10.0.0.5": "198.51.100.5", "10.0.0.6": "198.51.100.5"}},
+            "public.10.0.0.6: expected an address that no other one is mapped to, not '198.51.100.5'",
+        ),
+        ({"policy": "relayed"}, "policy: expected one of 'all', 'no-host', 'relay', not 'relayed'"),
+    ],
+)
+def test_nonsense_is_refused_with_file_key_and_what_was_expected(table: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        section(**table)
+    assert str(caught.value).startswith(f"{FILE}: ice.{said}")

@@ -1,0 +1,82 @@
+"""Which sockets a node opens, and what it says of those that it does not."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from edgeice.net import Assessed
+from edgeice.transport import NodeConfig, open_node
+from tests.support.namespace import fresh_network_namespace, ip
+
+IPS = ("127.0.0.1", "127.0.0.2", "::1")
+
+
+def free_port() -> int:
+    """One that nothing on loopback has at the moment, nor the one after it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return min(int(sock.getsockname()[1]), 65000)
+
+
+async def test_every_address_gets_the_first_free_port_of_the_range() -> None:
+    first = free_port()
+    config = NodeConfig(loopback=IPS, interfaces=False, ports=range(first, first + 2))
+    async with open_node(config) as node:
+        assert [(base.address.ip, base.address.port) for base in node.bases] == [(ip, first) for ip in IPS]
+        async with open_node(config) as other:
+            assert {base.address.port for base in other.bases} == {first + 1}
+            async with open_node(config) as third:
+                assert third.bases == []
+                why = "its socket cannot be opened: Address already in use"
+                assert third.left_out() == [Assessed("", ip, why) for ip in IPS]
+
+
+async def test_another_range_moves_the_sockets_that_are_outside_of_it() -> None:
+    first = free_port()
+    wide, narrow = range(first, first + 2), range(first + 1, first + 2)
+    config = NodeConfig(loopback=IPS[:1], interfaces=False, ports=wide)
+    async with open_node(config) as node:
+        (before,) = node.bases
+        node.reconfigure(NodeConfig(loopback=IPS[:1], interfaces=False, ports=range(first, first + 9)))
+        assert node.bases == [before]
+        node.reconfigure(NodeConfig(loopback=IPS[:1], interfaces=False, ports=narrow))
+        assert [base.address.port for base in node.bases] == [first + 1]
+        assert node.left_out() == []
+
+
+@pytest.mark.root
+async def test_every_family_of_every_interface_has_a_socket_that_is_pinned_and_the_rest_its_reason() -> None:
+    names = ("eth0", "wlan0", "docker0", "wwan0")
+    with fresh_network_namespace():
+        for name in names:
+            ip(*f"link add {name} type veth peer name veth-{name}".split())
+            for end in (name, f"veth-{name}"):
+                ip(*f"link set {end} addrgenmode none".split())
+        for name in names[:3]:
+            for end in (name, f"veth-{name}"):
+                ip(*f"link set {end} up".split())
+        for command in (
+            "link set lo up",
+            "addr add 192.0.2.7/24 dev eth0",
+            "addr add 2001:db8::7/64 dev eth0 nodad",
+            "addr add 2001:db8:1::7/64 dev eth0 nodad preferred_lft 0",
+            "addr add 198.51.100.7/24 dev wlan0",
+            "addr add 172.17.0.1/16 dev docker0",
+        ):
+            ip(*command.split())
+        async with open_node(NodeConfig()) as node:
+            assert {(base.interface, base.address.ip) for base in node.bases} == {
+                ("eth0", "192.0.2.7"),
+                ("eth0", "2001:db8::7"),
+                ("wlan0", "198.51.100.7"),
+            }
+            assert "net.unpinned" not in node.drops()
+            assert {(each.interface, each.ip, each.why) for each in node.left_out()} == {
+                ("lo", "", "loopback: reaches only this host"),
+                ("eth0", "2001:db8:1::7", "deprecated: about to go"),
+                ("docker0", "", "docker*: container bridge: reaches only containers of this host"),
+                ("wwan0", "", "is set down"),
+                *((f"veth-{name}", "", "veth*: one end of a container's link") for name in names),
+            }
