@@ -4,7 +4,7 @@ The broker is a post office: it may read, drop, delay, replay and reorder.  Ever
 judged here without I/O, clock or dice; only `edgeice.signaling.mqtt`, which this does not import, touches a socket.
 
 A device drives one `DeviceSignaling`, an operator one `Connector` per session.  Not supported: the fleet authority
-(device certificates, grants, revocation), `sealed` bodies, relay credentials.
+(device certificates, grants, revocation), `sealed` bodies.
 """
 
 from __future__ import annotations

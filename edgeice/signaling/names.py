@@ -80,6 +80,7 @@ class TopicKind(StrEnum):
     STATUS = "status"
     INFO = "info"
     AUDIT = "audit"
+    TURN = "turn"
     RX = "rx"
 
 
@@ -88,7 +89,7 @@ class Topic:
     """A topic taken apart."""
 
     kind: TopicKind
-    #: Whose branch it is: the writer of `status`, `info` and `audit`, the recipient on `rx`.
+    #: Whose branch it is: the writer of `status`, `info` and `audit`, the recipient on `rx` and `turn`.
     owner: Party
     #: On `rx` the party that writes there, otherwise None.
     sender: Party | None = None
@@ -112,7 +113,7 @@ class Topics:
         self._prefix = f"{root}/{fleet}/"
 
     def of(self, kind: TopicKind, owner: Party) -> str:
-        """The `status`, `info` or `audit` topic of a party."""
+        """The `status`, `info`, `audit` or `turn` topic of a party."""
         return f"{self._prefix}{owner.role.value}/{owner.name}/{kind.value}"
 
     def rx(self, recipient: Party, sender: Party) -> str:
@@ -137,6 +138,7 @@ class Topics:
                 raise DecodeError("topic", repr(topic[:160]))
             other = Role.OPERATOR if party.role is Role.DEVICE else Role.DEVICE
             return Topic(TopicKind.RX, party, Party(self.fleet, other, levels[3]))
-        if kind not in ("status", "info", "audit") or party.role is not Role.DEVICE:
+        known = kind in ("status", "info", "audit") and party.role is Role.DEVICE
+        if not known and kind != TopicKind.TURN:
             raise DecodeError("topic", repr(topic[:160]))
         return Topic(TopicKind(kind), party)

@@ -45,6 +45,8 @@ def test_topics_are_those_of_the_contract() -> None:
     assert TOPICS.of(TopicKind.STATUS, PI) == "edgeice/1/lab/d/pi17/status"
     assert TOPICS.of(TopicKind.INFO, PI) == "edgeice/1/lab/d/pi17/info"
     assert TOPICS.of(TopicKind.AUDIT, PI) == "edgeice/1/lab/d/pi17/audit"
+    assert TOPICS.of(TopicKind.TURN, PI) == "edgeice/1/lab/d/pi17/turn"
+    assert TOPICS.of(TopicKind.TURN, ALICE) == "edgeice/1/lab/o/alice/turn"
     assert TOPICS.rx(PI, ALICE) == "edgeice/1/lab/d/pi17/rx/alice"
     assert TOPICS.rx(ALICE, PI) == "edgeice/1/lab/o/alice/rx/pi17"
     assert TOPICS.rx_filter(PI) == "edgeice/1/lab/d/pi17/rx/+"
@@ -56,6 +58,8 @@ def test_topics_are_those_of_the_contract() -> None:
 def test_topics_are_read_back(root: str) -> None:
     topics = Topics("lab", root)
     assert topics.parse(topics.of(TopicKind.INFO, PI)) == Topic(TopicKind.INFO, PI)
+    for party in (PI, ALICE):
+        assert topics.parse(topics.of(TopicKind.TURN, party)) == Topic(TopicKind.TURN, party)
     assert topics.parse(topics.rx(PI, ALICE)) == Topic(TopicKind.RX, PI, ALICE)
     assert topics.parse(topics.rx(ALICE, PI)) == Topic(TopicKind.RX, ALICE, PI)
 
@@ -67,7 +71,8 @@ def test_topics_are_read_back(root: str) -> None:
         "edgeice/1/lab",
         "edgeice/1/lab/d/pi17",
         "edgeice/1/lab/revoked",
-        "edgeice/1/lab/d/pi17/turn",
+        "edgeice/1/lab/d/pi17/turns",
+        "edgeice/1/lab/d/pi17/turn/x",
         "edgeice/1/lab/o/alice/info",
         "edgeice/1/lab/d/pi17/rx",
         "edgeice/1/lab/d/pi17/rx/alice/more",

@@ -13,16 +13,28 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgeice.errors import DecodeError
 from edgeice.sansio import Entropy
-from edgeice.signaling import Connector, OfferNeeded, OperatorLine, PrivateKey, PublicKey, Topics, open_audit, open_info
+from edgeice.signaling import (
+    Connector,
+    OfferNeeded,
+    OperatorLine,
+    PrivateKey,
+    PublicKey,
+    Topic,
+    TopicKind,
+    Topics,
+    open_audit,
+    open_info,
+)
 from edgeice.signaling.capabilities import check_capability, covers
 from edgeice.signaling.jws import decode, sign, verify
 from edgeice.signaling.messages import Envelope, decode_body
+from edgeice.signaling.relay import open_relay, sign_relay
 from tests.unit.signaling.kit import ALICE, DEVICE, make_device, trust
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "signaling"
 WALL = 1_800_000_000
 SESSION = ["offer", "answer", "candidates", "reject", "restart", "restart_answer", "no_session", "bye"]
-SIGNED = ["info", "info_channels", "audit", *SESSION]
+SIGNED = ["info", "info_channels", "audit", "relay", *SESSION]
 
 
 def load(name: str) -> dict[str, Any]:
@@ -60,7 +72,8 @@ def test_examples_hold_by_the_rfcs_alone(name: str) -> None:
     assert vector["jws"] == f"{signing_input}.{b64url(signature)}"
     assert vector["sha256"] == b64url(hashlib.sha256(vector["jws"].encode()).digest())
     header = json.loads(vector["header"])
-    assert header == {"alg": "EdDSA", "typ": "edgeice+jws", "kid": KEYS[vector["signer"]]["kid"]}
+    typ = "edgeice-turn+jws" if name == "relay" else "edgeice+jws"
+    assert header == {"alg": "EdDSA", "typ": typ, "kid": KEYS[vector["signer"]]["kid"]}
     if "answers" in vector:
         assert json.loads(vector["payload"])["re"] == load(vector["answers"].removesuffix(".json"))["sha256"]
 
@@ -68,7 +81,8 @@ def test_examples_hold_by_the_rfcs_alone(name: str) -> None:
 @pytest.mark.parametrize("name", SIGNED)
 def test_examples_are_signed_byte_for_byte(name: str) -> None:
     vector = load(name)
-    assert sign(json.loads(vector["payload"]), private(vector["signer"])) == vector["jws"].encode()
+    typ = json.loads(vector["header"])["typ"]
+    assert sign(json.loads(vector["payload"]), private(vector["signer"]), typ=typ) == vector["jws"].encode()
 
 
 @pytest.mark.parametrize("name", SESSION)
@@ -93,6 +107,14 @@ def test_birth_documents_are_read(name: str, channels: int | None) -> None:
 def test_audit_records_are_read() -> None:
     device, audit = open_audit(load("audit")["jws"].encode(), private("device").public)
     assert (device, audit.event, audit.why) == (DEVICE, "opened", "")
+
+
+def test_relay_credentials_are_read() -> None:
+    vector = load("relay")
+    relay = open_relay(vector["jws"].encode(), private(vector["signer"]).public, DEVICE, wall=WALL)
+    assert sign_relay(DEVICE, relay, private(vector["signer"])) == vector["jws"].encode()
+    assert (relay.username, len(relay.urls)) == ("1800003600:pi17", 2)
+    assert Topics("lab").parse(vector["topic"]) == Topic(TopicKind.TURN, DEVICE)
 
 
 def test_the_example_session_is_what_an_operator_sends() -> None:
