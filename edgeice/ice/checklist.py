@@ -166,8 +166,8 @@ class Checklist:
         return next((pair for pair in self if pair.is_valid and pair.consent is not None), None)
 
     def keep(self, wanted: Callable[[CandidatePair], bool]) -> None:
-        """Empty the queue and drop all pairs but the wanted ones, as nomination does."""
-        self._triggered.clear()
+        """Drop all pairs but the wanted ones, as nomination does; of these, the queue keeps those still to be checked."""
+        self._triggered = deque(pair for pair in self._triggered if pair.is_open and wanted(pair))
         self._pairs = {key: pair for key, pair in self._pairs.items() if wanted(pair)}
         self._ordered = None
 

@@ -140,6 +140,8 @@ class CheckTable:
         ]
         if use_candidate:
             attributes.append((Attribute.USE_CANDIDATE, True))
+            if remote.renomination:
+                attributes.append((Attribute.NOMINATION, pair.nomination))
         data = stun.encode(Method.BINDING, MessageClass.REQUEST, transaction_id, attributes, key=credentials.key)
         return transaction_id, priority, data
 

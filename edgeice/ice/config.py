@@ -58,6 +58,10 @@ class IceConfig:
     nomination_wait: float = 0.3
     #: The same where a relayed candidate is the best that answered.
     relay_nomination_wait: float = 2.0
+    #: The same where checks of the peer arrive on a direct pair meanwhile: it works one way at least.
+    promising_nomination_wait: float = 5.0
+    #: Nominate again when a better pair becomes valid later, opposite peers that announce the same.
+    renomination: bool = True
     #: No failure is declared before this much time with the peer's parameters (RFC 8863 §4).
     patience: float = 39.5
     #: After nomination unselected pairs are still received from for this long (RFC 8445 §8.3.1).
@@ -68,7 +72,7 @@ class IceConfig:
     consent_interval: float = attrs.field(default=5.0, validator=attrs.validators.ge(5.0))
     #: Consent ends this long after the last authentic response (RFC 7675 §5.1).
     consent_expiry: float = attrs.field(default=30.0, validator=attrs.validators.le(30.0))
-    #: Error replies per second to requests of unproven origin; more are dropped.
+    #: Error replies per second to requests of unproven origin, of all sessions together; more are dropped.
     error_replies_per_second: float = 10.0
     #: The same for one source prefix, a /24 of IPv4 or a /56 of IPv6.
     error_replies_per_prefix: float = 5.0
@@ -93,3 +97,6 @@ class RemoteParameters:
     trickle: bool = True
     #: The peer's Ta in seconds, None if it announces none.
     pacing: float | None = None
+    #: Both sides announce the option `renomination` (draft-thatcher-ice-renomination-01): several nominations may
+    #: follow each other, numbered, and the latest counts.
+    renomination: bool = False

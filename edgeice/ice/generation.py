@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
+
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.ice.candidate import Candidate
 from edgeice.ice.checklist import Checklist
@@ -37,7 +39,8 @@ class Generation:
         locals: This side's candidates.
         selected: The nominated pair; None before, and after its base or consent is lost.  The other valid pairs stay
             for `settle_time` longer, and where the selected one is lost by then, as long as consent to them lasts.
-        completed: A pair was nominated once: no other will be (RFC 8445 §8.1.1).
+        completed: A pair was nominated once: no other will be (RFC 8445 §8.1.1), unless both sides know renomination
+            and it is better.
         heard: Paths on which an authenticated message of the peer arrived.
     """
 
@@ -70,16 +73,16 @@ class Generation:
 
     def base_added(self, base: Base) -> None:
         """Make a host or relayed candidate, unless this side said that it has no more."""
-        if self._local_ended or self.completed:
+        if self._local_ended or self._is_settled:
             return
         candidate = self.locals.add_base(base)
         if candidate is not None:
             for remote in self._remotes:
-                self.checklist.add(candidate, remote)
+                self._form(candidate, remote)
 
     def add_server_reflexive(self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress) -> None:
         """Make a server-reflexive candidate; it is conveyed and never paired (RFC 8445 §6.1.2.4)."""
-        if not self._local_ended and not self.completed:
+        if not self._local_ended and not self._is_settled:
             self.locals.add_server_reflexive(base, mapped, server)
 
     def base_removed(self, address: TransportAddress) -> None:
@@ -101,7 +104,8 @@ class Generation:
 
     def set_remote(self, remote: RemoteParameters, *, now: float) -> None:
         """Take the peer's parameters; checks begin, and early ones are acted on."""
-        self.remote = remote
+        both = remote.renomination and self._shared.config.renomination
+        self.remote = attrs.evolve(remote, renomination=both)
         self._started_at = now
         # RFC 8863 §4: patience starts when both sides' parameters are known, candidates or not.
         self._patience_at = now + self._shared.config.patience
@@ -113,7 +117,7 @@ class Generation:
 
     def add_remote(self, candidate: Candidate) -> None:
         """Take a signaled candidate and pair it."""
-        if self._remote_ended or self.completed:
+        if self._remote_ended or self._is_settled:
             self._shared.drops.count("candidate_late")  # RFC 8838 §14
             return
         known = self._remotes.get(candidate.address)
@@ -122,11 +126,33 @@ class Generation:
         if known is not None:
             self.checklist.replace_remote(known, candidate)
         for host in self.locals:
-            self.checklist.add(host, candidate)
+            self._form(host, candidate)
+
+    def _form(self, local: Candidate, remote: Candidate) -> CandidatePair | None:
+        """Form a pair; after nomination only one that would be better."""
+        pair = self.checklist.add(local, remote)
+        if pair is not None and self.completed and not self._betters(pair):
+            self.checklist.remove(pair)
+            return None
+        return pair
 
     def end_of_remote(self) -> None:
         """The peer has no more candidates."""
         self._remote_ended = True
+
+    @property
+    def _renominates(self) -> bool:
+        """Whether nomination is not the end: both sides know renomination."""
+        return self.remote is not None and self.remote.renomination
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether candidates come too late (RFC 8838 §13)."""
+        return self.completed and not self._renominates
+
+    def _betters(self, pair: CandidatePair) -> bool:
+        """Whether a pair may still take the selected one's place."""
+        return self._renominates and (self.selected is None or pair.priority > self.selected.priority)
 
     @property
     def _has_all_candidates(self) -> bool:
@@ -156,7 +182,7 @@ class Generation:
 
     def _take_check(self, check: PeerCheck, now: float) -> None:
         """RFC 8445 §7.3.1.3-7.3.1.5: learn a candidate, trigger a check, note a nomination."""
-        nominates = check.use_candidate and self._shared.role is Role.CONTROLLED
+        nominates = self._number_of(check) > 0 and self._shared.role is Role.CONTROLLED
         pair = self._pair_of(check, nominates=nominates)
         if pair is None:
             return
@@ -165,6 +191,7 @@ class Generation:
             return  # RFC 7675 §5.1: only new credentials revive the path
         if nominates:
             pair.nominated_by_peer = True
+            pair.nomination = max(pair.nomination, self._number_of(check))
             if pair.state is PairState.SUCCEEDED:
                 self._select(pair, now)
                 return
@@ -176,18 +203,26 @@ class Generation:
         pair.apply(PairInput.TRIGGER)
         self.checklist.trigger(pair)
 
+    def _number_of(self, check: PeerCheck) -> int:
+        """Which of the peer's nominations a check is; 0 if it is none."""
+        if self._renominates and check.nomination:
+            return check.nomination
+        return int(check.use_candidate)
+
     def _pair_of(self, check: PeerCheck, *, nominates: bool) -> CandidatePair | None:
         """The pair that a check arrived on, made if there is none."""
         path = check.path
         pair = self.checklist.get(path.local, path.remote)
         # Once nominated, only another nomination of the peer's brings a pair back (RFC 8445 §8.1.1).
-        if pair is not None or (self.completed and not nominates):
+        if pair is not None or (self._is_settled and not nominates):
             return pair
         host = self.locals.host(path.local)
         if host is None:
             return None
         remote = self._remotes.get(path.remote) or self._remotes.learn(path.remote, check.priority)
-        return None if remote is None else self.checklist.add(host, remote)
+        if remote is None:
+            return None
+        return self.checklist.add(host, remote) if nominates else self._form(host, remote)
 
     # Own checks
 
@@ -292,9 +327,12 @@ class Generation:
     def _select(self, pair: CandidatePair, now: float) -> None:
         """The pair is nominated: those that are not valid are done with, the others soon."""
         if self.selected is not None:
-            if self.selected.priority >= pair.priority:
-                return  # RFC 8445 §8.1.1: of several nominations the highest wins, as long as its path lives
-            self.selected.nominated = False
+            # RFC 8445 §8.1.1: of several nominations the highest wins, as long as its path lives; numbers, which only
+            # renomination gives, come first.
+            before = self.selected
+            if (before.nomination, before.priority) >= (pair.nomination, pair.priority):
+                return
+            before.nominated = False
         self.completed = True
         self.selected = pair
         self._nomination.conclude()
@@ -305,16 +343,24 @@ class Generation:
         self._shared.emit(PairNominated(pair.path, local, pair.remote, self.number))
 
     def _release(self, *, keep_valid: bool) -> None:
-        """Drop unselected pairs and all their checks (RFC 8445 §8.1.2)."""
+        """Drop unselected pairs and all their checks (RFC 8445 §8.1.2), but for those that may be nominated yet."""
+        improves = not self._retired and self._renominates
+        better = {pair for pair in self.checklist if improves and self._betters(pair)}
         for pair in self.checklist:
-            if pair is not self.selected:
+            if pair is not self.selected and pair not in better:
                 self._checks.forget(pair)
         # A pair whose consent ended stays known, so that its path is not taken up again (RFC 7675 §5.1).
-        self.checklist.keep(lambda pair: pair is self.selected or pair.is_dead or (keep_valid and pair.is_valid))
+        self.checklist.keep(
+            lambda pair: pair is self.selected or pair in better or pair.is_dead or (keep_valid and pair.is_valid)
+        )
 
     def _choose(self, now: float) -> None:
-        if self._shared.role is Role.CONTROLLING and not self.completed and self._nomination.pair is None:
+        if self._shared.role is not Role.CONTROLLING or self._nomination.pair is not None:
+            return
+        if not self.completed:
             self._nomination.choose(self.checklist, ended=self._has_all_candidates, now=now)
+        elif self._renominates:
+            self._nomination.improve(self.checklist, self.selected)
 
     # Time
 
@@ -367,7 +413,7 @@ class Generation:
 
     def _wants_consent(self, pair: CandidatePair) -> bool:
         # A nomination that is under way renews consent by itself.
-        return pair.is_valid and (self.selected is None or pair is self.selected)
+        return pair.is_valid and (self.selected is None or pair is self.selected or self._betters(pair))
 
     def _consents_to_ask(self) -> list[tuple[CandidatePair, Consent]]:
         return [each for each in self._consents if each[1].due_at is None and self._wants_consent(each[0])]

@@ -14,6 +14,8 @@ __all__ = ["EarlyChecks", "PeerCheck"]
 
 _EARLY_LIMIT: Final = 32
 _HIGHEST_PRIORITY: Final = (1 << 31) - 1
+#: Nominations are counted in 24 bits (draft-thatcher-ice-renomination-01 §4).
+_HIGHEST_NOMINATION: Final = (1 << 24) - 1
 
 
 @attrs.frozen
@@ -28,6 +30,8 @@ class PeerCheck:
     #: What a candidate learned from it is worth (RFC 8445 §7.3.1.3); 1 if it says nothing usable.
     priority: int
     use_candidate: bool
+    #: Number of a nomination among several; 0 if it has none, which only renomination gives.
+    nomination: int
 
     @classmethod
     def of(cls, request: AuthenticatedMessage, path: Path) -> PeerCheck:
@@ -43,6 +47,7 @@ class PeerCheck:
             remote,
             priority if isinstance(priority, int) and usable else 1,
             request.get(Attribute.USE_CANDIDATE) is not None,
+            min(request.get(Attribute.NOMINATION) or 0, _HIGHEST_NOMINATION),
         )
 
 

@@ -15,14 +15,20 @@ class Nomination:
     The choice is made at once when no better pair can come of what is known: all pairs of higher priority have
     failed, and either both sides said that their candidates have ended or the pair joins two host addresses.
     Otherwise it is made a little after the first pair became valid; longer after, while only a relay works, because
-    moving off it later takes a restart.  Data needs not wait for this: it flows on any valid pair (RFC 8445 §12.1).
+    moving off it later takes a restart; longest, while the peer is heard on a direct pair.  Data needs not wait for
+    this: it flows on any valid pair (RFC 8445 §12.1).
+
+    Opposite a peer that knows renomination the choice is not the last one: each better pair that becomes valid later
+    is nominated in its turn, under the next number.
     """
 
-    __slots__ = ("_config", "_first_valid_at", "deadline", "pair")
+    __slots__ = ("_config", "_first_valid_at", "_latest", "deadline", "pair")
 
     def __init__(self, config: IceConfig) -> None:
         self._config = config
         self._first_valid_at: float | None = None
+        #: Number of the latest nomination.
+        self._latest = 0
         #: When `choose` will decide at the latest; None while there is nothing to wait for.
         self.deadline: float | None = None
         #: The pair that is being nominated.
@@ -32,10 +38,13 @@ class Nomination:
         """Queue the nominating check, unless it is too early.  `ended`: neither side will add candidates."""
         pair = self._choose(checklist, ended=ended, now=now)
         if pair is not None:
-            self.deadline = None
-            self.pair = pair
-            pair.nominate_next = True
-            checklist.trigger(pair, first=True)
+            self._begin(pair, checklist)
+
+    def improve(self, checklist: Checklist, selected: CandidatePair | None) -> None:
+        """Queue the nominating check of a valid pair that is better than the selected one, if there is any."""
+        best = checklist.best_valid()
+        if best is not None and (selected is None or best.priority > selected.priority):
+            self._begin(best, checklist)
 
     def give_up(self, pair: CandidatePair | None) -> None:
         """Nominate another one later, if it is this pair that is being nominated."""
@@ -44,9 +53,17 @@ class Nomination:
             self.pair = None
 
     def conclude(self) -> None:
-        """A pair is nominated: no other will be (RFC 8445 §8.1.1)."""
+        """A pair is nominated: without renomination no other will be (RFC 8445 §8.1.1)."""
         self.give_up(self.pair)
         self.deadline = None
+
+    def _begin(self, pair: CandidatePair, checklist: Checklist) -> None:
+        self.deadline = None
+        self.pair = pair
+        self._latest += 1
+        pair.nomination = self._latest
+        pair.nominate_next = True
+        checklist.trigger(pair, first=True)
 
     def _choose(self, checklist: Checklist, *, ended: bool, now: float) -> CandidatePair | None:
         best = checklist.best_valid()
@@ -55,9 +72,16 @@ class Nomination:
             return None
         if self._first_valid_at is None:
             self._first_valid_at = now
-        wait = self._config.relay_nomination_wait if best.is_relayed else self._config.nomination_wait
-        self.deadline = self._first_valid_at + wait
-        better_possible = any(pair.is_open and pair.priority > best.priority for pair in checklist)
-        if now >= self.deadline or (not better_possible and (ended or best.is_host_only)):
+        better = [pair for pair in checklist if pair.is_open and pair.priority > best.priority]
+        self.deadline = self._first_valid_at + self._wait(best, better)
+        if now >= self.deadline or (not better and (ended or best.is_host_only)):
             return best
         return None
+
+    def _wait(self, best: CandidatePair, better: list[CandidatePair]) -> float:
+        config = self._config
+        if not best.is_relayed:
+            return config.nomination_wait
+        if any(pair.requests_received and not pair.is_relayed for pair in better):
+            return max(config.relay_nomination_wait, config.promising_nomination_wait)
+        return config.relay_nomination_wait

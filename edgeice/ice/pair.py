@@ -94,6 +94,8 @@ class CandidatePair:
     #: Controlled: the peer nominates the pair; true until a check of our own succeeds (RFC 8445 §7.3.1.5).
     nominated_by_peer: bool = False
     nominated: bool = False
+    #: Number of the latest nomination of the pair, by either side; 0 without one, higher ones replace lower ones.
+    nomination: int = 0
     #: Transaction id of the last request that triggered a check: retransmissions of it trigger no other.
     trigger_id: bytes = b""
     #: Round-trip time of the latest answer to a check sent once (Karn), in seconds.

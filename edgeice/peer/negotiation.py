@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import attrs
 
@@ -17,6 +17,9 @@ from edgeice.sctp import SctpConfig
 __all__ = ["DtlsRole", "Negotiation"]
 
 DtlsRole: TypeAlias = Literal["client", "server"]
+
+#: The ICE option of draft-thatcher-ice-renomination-01; opposite peers without it nomination is final.
+_RENOMINATION: Final = "renomination"
 
 
 class Negotiation:
@@ -112,7 +115,11 @@ class Negotiation:
         pacing = None if description.pacing is None else description.pacing / 1000
         self._link.ice.set_remote_description(
             RemoteParameters(
-                credentials=credentials, lite=description.lite, trickle=description.is_trickle, pacing=pacing
+                credentials=credentials,
+                lite=description.lite,
+                trickle=description.is_trickle,
+                pacing=pacing,
+                renomination=_RENOMINATION in description.options,
             ),
             now=now,
         )
@@ -131,6 +138,7 @@ class Negotiation:
             pwd=credentials.pwd,
             fingerprints=(("sha-256", self._fingerprint),),
             setup=setup,
+            options=("trickle", "ice2", _RENOMINATION) if ice.config.renomination else ("trickle", "ice2"),
             pacing=round(ice.config.pacing * 1000),
             sctp_port=self._config.local_port,
             max_message_size=self._config.max_message_size,

@@ -1,6 +1,7 @@
 """The attribute table: code points, the Python value of each attribute, and the functions that turn one into the other.
 
-Code points are those of RFC 8489 §14, RFC 8445 §16.1 and RFC 8656 §18.  What `Message.get` returns and `encode` takes:
+Code points are those of RFC 8489 §14, RFC 8445 §16.1, RFC 8656 §18, and for NOMINATION that of all who have it
+(draft-thatcher-ice-renomination-01 names none).  What `Message.get` returns and `encode` takes:
 
 ========================================  =====================================================================
 attribute                                 value
@@ -69,6 +70,7 @@ class Attribute(IntEnum):
     FINGERPRINT = 0x8028
     ICE_CONTROLLED = 0x8029
     ICE_CONTROLLING = 0x802A
+    NOMINATION = 0xC001
 
 
 # Groups of attributes by the type of their value; they type `get`.
@@ -90,6 +92,7 @@ IntAttribute: TypeAlias = Literal[
     Attribute.ADDITIONAL_ADDRESS_FAMILY,
     Attribute.ICE_CONTROLLED,
     Attribute.ICE_CONTROLLING,
+    Attribute.NOMINATION,
 ]
 BoolAttribute: TypeAlias = Literal[Attribute.USE_CANDIDATE, Attribute.DONT_FRAGMENT, Attribute.EVEN_PORT]
 
@@ -219,7 +222,7 @@ def _masked_address(*kinds: Attribute) -> None:
         MASKED_ENCODERS[kind] = encoder(kind)
 
 
-_integer("I", 4, Attribute.PRIORITY, Attribute.LIFETIME)
+_integer("I", 4, Attribute.PRIORITY, Attribute.LIFETIME, Attribute.NOMINATION)
 _integer("Q", 8, Attribute.ICE_CONTROLLED, Attribute.ICE_CONTROLLING)
 _integer("Hxx", 4, Attribute.CHANNEL_NUMBER)
 _integer("Bxxx", 4, Attribute.REQUESTED_TRANSPORT)

@@ -42,6 +42,8 @@ class Agent:
         self.peer: Agent
         #: Candidates go to the peer as soon as they are gathered.
         self.trickles = False
+        #: Announces renomination; without, this is a plain peer.
+        self.renominates = False
 
     def drain(self) -> None:
         drain(self.ice, self._act, self._hear)
@@ -80,7 +82,8 @@ class Agent:
     def describe_to(self, other: Agent) -> None:
         """What an offer or answer carries: credentials, candidates so far; further ones trickle."""
         credentials = self.ice.local_credentials
-        other.ice.set_remote_description(RemoteParameters(credentials=credentials, pacing=0.02), now=self.world.now)
+        parameters = RemoteParameters(credentials=credentials, pacing=0.02, renomination=self.renominates)
+        other.ice.set_remote_description(parameters, now=self.world.now)
         for candidate, ufrag in self.candidates:
             if ufrag == credentials.ufrag:
                 other.ice.add_remote_candidate(candidate, ufrag=ufrag, now=self.world.now)
