@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
 from edgeice.addresses import Path, TransportAddress
 from edgeice.ice.candidate import Candidate
 from edgeice.ice.config import Role
+from edgeice.ice.destinations import realm
 from edgeice.ice.pair import CandidatePair, PairInput, PairKey, PairState
 from edgeice.ice.priority import pair_priority
 from edgeice.sansio import DropCounter
@@ -22,7 +22,8 @@ class Checklist:
     """Pairs in order of priority, and the queue of triggered checks.
 
     At the limit a new pair takes the place of the failed pair of lowest priority, else of the lowest pair that waits
-    (RFC 8838 §11), if that is lower than its own; otherwise it is not formed.  Both are counted.
+    (RFC 8838 §11), if that is lower than its own or the peer was heard on the new one; otherwise it is not formed.
+    Both are counted.
     """
 
     def __init__(self, *, role: Role, limit: int, drops: DropCounter) -> None:
@@ -31,6 +32,7 @@ class Checklist:
         self._drops = drops
         self._pairs: dict[PairKey, CandidatePair] = {}
         self._ordered: list[CandidatePair] | None = None
+        self._by_foundation: dict[str, list[CandidatePair]] = {}
         #: First in, first out; no pair is in it twice (RFC 8445 §6.1.4.1).
         self._triggered: deque[CandidatePair] = deque()
 
@@ -47,39 +49,77 @@ class Checklist:
         """The pair of a base and a remote address."""
         return self._pairs.get((local, remote))
 
-    def add(self, local: Candidate, remote: Candidate) -> CandidatePair | None:
-        """Form a pair, unless the two do not go together, are paired already or the list is full of better ones.
+    def form(self, hosts: Iterable[Candidate], remotes: Iterable[Candidate]) -> None:
+        """Pair candidates with each other, leaving out who does not go together and who is paired already.
 
-        `local` is its own base: reflexive candidates send from theirs and would be redundant (RFC 8445 §6.1.2.4).
+        `hosts` are their own bases: reflexive candidates send from theirs and would be redundant (RFC 8445 §6.1.2.4).
+        """
+        here = list(hosts)
+        formed = [
+            (self._priority(local, remote), local, remote)
+            for remote in remotes
+            for local in here
+            if _matches(local, remote) and (local.address, _remote(local.address, remote.address)) not in self._pairs
+        ]
+        formed.sort(key=lambda each: each[0], reverse=True)
+        full = len(self._pairs) + len(formed) > self._limit
+        failed, waiting = self._victims() if full else ([], [])
+        for number, (priority, local, remote) in enumerate(formed):
+            if len(self._pairs) >= self._limit:
+                victims = failed or waiting
+                # RFC 8445 §6.1.2.5: the lowest are left out.
+                if not victims or (not failed and waiting[-1].priority >= priority):
+                    self._drops.count("pairs_full", len(formed) - number)
+                    return
+                self._displace(victims.pop())
+            self._insert(local, remote, priority)
+
+    def add(self, local: Candidate, remote: Candidate) -> CandidatePair | None:
+        """Form one pair; None if there is none, as `form` says, or if it was there before."""
+        before = self.get(local.address, _remote(local.address, remote.address))
+        self.form([local], [remote])
+        return self.get(local.address, _remote(local.address, remote.address)) if before is None else None
+
+    def add_heard(self, local: Candidate, remote: Candidate) -> CandidatePair | None:
+        """Form the pair that a check of the peer arrived on; None if the list is full of pairs under way.
+
+        That it works one way at least makes it worth more than any that waits, whatever its priority.
         """
         if not _matches(local, remote):
             return None
-        path = _path(local.address, remote.address)
-        if (path.local, path.remote) in self._pairs:
-            return None
-        priority = self._priority(local, remote)
-        if len(self._pairs) >= self._limit and not self._make_room(priority):
-            self._drops.count("pairs_full")
-            return None
+        if len(self._pairs) >= self._limit:
+            failed, waiting = self._victims()
+            victims = failed or waiting
+            if not victims:
+                self._drops.count("pairs_full")
+                return None
+            self._displace(victims.pop())
+        return self._insert(local, remote, self._priority(local, remote))
+
+    def _insert(self, local: Candidate, remote: Candidate, priority: int) -> CandidatePair:
+        path = Path(local.address, _remote(local.address, remote.address))
         pair = CandidatePair(local, remote, path, f"{local.foundation}:{remote.foundation}", priority)
-        # RFC 8838 §12: a foundation that is new, or known to work, starts at once.
-        states = {other.state for other in self._pairs.values() if other.foundation == pair.foundation}
-        if not states or PairState.SUCCEEDED in states:
+        same = self._by_foundation.setdefault(pair.foundation, [])
+        # RFC 8838 §12: the best of its foundation, or one that is known to work, starts at once.
+        if all(other.priority < priority for other in same) or any(
+            other.state is PairState.SUCCEEDED for other in same
+        ):
             pair.apply(PairInput.UNFREEZE)
+        same.append(pair)
         self._pairs[pair.key] = pair
         self._ordered = None
         return pair
 
-    def _make_room(self, priority: int) -> bool:
-        for states in ({PairState.FAILED}, {PairState.FROZEN, PairState.WAITING}):
-            # A pair whose consent ended stays known, so that its path is not taken up again (RFC 7675 §5.1).
-            victims = [pair for pair in self._pairs.values() if pair.state in states and not pair.is_dead]
-            victim = min(victims, key=lambda pair: pair.priority, default=None)
-            if victim is not None and (victim.state is PairState.FAILED or victim.priority < priority):
-                self.remove(victim)
-                self._drops.count("pair_displaced")
-                return True
-        return False
+    def _victims(self) -> tuple[list[CandidatePair], list[CandidatePair]]:
+        """What may make room, the lowest priority last: failed pairs, and such as wait."""
+        # A pair whose consent ended stays known, so that its path is not taken up again (RFC 7675 §5.1).
+        failed = [pair for pair in self if pair.state is PairState.FAILED and not pair.is_dead]
+        waiting = [pair for pair in self if pair.state in {PairState.FROZEN, PairState.WAITING}]
+        return failed, waiting
+
+    def _displace(self, pair: CandidatePair) -> None:
+        self.remove(pair)
+        self._drops.count("pair_displaced")
 
     def _priority(self, local: Candidate, remote: Candidate) -> int:
         if self._role is Role.CONTROLLING:
@@ -90,8 +130,15 @@ class Checklist:
         """Take a pair out, also out of the queue."""
         if self._pairs.pop(pair.key, None) is not None:
             self._ordered = None
+            self._leave_foundation(pair)
         if pair in self._triggered:
             self._triggered.remove(pair)
+
+    def _leave_foundation(self, pair: CandidatePair) -> None:
+        same = self._by_foundation[pair.foundation]
+        same.remove(pair)
+        if not same:
+            del self._by_foundation[pair.foundation]
 
     def set_role(self, role: Role) -> None:
         """Recompute all priorities after a role switch (RFC 8445 §7.3.1.1)."""
@@ -104,9 +151,11 @@ class Checklist:
         """Give pairs with a peer-reflexive candidate what the peer has now said about it (RFC 8838 §11)."""
         for pair in self._pairs.values():
             if pair.remote is old:
+                self._leave_foundation(pair)
                 pair.remote = new
                 pair.foundation = f"{pair.local.foundation}:{new.foundation}"
                 pair.priority = self._priority(pair.local, new)
+                self._by_foundation.setdefault(pair.foundation, []).append(pair)
         self._ordered = None
 
     def trigger(self, pair: CandidatePair, *, first: bool = False) -> None:
@@ -125,8 +174,8 @@ class Checklist:
 
     def unfreeze(self, foundation: str) -> None:
         """A pair of this foundation succeeded: the others are worth a try now (RFC 8445 §7.2.5.3.3)."""
-        for pair in self._pairs.values():
-            if pair.state is PairState.FROZEN and pair.foundation == foundation:
+        for pair in self._by_foundation.get(foundation, ()):
+            if pair.state is PairState.FROZEN:
                 pair.apply(PairInput.UNFREEZE)
 
     @property
@@ -134,27 +183,27 @@ class Checklist:
         """Whether `next_pair` has one."""
         if self._triggered:
             return True
-        busy: set[str] = set()
-        frozen: set[str] = set()
-        for pair in self._pairs.values():
-            if pair.state is PairState.WAITING:
-                return True
-            if pair.state is PairState.IN_PROGRESS:
-                busy.add(pair.foundation)
-            elif pair.state is PairState.FROZEN:
-                frozen.add(pair.foundation)
-        return bool(frozen - busy)
+        if any(pair.state is PairState.WAITING for pair in self._pairs.values()):
+            return True
+        return any(
+            any(pair.state is PairState.FROZEN for pair in same)
+            and not any(pair.state is PairState.IN_PROGRESS for pair in same)
+            for same in self._by_foundation.values()
+        )
 
     def next_pair(self) -> CandidatePair | None:
         """The pair to be checked now (RFC 8445 §6.1.4.2), taken out of the queue if it was in there."""
         if self._triggered:
             return self._triggered.popleft()
-        active = {PairState.WAITING, PairState.IN_PROGRESS}
-        busy = {pair.foundation for pair in self._pairs.values() if pair.state in active}
-        for pair in self:
-            if pair.state is PairState.FROZEN and pair.foundation not in busy:
-                pair.apply(PairInput.UNFREEZE)
-                busy.add(pair.foundation)
+        best = next((pair for pair in self if pair.state is PairState.WAITING), None)
+        if best is not None:
+            return best
+        # None waits: of each foundation that nothing is under way of, the best starts.
+        for same in self._by_foundation.values():
+            if not any(pair.state is PairState.IN_PROGRESS for pair in same):
+                frozen = [pair for pair in same if pair.state is PairState.FROZEN]
+                if frozen:
+                    max(frozen, key=lambda pair: pair.priority).apply(PairInput.UNFREEZE)
         return next((pair for pair in self if pair.state is PairState.WAITING), None)
 
     def count(self, *states: PairState) -> int:
@@ -168,31 +217,20 @@ class Checklist:
     def keep(self, wanted: Callable[[CandidatePair], bool]) -> None:
         """Drop all pairs but the wanted ones, as nomination does; of these, the queue keeps those still to be checked."""
         self._triggered = deque(pair for pair in self._triggered if pair.is_open and wanted(pair))
-        self._pairs = {key: pair for key, pair in self._pairs.items() if wanted(pair)}
+        for pair in [pair for pair in self._pairs.values() if not wanted(pair)]:
+            del self._pairs[pair.key]
+            self._leave_foundation(pair)
         self._ordered = None
 
 
 def _matches(local: Candidate, remote: Candidate) -> bool:
-    """RFC 8445 §6.1.2.2: same component, protocol and family; link-local only with link-local.
-
-    Loopback goes only with loopback as well: the kernel refuses anything else.
-    """
+    """RFC 8445 §6.1.2.2: same component and protocol, and addresses that can reach each other."""
     here, there = local.address, remote.address
-    return (
-        local.component == remote.component
-        and here.protocol == there.protocol
-        and here.family == there.family
-        and here.is_link_local == there.is_link_local
-        and _is_loopback(here) == _is_loopback(there)
-    )
+    return realm(here.ip) == realm(there.ip) and here.protocol == there.protocol and local.component == remote.component
 
 
-def _is_loopback(address: TransportAddress) -> bool:
-    return ipaddress.ip_address(address.ip).is_loopback
-
-
-def _path(base: TransportAddress, remote: TransportAddress) -> Path:
-    # A link-local IPv6 address means something on one interface only: that of the base.
-    if remote.family == 6 and base.scope and remote.is_link_local:
-        remote = attrs.evolve(remote, scope=base.scope)
-    return Path(base, remote)
+def _remote(base: TransportAddress, remote: TransportAddress) -> TransportAddress:
+    """A link-local IPv6 address means something on one interface only: that of the base."""
+    if base.scope and remote.family == 6 and remote.is_link_local:
+        return attrs.evolve(remote, scope=base.scope)
+    return remote

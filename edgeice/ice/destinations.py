@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeAlias
 
 from edgeice.addresses import TransportAddress
 
-__all__ = ["refused_destination", "usable_local"]
+__all__ = ["Realm", "realm", "refused_destination", "usable_local"]
+
+#: IP version, whether link-local, whether loopback.
+Realm: TypeAlias = tuple[int, bool, bool]
 
 #: Services that no ICE agent stands behind; a check must not be a knock on their door.
 _DENIED_PORTS: Final = frozenset({0, 22, 25, 53})
@@ -48,3 +51,14 @@ def _refused_ip(text: str, *, allow_loopback: bool) -> str | None:
 def usable_local(address: TransportAddress, *, allow_loopback: bool = False) -> bool:
     """Whether a host candidate may be made of an address of this host (RFC 8445 §5.1.1.1)."""
     return address.port != 0 and _refused_ip(address.ip, allow_loopback=allow_loopback) is None
+
+
+@lru_cache(maxsize=512)
+def realm(text: str) -> Realm:
+    """What an IP address shares with all that it can reach.
+
+    RFC 8445 §6.1.2.2 asks for one family, and for link-local addresses on both sides or none.  Loopback goes only with
+    loopback as well: the kernel refuses anything else.
+    """
+    ip = ipaddress.ip_address(text)
+    return ip.version, ip.is_link_local, ip.is_loopback
