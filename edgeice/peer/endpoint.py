@@ -35,9 +35,9 @@ __all__ = ["Endpoint", "EndpointConfig"]
 
 #: Sessions at once, over everything that the process does.
 SESSION_LIMIT: Final = 1024
-
 #: Refusals that wait to be sent; what is more is lost, as on a network.
 _REFUSED_LIMIT: Final = 64
+
 
 @attrs.frozen(kw_only=True)
 class EndpointConfig:
@@ -72,16 +72,12 @@ class Endpoint:
         self._sessions: dict[int, PeerSession] = {}
         self._touched: deque[PeerSession] = deque()
         self._reflexive = Reflexive(config.stun, config.ice, self._pacer, entropy, config.public)
-
-    # Commands
-
-        #: None until a session wants one.
-        self._relays: Relays | None = None
-        self._turn = config.turn
-        self._finished = False
         #: Answers to requests that nobody proved, for all sessions together; made with the first session or request.
         self._refusals: stun.RefusalBudget | None = None
         self._refused: BoundedQueue[Action] = BoundedQueue(_REFUSED_LIMIT)
+
+    # Commands
+
     def connect(self, certificate: Certificate, role: Role, *, now: float) -> Connection:
         """Begin a session with data channels on the bases that there are."""
         from edgeice.peer.connection import Connection  # noqa: PLC0415  # not before the first session

@@ -300,6 +300,7 @@ def test_stun_35_the_largest_check_fits_a_small_datagram() -> None:
         (Attribute.USERNAME, "u" * 256 + ":" + "v" * 32),
         (Attribute.PRIORITY, 2**31 - 1),
         (Attribute.ICE_CONTROLLING, 2**64 - 1),
+        (Attribute.NOMINATION, 2**24 - 1),
         (Attribute.USE_CANDIDATE, True),
     ]
     assert len(encode(Method.BINDING, MessageClass.REQUEST, TID, attributes, key=KEY, integrity="sha256")) <= 548
