@@ -329,6 +329,7 @@ ROUND_TRIPS: list[tuple[Attribute, object, bytes]] = [
     (Attribute.ADDITIONAL_ADDRESS_FAMILY, 4, bytes.fromhex("01000000")),
     (Attribute.ICE_CONTROLLED, 2**64 - 1, b"\xff" * 8),
     (Attribute.ICE_CONTROLLING, 1, bytes(7) + b"\1"),
+    (Attribute.NOMINATION, 2, bytes.fromhex("00000002")),
     (Attribute.USE_CANDIDATE, True, b""),
     (Attribute.DONT_FRAGMENT, True, b""),
     (Attribute.EVEN_PORT, True, b"\x80"),
