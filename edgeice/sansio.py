@@ -111,6 +111,8 @@ class Resolve:
     """Look a host name up; the driver answers with `resolved(name, addresses)`, an empty list on failure."""
 
     name: str
+    #: On the links of the bases (RFC 6762), not by the system's resolver.
+    multicast: bool = False
 
 
 Action: TypeAlias = Transmit | OpenFlow | SendStream | CloseFlow | Resolve

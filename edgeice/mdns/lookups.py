@@ -16,8 +16,11 @@ __all__ = ["Lookups", "NameResolved"]
 
 #: Names under way on one host; a further one has no address.
 NAMES_LIMIT: Final = 64
-#: When to ask, seconds after the first time (RFC 6762 §5.2: a second first, then at least twice as long each time).
+#: When to ask, seconds after the first time (RFC 6762 §5.2: a second first, then at least twice as long each time), and
+#: whether the question has the unicast-response bit.  Chromium's responder does not answer one that has; others answer
+#: in unicast without it too, to where a question comes from (RFC 6762 §6.7).
 _ASKED_AT: Final = (0.0, 1.0, 3.0)
+_UNICAST: Final = (False, True, False)
 #: Seconds until a name counts as unknown: Wi-Fi that saves power delivers multicast late, and loses some.
 _TIMEOUT: Final = 5.0
 
@@ -77,15 +80,16 @@ class Lookups:
         self._asked[labels] = _Lookup(name, now)
         self.handle_timeout(now=now)
 
-    def receive(self, data: bytes) -> None:
-        """Take a message from a link."""
+    def receive(self, data: bytes) -> bool:
+        """Take a message from a link; True if it answered a name."""
         try:
             found = decode_addresses(data, self._asked)
         except DecodeError as error:
             self._drops.count(error.reason)
-            return
+            return False
         for labels, addresses in found.items():
             self._end(labels, addresses)
+        return bool(found)
 
     def abandon(self) -> None:
         """There is no link to ask on: all names end without an address."""
@@ -100,7 +104,7 @@ class Lookups:
                 # A host that slept asks once on waking.
                 lookup.asked += 1
                 if lookup.due_at > now:
-                    self._queries.extend(encode_questions(labels))
+                    self._queries.extend(encode_questions(labels, unicast=_UNICAST[lookup.asked - 1]))
             if lookup.due_at <= now:
                 self._end(labels, ())
 

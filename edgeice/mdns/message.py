@@ -14,14 +14,19 @@ __all__ = ["MESSAGE_LIMIT", "decode_addresses", "encode_questions"]
 MESSAGE_LIMIT: Final = 9000
 #: RFC 6762 §5.4, in questions: a unicast answer is welcome; §10.2, in records: others of the name are outdated.
 _TOP_BIT: Final = 0x8000
+#: QR, in the third byte of a message (RFC 1035 §4.1.1).
+_RESPONSE: Final = 0x80
 
 
-def encode_questions(name: Labels) -> tuple[bytes, bytes]:
-    """A message for each family: responders in browsers take one question at a time."""
-    return (
-        encode_question(name, A, klass=IN | _TOP_BIT),
-        encode_question(name, AAAA, klass=IN | _TOP_BIT),
-    )
+def encode_questions(name: Labels, *, unicast: bool) -> tuple[bytes, bytes]:
+    """A message for each family: responders in browsers take one question at a time.
+
+    Args:
+        name: What is asked for.
+        unicast: Whether to set the bit that says that a unicast answer is welcome (RFC 6762 §5.4).
+    """
+    klass = IN | _TOP_BIT if unicast else IN
+    return encode_question(name, A, klass=klass), encode_question(name, AAAA, klass=klass)
 
 
 def decode_addresses(data: bytes, wanted: Iterable[Labels]) -> dict[Labels, tuple[str, ...]]:
@@ -32,6 +37,8 @@ def decode_addresses(data: bytes, wanted: Iterable[Labels]) -> dict[Labels, tupl
     """
     if len(data) > MESSAGE_LIMIT:
         raise DecodeError("mdns_size", f"{len(data)} bytes")
+    if len(data) > 2 and not data[2] & _RESPONSE:
+        return {}  # a question, such as this host's own
     names = frozenset(wanted)
     found: dict[Labels, dict[str, None]] = {}
     for record in decode_response(data):

@@ -241,7 +241,7 @@ class Driver:
                 self._nursery = nursery
                 answers = _FlowAnswers(self._router, self.touch, self._clock)
                 self._flows = FlowTable(nursery, answers, self.counters, self._tls_context)
-                self._resolver = Resolver(nursery, self._resolved, self.counters)
+                self._resolver = Resolver(nursery, self._resolved, self.counters, bases=lambda: self.bases)
                 nursery.start_soon(self._run_timers)
                 task_status.started()
         finally:
@@ -363,7 +363,7 @@ class Driver:
             case CloseFlow():
                 self._flows.close(action.flow_id)
             case Resolve():
-                self._resolver.resolve(action.name)
+                self._resolver.resolve(action.name, multicast=action.multicast)
 
     def _transmit(self, path: Path, data: bytes) -> None:
         udp = self._sockets.get(path.local)

@@ -3,17 +3,24 @@
 getaddrinfo honours /etc/hosts, nsswitch and VPN split DNS, which a resolver of our own would not; it blocks, so it
 runs in a few worker threads.  A thread cannot be interrupted: a look-up that takes too long is answered as failed
 while its thread keeps its place until the system gives up.
+
+Names that hide addresses of candidates go another way: `edgeice.net.mdns` asks the bases' own links.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import trio
 
+from edgeice.addresses import Base
 from edgeice.sansio import DropCounter
+
+if TYPE_CHECKING:
+    from edgeice.net.mdns import MulticastResolver
 
 __all__ = ["Resolver", "system_lookup"]
 
@@ -44,6 +51,7 @@ class Resolver:
         on_resolved: Called with the name and its addresses as text, no addresses on failure.
         counters: Counts `resolve_timeout` and `resolve_queue` (too many names pending).
         lookup: The blocking look-up.
+        bases: The bases on whose links names are looked up by multicast.
     """
 
     def __init__(
@@ -52,16 +60,26 @@ class Resolver:
         on_resolved: Callable[[str, list[str]], None],
         counters: DropCounter,
         lookup: Callable[[str], list[str]] = system_lookup,
+        *,
+        bases: Callable[[], Iterable[Base]] = tuple,
     ) -> None:
         self._nursery = nursery
         self._on_resolved = on_resolved
         self._counters = counters
         self._lookup = lookup
+        self._bases = bases
+        self._multicast: MulticastResolver | None = None
         self._pending: set[str] = set()
         self._limiter = trio.CapacityLimiter(CONCURRENCY)
 
-    def resolve(self, name: str) -> None:
-        """Start a look-up; does nothing if one for this name is under way."""
+    def resolve(self, name: str, *, multicast: bool = False) -> None:
+        """Start a look-up; does nothing if one for this name is under way.
+
+        With `multicast` it goes to the links of the bases (RFC 6762), not to the system's resolver.
+        """
+        if multicast:
+            self._resolve_on_links(name)
+            return
         if name in self._pending:
             return
         if len(self._pending) >= PENDING_LIMIT:
@@ -70,6 +88,13 @@ class Resolver:
             return
         self._pending.add(name)
         self._nursery.start_soon(self._run, name)
+
+    def _resolve_on_links(self, name: str) -> None:
+        if self._multicast is None:
+            from edgeice.net.mdns import MulticastResolver  # noqa: PLC0415  # most hosts never need it
+
+            self._multicast = MulticastResolver(self._nursery, self._on_resolved, self._counters, self._bases)
+        self._multicast.resolve(name)
 
     async def _run(self, name: str) -> None:
         ips: list[str] = []
