@@ -72,6 +72,8 @@ class Endpoint:
         self._sessions: dict[int, PeerSession] = {}
         self._touched: deque[PeerSession] = deque()
         self._reflexive = Reflexive(config.stun, config.ice, self._pacer, entropy, config.public)
+        #: Sessions know that no more candidates will come of their own.
+        self._gathered_told = False
         #: Answers to requests that nobody proved, for all sessions together; made with the first session or request.
         self._refusals: stun.RefusalBudget | None = None
         self._refused: BoundedQueue[Action] = BoundedQueue(_REFUSED_LIMIT)
@@ -120,6 +122,7 @@ class Endpoint:
     def base_added(self, base: Base, *, now: float) -> None:
         """The driver opened a socket."""
         self._bases[base.address] = base
+        self._gathered_told = False
         self._reflexive.base_added(base, now=now)
         for session in self._sessions.values():
             session.base_added(base, now=now)
@@ -231,6 +234,7 @@ class Endpoint:
         found = owner if username is None else self._routes.by_ufrag(username.partition(":")[0])
         if found is None:
             self.drops.count("unroutable")
+            self._refuse(message, path, now)
         return found
 
     def _settle(self, now: float) -> None:
@@ -239,11 +243,12 @@ class Endpoint:
             for session in self._sessions.values():
                 session.server_reflexive_learned(learned.base, learned.mapped, learned.server, now=now)
                 self._touched.append(session)
-        if self._reflexive.take_finished():
+        told, self._gathered_told = self._gathered_told, self._reflexive.finished
+        if self._gathered_told and not told:
             for session in self._sessions.values():
                 session.gathering_finished(now=now)
                 self._touched.append(session)
-            self._refuse(message, path, now)
+
     def _refusal_budget(self) -> stun.RefusalBudget:
         if self._refusals is None:
             ice = self._config.ice
@@ -262,4 +267,3 @@ class Endpoint:
             self.drops.count("refusal_rate")
         elif (answer := stun.error_response(message, 401 if named else 400)) is not None:
             self._refused.push(Transmit(path, answer))
-
