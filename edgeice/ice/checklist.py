@@ -49,17 +49,22 @@ class Checklist:
         """The pair of a base and a remote address."""
         return self._pairs.get((local, remote))
 
-    def form(self, hosts: Iterable[Candidate], remotes: Iterable[Candidate]) -> None:
+    def form(self, hosts: Iterable[Candidate], remotes: Iterable[Candidate], *, above: int = 0) -> None:
         """Pair candidates with each other, leaving out who does not go together and who is paired already.
 
-        `hosts` are their own bases: reflexive candidates send from theirs and would be redundant (RFC 8445 §6.1.2.4).
+        Args:
+            hosts: Their own bases: reflexive candidates send from theirs and would be redundant (RFC 8445 §6.1.2.4).
+            remotes: The peer's.
+            above: Leave out pairs of no higher priority.
         """
         here = list(hosts)
         formed = [
-            (self._priority(local, remote), local, remote)
+            (priority, local, remote)
             for remote in remotes
             for local in here
-            if _matches(local, remote) and (local.address, _remote(local.address, remote.address)) not in self._pairs
+            if _matches(local, remote)
+            and (priority := self._priority(local, remote)) > above
+            and (local.address, _remote(local.address, remote.address)) not in self._pairs
         ]
         formed.sort(key=lambda each: each[0], reverse=True)
         full = len(self._pairs) + len(formed) > self._limit
@@ -74,11 +79,12 @@ class Checklist:
                 self._displace(victims.pop())
             self._insert(local, remote, priority)
 
-    def add(self, local: Candidate, remote: Candidate) -> CandidatePair | None:
+    def add(self, local: Candidate, remote: Candidate, *, above: int = 0) -> CandidatePair | None:
         """Form one pair; None if there is none, as `form` says, or if it was there before."""
-        before = self.get(local.address, _remote(local.address, remote.address))
-        self.form([local], [remote])
-        return self.get(local.address, _remote(local.address, remote.address)) if before is None else None
+        key = local.address, _remote(local.address, remote.address)
+        before = self._pairs.get(key)
+        self.form([local], [remote], above=above)
+        return self._pairs.get(key) if before is None else None
 
     def add_heard(self, local: Candidate, remote: Candidate) -> CandidatePair | None:
         """Form the pair that a check of the peer arrived on; None if the list is full of pairs under way.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import attrs
@@ -77,8 +78,7 @@ class Generation:
             return
         candidate = self.locals.add_base(base)
         if candidate is not None:
-            for remote in self._remotes:
-                self._form(candidate, remote)
+            self._form([candidate], self._remotes)
 
     def add_server_reflexive(self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress) -> None:
         """Make a server-reflexive candidate; it is conveyed and never paired (RFC 8445 §6.1.2.4)."""
@@ -115,26 +115,24 @@ class Generation:
             else:
                 self._shared.drops.count("check_ufrag")
 
-    def add_remote(self, candidate: Candidate) -> None:
-        """Take a signaled candidate and pair it."""
+    def add_remotes(self, candidates: Sequence[Candidate]) -> None:
+        """Take signaled candidates and pair them."""
         if self._remote_ended or self._is_settled:
-            self._shared.drops.count("candidate_late")  # RFC 8838 §14
+            self._shared.drops.count("candidate_late", len(candidates))  # RFC 8838 §14
             return
-        known = self._remotes.get(candidate.address)
-        if not self._remotes.add(candidate):
-            return
-        if known is not None:
-            self.checklist.replace_remote(known, candidate)
-        for host in self.locals:
-            self._form(host, candidate)
+        new = []
+        for candidate in candidates:
+            known = self._remotes.get(candidate.address)
+            if self._remotes.add(candidate):
+                new.append(candidate)
+                if known is not None:
+                    self.checklist.replace_remote(known, candidate)
+        self._form(self.locals, new)
 
-    def _form(self, local: Candidate, remote: Candidate) -> CandidatePair | None:
-        """Form a pair; after nomination only one that would be better."""
-        pair = self.checklist.add(local, remote)
-        if pair is not None and self.completed and not self._betters(pair):
-            self.checklist.remove(pair)
-            return None
-        return pair
+    def _form(self, hosts: Iterable[Candidate], remotes: Iterable[Candidate]) -> None:
+        """Form pairs; after nomination only such as would be better."""
+        selected = self.selected if self.completed else None
+        self.checklist.form(hosts, remotes, above=0 if selected is None else selected.priority)
 
     def end_of_remote(self) -> None:
         """The peer has no more candidates."""
@@ -222,7 +220,9 @@ class Generation:
         remote = self._remotes.get(path.remote) or self._remotes.learn(path.remote, check.priority)
         if remote is None:
             return None
-        return self.checklist.add(host, remote) if nominates else self._form(host, remote)
+        if self.selected is not None and not nominates:
+            return self.checklist.add(host, remote, above=self.selected.priority)
+        return self.checklist.add_heard(host, remote)
 
     # Own checks
 

@@ -7,6 +7,7 @@ fails, or is taken back, empties *pending* and nothing else happens (RFC 8445 §
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from edgeice import stun
@@ -194,19 +195,26 @@ class IceSession:
         self._settle(now)
 
     def add_remote_candidate(self, candidate: Candidate, *, ufrag: str, now: float) -> None:
-        """Take a candidate of the generation that the peer's `ufrag` names; dropped where that is none here."""
+        """Take one candidate as it is trickled."""
+        self.add_remote_candidates((candidate,), ufrag=ufrag, now=now)
+
+    def add_remote_candidates(self, candidates: Sequence[Candidate], *, ufrag: str, now: float) -> None:
+        """Take candidates of the generation that the peer's `ufrag` names; dropped where that is none here.
+
+        Of those that come together the best pairs are checked first.
+        """
         generation = self._slots.by_remote(ufrag)
         if generation is None:
             self.drops.count("candidate_generation")
             return
-        generation.add_remote(candidate)
+        generation.add_remotes(candidates)
         self._settle(now)
 
     def end_of_remote_candidates(self, *, ufrag: str, now: float) -> None:
         """The peer has no more candidates of this generation (RFC 8838 §14)."""
         generation = self._slots.by_remote(ufrag)
         if generation is None:
-            self.drops.count("candidate_generation")
+            self.drops.count("candidate_generation", len(candidates))
             return
         generation.end_of_remote()
         self._settle(now)

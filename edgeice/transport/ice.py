@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import trio
 
@@ -36,10 +37,13 @@ class IceTransport:
     own; call `set_remote` and `add_candidate` with the peer's; then `wait_connected`, `send`, `receive`.
     """
 
-    def __init__(self, connection: IceConnection, endpoint: Endpoint, driver: Driver) -> None:
+    def __init__(
+        self, connection: IceConnection, endpoint: Endpoint, driver: Driver, watch: Callable[[PathChanged], None]
+    ) -> None:
         self._connection = connection
         self._endpoint = endpoint
         self._driver = driver
+        self._watch = watch
         self._remote_ufrag = ""
         self._candidates_send, self.candidates = trio.open_memory_channel[str](CANDIDATES_LIMIT)
         self._received_send, self._received = trio.open_memory_channel[bytes](RECEIVE_LIMIT)
@@ -143,6 +147,8 @@ class IceTransport:
             case ConnectionEnded():
                 self._end(event)
             case _:
+                if isinstance(event, PathChanged):
+                    self._watch(event)
                 if self._connection.state is ConnectionState.CONNECTED:
                     self._connected.set()
 

@@ -14,7 +14,7 @@ from edgeice import dtls
 from edgeice.addresses import Base
 from edgeice.ice import CandidatePolicy, IceConfig, Role
 from edgeice.net import Assessed, Driver, InterfaceMonitor, InterfacePolicy, Snapshot, assess, delta, usable_addresses
-from edgeice.peer import Endpoint, EndpointConfig
+from edgeice.peer import Endpoint, EndpointConfig, PathChanged
 from edgeice.sansio import Entropy, Event
 from edgeice.settings import IceSection
 from edgeice.trace import Record, Tracer, ignore
@@ -116,14 +116,19 @@ class Node:
         self._driver.touch(self._endpoint)
         return PeerConnection(connection, self._endpoint, self._driver, watch, on_failure)
 
-    def ice_transport(self, *, controlling: bool) -> IceTransport:
-        """Begin a session of plain datagrams."""
+    def ice_transport(self, watch: Callable[[PathChanged], None] = _unwatched, *, controlling: bool) -> IceTransport:
+        """Begin a session of plain datagrams.
+
+        Args:
+            watch: Hears which candidate pair carries data, each time that changes or is nominated.
+            controlling: This side nominates (RFC 8445 §6.1.1).
+        """
         from edgeice.transport.ice import IceTransport  # noqa: PLC0415  # only who asks for one needs it
 
         role = Role.CONTROLLING if controlling else Role.CONTROLLED
         connection = self._endpoint.connect_raw(role, now=trio.current_time())
         self._driver.touch(self._endpoint)
-        return IceTransport(connection, self._endpoint, self._driver)
+        return IceTransport(connection, self._endpoint, self._driver, watch)
 
     def reconfigure(self, config: NodeConfig) -> None:
         """Use other addresses from now on; sockets of those that are gone are closed first."""

@@ -116,7 +116,7 @@ def test_a_lazy_import_of_click_would_be_seen() -> None:
 
 def test_the_independent_peers_are_known() -> None:
     names = {path.name for path in INDEPENDENT}
-    assert names == {"operator_aiortc.py", "peer_aiortc.py", "peer_chromium.py", "chromium.py"}
+    assert names == {"operator_aiortc.py", "peer_aioice.py", "peer_aiortc.py", "peer_chromium.py", "chromium.py"}
 
 
 @pytest.mark.parametrize("path", INDEPENDENT, ids=lambda path: path.name)

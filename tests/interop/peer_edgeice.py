@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import edgeice  # only now is it on the path
 from edgeice import sdp
+from edgeice.errors import LocalProtocolError
 from edgeice.peer import CandidateGathered, CandidatesEnded, PathChanged, StateChanged
 from edgeice.transport import ConnectionFailedError, DataChannel, Node, NodeConfig, Progress, open_node
+
+#: What this end announces, in milliseconds: edgeice's own Ta (RFC 8839 §5.7).
+PACING = 20
 
 
 def out(**message: Any) -> None:
@@ -39,11 +45,16 @@ def tell_progress(progress: Progress) -> None:
             tell("gathering", "complete")
         case StateChanged():
             tell("connection", progress.state.value)
-        case PathChanged(path=None):
-            tell("selected", "")
-        case PathChanged(path=path):
-            assert path is not None
-            tell("selected", f"{progress.local_type} {path.local} -> {progress.remote_type} {path.remote}")
+        case PathChanged():
+            tell_path(progress)
+
+
+def tell_path(changed: PathChanged) -> None:
+    path = changed.path
+    pair = "" if path is None else f"{changed.local_type} {path.local} -> {changed.remote_type} {path.remote}"
+    tell("selected", pair)
+    if changed.nominated:
+        tell("nominated", pair)
 
 
 def node_config(config: dict[str, Any]) -> NodeConfig:
@@ -116,31 +127,99 @@ class Adapter:
             if self.echo:
                 await channel.send(data)
 
-    async def take_input(self) -> None:
-        buffer = b""
-        async for chunk in trio.lowlevel.FdStream(0):
-            *lines, buffer = (buffer + chunk).split(b"\n")
-            for line in lines:
-                message = json.loads(line)
-                if message["type"] == "close":
-                    return
-                await self.take(message)
-
     async def run(self) -> None:
-        tell("version", f"edgeice {edgeice.__version__}")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.use_channel)
             if self.offers:
                 out(type="offer", sdp=self.peer.create_offer())
-            await self.take_input()
+            await each_message(self.take)
             nursery.cancel_scope.cancel()
         await self.peer.aclose()
+
+
+class IceAdapter:
+    """ICE alone."""
+
+    def __init__(self, config: dict[str, Any], node: Node) -> None:
+        self.offers = config["role"] == "offer"
+        self.echo = config.get("echo", not self.offers)
+        self.transport = node.ice_transport(tell_path, controlling=self.offers)
+
+    def describe(self, kind: str) -> None:
+        lines = f"a=ice-ufrag:{self.transport.ufrag}", f"a=ice-pwd:{self.transport.pwd}", f"a=ice-pacing:{PACING}"
+        out(type=kind, sdp="\r\n".join([*lines, ""]))
+
+    def describe_remote(self, text: str) -> None:
+        found = dict(re.findall(r"a=ice-(ufrag|pwd|pacing):(\S+)", text))
+        pacing = int(found["pacing"]) / 1000 if "pacing" in found else None
+        self.transport.set_remote(found["ufrag"], found["pwd"], pacing=pacing)
+        for line in re.findall(r"a=(candidate:[^\r\n]*)", text):
+            self.transport.add_candidate(line)
+
+    async def trickle(self) -> None:
+        async for line in self.transport.candidates:
+            tell_candidate(line)
+            if not line:
+                tell("gathering", "complete")
+
+    async def take(self, message: dict[str, Any]) -> None:
+        match message["type"]:
+            case "offer":
+                self.describe("answer")
+                self.nursery.start_soon(self.trickle)
+                self.describe_remote(message["sdp"])
+            case "answer":
+                self.describe_remote(message["sdp"])
+            case "candidate":
+                self.transport.add_candidate(message["candidate"])
+            case "message":
+                await self.transport.send(message["data"].encode("latin1"))
+
+    async def converse(self) -> None:
+        try:
+            await self.transport.wait_connected()
+        except ConnectionFailedError as error:
+            tell("ice", "failed")
+            out(type="error", value=str(error))
+            return
+        tell("ice", "connected")
+        with contextlib.suppress(trio.EndOfChannel):
+            while True:
+                data = await self.transport.receive()
+                out(type="message", data=data.decode("latin1"))
+                if self.echo:
+                    with contextlib.suppress(LocalProtocolError):  # no path at the moment: a datagram may be lost
+                        await self.transport.send(data)
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as self.nursery:
+            self.nursery.start_soon(self.converse)
+            if self.offers:
+                self.describe("offer")
+                self.nursery.start_soon(self.trickle)
+            await each_message(self.take)
+            self.nursery.cancel_scope.cancel()
+        self.transport.close()
+
+
+async def each_message(take: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+    """Bring what comes on standard input, until it says to close or ends."""
+    buffer = b""
+    async for chunk in trio.lowlevel.FdStream(0):
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if message["type"] == "close":
+                return
+            await take(message)
 
 
 async def main() -> None:
     config = json.loads(sys.argv[1])
     async with open_node(node_config(config)) as node:
-        await Adapter(config, node).run()
+        tell("version", f"edgeice {edgeice.__version__}")
+        kind = IceAdapter if config.get("ice_only") else Adapter
+        await kind(config, node).run()
 
 
 if __name__ == "__main__":

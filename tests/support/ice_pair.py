@@ -84,9 +84,8 @@ class Agent:
         credentials = self.ice.local_credentials
         parameters = RemoteParameters(credentials=credentials, pacing=0.02, renomination=self.renominates)
         other.ice.set_remote_description(parameters, now=self.world.now)
-        for candidate, ufrag in self.candidates:
-            if ufrag == credentials.ufrag:
-                other.ice.add_remote_candidate(candidate, ufrag=ufrag, now=self.world.now)
+        described = [candidate for candidate, ufrag in self.candidates if ufrag == credentials.ufrag]
+        other.ice.add_remote_candidates(described, ufrag=credentials.ufrag, now=self.world.now)
         if any(isinstance(event, LocalCandidatesEnded) and event.ufrag == credentials.ufrag for event in self.events):
             other.ice.end_of_remote_candidates(ufrag=credentials.ufrag, now=self.world.now)
         self.trickles = True

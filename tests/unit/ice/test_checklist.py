@@ -236,3 +236,23 @@ def test_ice_40_a_pair_that_the_peer_was_heard_on_makes_room_in_a_full_list() ->
     assert pairs.add_heard(HERE, remote(2, 2)) is not None
     assert numbers(pairs) == [20, 2, 1]
     assert drops.snapshot() == {"pair_displaced": 2, "pairs_full": 1}
+
+
+def test_ice_21_37_the_checks_of_a_session_in_order() -> None:
+    world = World(roles="BA")
+    for host in (1, 2):
+        world.a.add_base(address(host))
+    described = [(remote(number, number, "p"), world.b.ice.local_credentials.ufrag) for number in (11, 13, 12)]
+    for each, _ in described:
+        world.b.add_base(each.address)
+    world.b.candidates[:] = described
+    # The best pair works, and no other.
+    answering = {Path(address(1), described[1][0].address), Path(described[1][0].address, address(1))}
+    world.filter = lambda _agent, sent: sent.path in answering
+    world.b.describe_to(world.a)
+    world.run(0.25)
+    order = [
+        (int(sent.path.local.ip.rpartition(".")[2]), int(sent.path.remote.ip.rpartition(".")[2]), round(at - 100, 6))
+        for sent, at in zip(world.a.sent, world.a.sent_at, strict=True)
+    ]
+    assert order == [(1, 13, 0.0), (2, 13, 0.02), (1, 12, 0.04), (1, 11, 0.06)]

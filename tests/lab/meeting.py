@@ -1,0 +1,244 @@
+"""Puts two peers opposite each other on hosts of a laboratory, by their adapters (tests/interop/PROTOCOL.md).
+
+ICE alone: each end gets the other's description and candidates at once, as by a signaling that takes no time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from tests.lab.lab import Host, LabError
+
+__all__ = ["End", "Meeting", "Pair", "meet"]
+
+_ADAPTERS = Path(__file__).parents[1] / "interop"
+#: Seconds for processes to start and gather.
+_START = 20.0
+#: Seconds between two tries of a datagram that may be lost.
+_REPEAT = 0.25
+_ECHO = 15.0
+_PAIR = re.compile(r"(?P<local_type>\w+) (?P<local>\S+) -> (?P<remote_type>\w+) (?P<remote>\S+)")
+
+
+@attrs.frozen
+class Pair:
+    """A candidate pair as one end tells of it; addresses are `IP:PORT`, and the local one is the base."""
+
+    local_type: str
+    local: str
+    remote_type: str
+    remote: str
+
+    @classmethod
+    def parse(cls, text: str) -> Pair:
+        """From what an adapter says."""
+        match = _PAIR.fullmatch(text)
+        if match is None:
+            raise LabError(f"no pair: {text!r}")
+        return cls(**match.groupdict())
+
+    @property
+    def is_relayed(self) -> bool:
+        """Data takes the way over a relay of this end's; one of the other end's does not show here for certain."""
+        return self.local_type == "relay"
+
+    def __str__(self) -> str:
+        return f"{self.local_type}->{self.remote_type}"
+
+
+@attrs.frozen
+class End:
+    """What one end had to say."""
+
+    pair: Pair | None
+    #: Seconds from the moment when it got the other's description until it could send data, and until its pair was
+    #: nominated; None if that never came.
+    connected: float | None
+    nominated: float | None
+    errors: tuple[str, ...]
+
+
+@attrs.frozen
+class Meeting:
+    """How it went, offerer first."""
+
+    ends: tuple[End, End]
+    #: A datagram of the offerer's came back.
+    echoed: bool
+
+    @property
+    def is_connected(self) -> bool:
+        """Both ends have a nominated pair, and data passed in both directions."""
+        return self.echoed and all(end.pair is not None for end in self.ends)
+
+    @property
+    def seconds(self) -> float | None:
+        """Until both ends could send data."""
+        return _latest(end.connected for end in self.ends)
+
+    @property
+    def nominated(self) -> float | None:
+        """Seconds until both ends' pairs were nominated."""
+        return _latest(end.nominated for end in self.ends)
+
+
+def _latest(times: Any) -> float | None:
+    known = list(times)
+    return None if None in known else max(known)
+
+
+@attrs.define(eq=False)
+class _Peer:
+    """One adapter's process, and what it has said so far."""
+
+    process: trio.Process
+    other: _Peer | None = None
+    described_at: float | None = None
+    connected_at: float | None = None
+    nominated_at: float | None = None
+    pair: str = ""
+    errors: list[str] = attrs.field(factory=list)
+    #: It is up, with nothing left to do but to hear of the other.
+    started: trio.Event = attrs.field(factory=trio.Event)
+    #: Its pair is nominated, or there is none.
+    settled: trio.Event = attrs.field(factory=trio.Event)
+    heard: trio.Event = attrs.field(factory=trio.Event)
+    held: list[bytes] = attrs.field(factory=list)
+
+    async def write(self, line: bytes) -> None:
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all(line + b"\n")
+
+    async def read(self) -> None:
+        assert self.process.stdout is not None
+        buffer = b""
+        async for chunk in self.process.stdout:
+            *lines, buffer = (buffer + chunk).split(b"\n")
+            for line in lines:
+                await self._take(json.loads(line), line)
+        self.started.set()
+        self.settled.set()
+
+    async def _take(self, message: dict[str, Any], line: bytes) -> None:
+        now = trio.current_time()
+        match message["type"]:
+            case "offer" | "answer":
+                assert self.other is not None
+                # An answerer that still gathers would have its own time counted.
+                await self.other.started.wait()
+                self.other.described_at = trio.current_time()
+                await self.other.write(line)
+            case "candidate":
+                assert self.other is not None
+                await self.other.write(line)
+            case "message":
+                self.heard.set()
+            case "error":
+                self.errors.append(message["value"])
+            case "state":
+                self._note(message["what"], message["value"], now)
+
+    def _note(self, what: str, value: str, now: float) -> None:
+        match what, value:
+            case "version", _:
+                self.started.set()
+            case "ice", "connected":
+                self.connected_at = now
+            case "ice", "failed":
+                self.settled.set()
+            case "selected", _:
+                self.pair = value
+            case "nominated", _:
+                self.nominated_at = self.nominated_at or now
+                self.settled.set()
+
+    def end(self) -> End:
+        return End(
+            pair=Pair.parse(self.pair) if self.pair and self.nominated_at is not None else None,
+            connected=self._since_described(self.connected_at),
+            nominated=self._since_described(self.nominated_at),
+            errors=tuple(self.errors),
+        )
+
+    def _since_described(self, at: float | None) -> float | None:
+        return None if at is None or self.described_at is None else at - self.described_at
+
+
+@asynccontextmanager
+async def _adapter(host: Host, name: str, config: dict[str, Any], environment: dict[str, str]) -> AsyncIterator[_Peer]:
+    command = host.command(sys.executable, str(_ADAPTERS / f"peer_{name}.py"), json.dumps(config))
+    process = await trio.lowlevel.open_process(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | environment
+    )
+    try:
+        yield _Peer(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+
+async def meet(
+    hosts: tuple[Host, Host],
+    peers: tuple[str, str],
+    *,
+    ice_servers: Sequence[dict[str, str]] = (),
+    policy: str = "all",
+    cafile: Path | None = None,
+    patience: float = 20.0,
+) -> Meeting:
+    """Connect two peers.
+
+    Args:
+        hosts: Where they run, offerer first.
+        peers: The adapters' names, such as `edgeice` and `aioice`.
+        ice_servers: STUN and TURN servers of both, as browsers take them.
+        policy: `all`, or `relay` for relayed candidates only.
+        cafile: The authority of servers with TLS.
+        patience: Seconds until both have a nominated pair; after that they have none.
+    """
+    config = {"ice_servers": list(ice_servers), "policy": policy, "ice_only": True}
+    environment = {} if cafile is None else {"SSL_CERT_FILE": str(cafile)}
+    async with (
+        _adapter(hosts[0], peers[0], {**config, "role": "offer"}, environment) as offerer,
+        _adapter(hosts[1], peers[1], {**config, "role": "answer"}, environment) as answerer,
+        trio.open_nursery() as nursery,
+    ):
+        offerer.other, answerer.other = answerer, offerer
+        nursery.start_soon(offerer.read)
+        nursery.start_soon(answerer.read)
+        with trio.fail_after(_START):
+            await offerer.started.wait()
+            await answerer.started.wait()
+        with trio.move_on_after(patience):
+            await offerer.settled.wait()
+            await answerer.settled.wait()
+        echoed = False
+        if offerer.nominated_at is not None and answerer.nominated_at is not None:
+            echoed = await _echo(offerer)
+        ends = offerer.end(), answerer.end()
+        nursery.cancel_scope.cancel()
+    return Meeting(ends, echoed)
+
+
+async def _echo(offerer: _Peer) -> bool:
+    """Whether a datagram comes back, sent until one does."""
+    line = json.dumps({"type": "message", "data": "over"}).encode()
+    with trio.move_on_after(_ECHO):
+        while not offerer.heard.is_set():
+            await offerer.write(line)
+            with trio.move_on_after(_REPEAT):
+                await offerer.heard.wait()
+    return offerer.heard.is_set()
