@@ -205,7 +205,7 @@ class IceSession:
         """
         generation = self._slots.by_remote(ufrag)
         if generation is None:
-            self.drops.count("candidate_generation")
+            self.drops.count("candidate_generation", len(candidates))
             return
         generation.add_remotes(candidates)
         self._settle(now)
@@ -214,7 +214,7 @@ class IceSession:
         """The peer has no more candidates of this generation (RFC 8838 §14)."""
         generation = self._slots.by_remote(ufrag)
         if generation is None:
-            self.drops.count("candidate_generation", len(candidates))
+            self.drops.count("candidate_generation")
             return
         generation.end_of_remote()
         self._settle(now)
