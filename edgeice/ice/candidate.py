@@ -67,7 +67,10 @@ _LINE: Final = re.compile(
     r" (?P<address>[!-~]{1,255}) (?P<port>[0-9]{1,5}) typ (?P<type>[!-~]{1,16})"
     r"(?P<extensions>(?: [ -~]*)?)"
 )
-_UUID_NAME: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\.local", re.IGNORECASE)
+# draft-ietf-mmusic-mdns-ice-candidates §3.1.1: a version 4 UUID, one dot, and `local`.
+_UUID_NAME: Final = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\.local", re.IGNORECASE
+)
 _IP_CHARACTERS: Final = re.compile(r"[0-9.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*")
 _MAX_LINE: Final = 1024
 _TYPES: Final = {kind.value: kind for kind in CandidateType}

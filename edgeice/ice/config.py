@@ -84,6 +84,9 @@ class IceConfig:
     allow_loopback: bool = False
     #: Which local candidates there are, and which of them the peer is told.
     policy: CandidatePolicy = CandidatePolicy.ALL
+    #: Whether the peer's candidates with UUID names in `.local` are looked up on the local network: what browsers give
+    #: while a page may not use camera or microphone.
+    resolve_names: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -132,6 +132,10 @@ class IceSession:
         """Local ufrags of all living generations."""
         return tuple(generation.local.ufrag for generation in self._slots.all())
 
+    def knows_remote(self, ufrag: str) -> bool:
+        """Whether a generation that checks has this ufrag for its peer's."""
+        return self._slots.by_remote(ufrag) is not None
+
     def accepts(self, path: Path) -> bool:
         """Whether the peer proved that it sends on this path: data from there is its (RFC 8445 §12.2)."""
         return any(path in generation.heard for generation in self._slots.all())

@@ -146,6 +146,9 @@ class Endpoint:
     def resolved(self, name: str, addresses: list[str], *, now: float) -> None:
         """A name was looked up."""
         self._reflexive.resolved(name, addresses, now=now)
+        for session in self._sessions.values():
+            if session.resolved(name, addresses, now=now):
+                self._touched.append(session)
         self._settle(now)
 
     def flow_opened(self, flow_id: int, local: TransportAddress, *, now: float) -> None:  # noqa: ARG002

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from edgeice import stun
 from edgeice.addresses import Path
 from edgeice.errors import DecodeError
-from edgeice.ice import IceCredentials, IceSession, NamedCandidate, decode_candidate
+from edgeice.ice import CandidatePolicy, IceCredentials, IceSession, NamedCandidate, decode_candidate
+from edgeice.peer.hidden import HiddenCandidates
 from edgeice.peer.routes import Routes
 from edgeice.sansio import Action, DropCounter, Transmit
 
@@ -29,7 +31,8 @@ class IceLink:
 
     Attributes:
         drops: Datagrams dropped here, by reason: `no-path` (nothing has consent), `held-full`, and those of candidate
-            lines that are ignored (RFC 8839 §5.1).
+            lines that are ignored (RFC 8839 §5.1): those of the decoder, of `HiddenCandidates`, and `candidate_mdns`
+            (names are not looked up here).
     """
 
     def __init__(self, session_id: int, ice: IceSession, routes: Routes[int]) -> None:
@@ -37,6 +40,7 @@ class IceLink:
         self.drops = DropCounter()
         self._session_id = session_id
         self._routes = routes
+        self._hidden = HiddenCandidates(ice.knows_remote, self.drops)
         self._held: deque[bytes] = deque()
         self._out: deque[Transmit] = deque()
         self._closed = False
@@ -75,9 +79,32 @@ class IceLink:
             self.drops.count(error.reason)
             return
         if isinstance(candidate, NamedCandidate):
+            self._add_hidden(candidate, ufrag)
+        else:
+            self.ice.add_remote_candidate(candidate, ufrag=ufrag, now=now)
+
+    def _add_hidden(self, candidate: NamedCandidate, ufrag: str) -> None:
+        config = self.ice.config
+        # A session that only relays tells nothing on the local network (draft-ietf-mmusic-mdns-ice-candidates §3.2.1).
+        if config.resolve_names and config.policy is not CandidatePolicy.RELAY:
+            self._hidden.add(candidate, ufrag)
+        else:
             self.drops.count("candidate_mdns")
-            return
-        self.ice.add_remote_candidate(candidate, ufrag=ufrag, now=now)
+
+    def end_of_candidates(self, ufrag: str, *, now: float) -> None:
+        """The peer has no more candidates of this generation; names that are still looked up are waited for."""
+        if self._hidden.end(ufrag):
+            self.ice.end_of_remote_candidates(ufrag=ufrag, now=now)
+
+    def resolved(self, name: str, addresses: Sequence[str], *, now: float) -> bool:
+        """A name was looked up; False if it is no candidate's of this session."""
+        if name not in self._hidden:
+            return False
+        for candidate, ufrag in self._hidden.resolved(name, addresses):
+            self.ice.add_remote_candidate(candidate, ufrag=ufrag, now=now)
+        for ufrag in self._hidden.take_ended():
+            self.ice.end_of_remote_candidates(ufrag=ufrag, now=now)
+        return True
 
     def restart(self, *, now: float) -> IceCredentials:
         """Open a new generation beside the working one; gives its credentials."""
@@ -95,13 +122,14 @@ class IceLink:
         self.ice.close(now=now)
         self._closed = True
         self._held.clear()
+        self._hidden.clear()
         self._routes.forget(self._session_id)
 
     def poll_action(self) -> Action | None:
-        """Checks first, then data."""
+        """Checks first, then data, then names to look up."""
         action = self.ice.poll_action()
         if action is None:
-            return self._out.popleft() if self._out else None
+            return self._out.popleft() if self._out else self._hidden.poll_action()
         if isinstance(action, Transmit) and action.data[:2] == _BINDING_REQUEST:
             self._routes.note_request(self._session_id, action.data[8:20])
         return action

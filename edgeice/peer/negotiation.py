@@ -126,7 +126,7 @@ class Negotiation:
         for line in description.candidates:
             self._link.add_remote_candidate(line, description.ufrag, now=now)
         if description.end_of_candidates or not description.is_trickle:
-            self._link.ice.end_of_remote_candidates(ufrag=description.ufrag, now=now)
+            self._link.end_of_candidates(description.ufrag, now=now)
 
     def _describe(self, setup: sdp.Setup, like: sdp.SessionDescription | None) -> sdp.SessionDescription:
         ice = self._link.ice

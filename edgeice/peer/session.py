@@ -52,7 +52,7 @@ class PeerSession(ABC):
 
     def end_of_candidates(self, ufrag: str, *, now: float) -> None:
         """The peer has no more candidates of this generation."""
-        self._link.ice.end_of_remote_candidates(ufrag=ufrag, now=now)
+        self._link.end_of_candidates(ufrag, now=now)
         self._pump(now)
 
     def close(self, *, now: float) -> None:
@@ -77,6 +77,13 @@ class PeerSession(ABC):
         """A STUN server sees `base` as `mapped`."""
         self._link.ice.add_server_reflexive(base, mapped, server, now=now)
         self._pump(now)
+
+    def resolved(self, name: str, addresses: list[str], *, now: float) -> bool:
+        """A name was looked up; False if it is no candidate's of this session."""
+        if not self._link.resolved(name, addresses, now=now):
+            return False
+        self._pump(now)
+        return True
 
     def gathering_finished(self, *, now: float) -> None:
         """No more local candidates will come of their own."""
