@@ -72,6 +72,8 @@ class IceConfig:
     consent_interval: float = attrs.field(default=5.0, validator=attrs.validators.ge(5.0))
     #: Consent ends this long after the last authentic response (RFC 7675 §5.1).
     consent_expiry: float = attrs.field(default=30.0, validator=attrs.validators.le(30.0))
+    #: Consent that ends within this time without an answer is said to fade, so that a restart can begin before it does.
+    consent_fading: float = 10.0
     #: Error replies per second to requests of unproven origin, of all sessions together; more are dropped.
     error_replies_per_second: float = 10.0
     #: The same for one source prefix, a /24 of IPv4 or a /56 of IPv6.

@@ -57,6 +57,10 @@ class Consent:
         """Whether an answer to this transaction may still come."""
         return transaction_id in self._outstanding
 
+    def fades_at(self, ahead: float) -> float:
+        """Until when the next answer must have come, for consent to be fresh: so long ahead of its end."""
+        return max(self.expires_at - ahead, self.expires_at - self._lifetime)
+
     def renew(self, now: float) -> None:
         """An authentic answer came: consent lasts from now on.
 

@@ -114,6 +114,8 @@ class SendPathChanged(Event):
     local: Candidate | None
     remote: Candidate | None
     nominated: bool
+    #: Consent was not renewed for most of its time: unless an answer comes, the path is lost soon.
+    fading: bool = False
 
 
 @attrs.frozen

@@ -101,7 +101,8 @@ class IceSession:
         #: When the next request may go, None while there is none.
         self._request_at: float | None = None
         self._send_path: Path | None = None
-        self._sent_pair: tuple[CandidatePair, bool] | None = None
+        #: The pair that was told last, whether it was nominated, and whether its consent was fading.
+        self._sent_pair: tuple[CandidatePair, bool, bool] | None = None
         self._had_path = False
         #: Of the latest restart, if it failed while no path was there.
         self._restart_verdict: FailureVerdict | None = None
@@ -315,7 +316,7 @@ class IceSession:
         if self.state is IceState.CLOSED:
             return None
         times = [generation.next_timeout() for generation in self._slots.all()]
-        times += [self._request_at, self._slots.next_timeout()]
+        times += [self._request_at, self._slots.next_timeout(), self._fades_at]
         return min((at for at in times if at is not None), default=None)
 
     def poll_action(self) -> Transmit | None:
@@ -345,7 +346,7 @@ class IceSession:
             generation.work(now=now)
         self._move_slots(now)
         self._send_requests(now)
-        self._tell_path()
+        self._tell_path(now)
         self._tell_state(now)
 
     def _move_slots(self, now: float) -> None:
@@ -388,14 +389,24 @@ class IceSession:
                 return generation, generation.send_check
         return None
 
-    def _tell_path(self) -> None:
+    @property
+    def _fades_at(self) -> float | None:
+        """When the path that carries data will be told as fading; None if it is already."""
+        if self._sent_pair is None:
+            return None
+        pair, _, fading = self._sent_pair
+        return None if fading or pair.consent is None else pair.consent.fades_at(self.config.consent_fading)
+
+    def _tell_path(self, now: float) -> None:
         current, pending = self._slots.current, self._slots.pending
         pair = current.best_pair
         if pair is None and pending is not None:
             # Better than nothing while a restart is under way.  Without one, only the selected pair carries data
             # (RFC 8445 §12.1): what the peer sends goes by it too, so its loss must show.
             pair = pending.best_pair or current.alternative
-        told = None if pair is None else (pair, pair.nominated)
+        consent = None if pair is None else pair.consent
+        fading = consent is not None and now >= consent.fades_at(self.config.consent_fading)
+        told = None if pair is None else (pair, pair.nominated, fading)
         if told == self._sent_pair:
             return
         self._sent_pair = told
@@ -405,7 +416,7 @@ class IceSession:
         else:
             self._send_path = pair.path
             local = pair.valid_local or pair.local
-            self._shared.emit(SendPathChanged(pair.path, local, pair.remote, pair.nominated))
+            self._shared.emit(SendPathChanged(pair.path, local, pair.remote, pair.nominated, fading))
 
     def _tell_state(self, now: float) -> None:
         if self._send_path is not None:

@@ -68,6 +68,8 @@ class PathChanged(Event):
     local_type: str = ""
     remote_type: str = ""
     nominated: bool = False
+    #: The peer was not heard on it for long: unless it is, the path is lost soon.
+    fading: bool = False
 
 
 @attrs.frozen

@@ -81,6 +81,8 @@ class Pathways:
             event.local.type.value if event.local else "",
             event.remote.type.value if event.remote else "",
             event.nominated,
+            event.fading,
         )
+        self._link.note_selected(event.path if event.nominated else None)
         self._emit(self.current)
         return event.path != before

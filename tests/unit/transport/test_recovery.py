@@ -23,6 +23,7 @@ ANSWERED = AnswerReceived(SESSION, 1, "")
 @attrs.define
 class Situation:
     path: Path | None = None
+    fading: bool = False
 
 
 @attrs.define
@@ -37,6 +38,8 @@ class Session:
     def __init__(self) -> None:
         self.peer = Peer(Situation(PATH))
         self.restarts: list[float] = []
+        #: All offers, those for a path that still is included.
+        self.offers: list[float] = []
         self.recovery = PathRecovery(cast("SignaledConnection", self), self.note, patience=120.0)
         self.given_up: list[float] = []
         self._begun = trio.current_time()
@@ -45,6 +48,8 @@ class Session:
         self.restarts.append(round(trio.current_time() - self._begun, 3))
 
     def restart(self) -> None:
+        if not self.peer.awaits_answer:
+            self.offers.append(round(trio.current_time() - self._begun, 3))
         self.peer.awaits_answer = True
 
     def lose_path(self) -> None:
@@ -53,6 +58,10 @@ class Session:
 
     def get_path(self) -> None:
         self.peer.path.path = PATH
+        self.recovery.path_changed()
+
+    def fade(self, *, fading: bool = True) -> None:
+        self.peer.path.fading = fading
         self.recovery.path_changed()
 
     def hear(self, event: Event) -> None:
@@ -127,3 +136,52 @@ async def test_patience_begins_anew_with_each_loss(autojump_clock: trio.testing.
     assert session.given_up == []
     await trio.sleep(2)
     assert session.given_up == [249.0]
+
+
+async def test_con_03_a_path_that_fades_is_replaced_before_it_is_lost(
+    autojump_clock: trio.testing.MockClock, session: Session
+) -> None:
+    await trio.sleep(5)
+    session.fade()
+    await trio.sleep(1)
+    session.hear(ANSWERED)
+    await trio.sleep(1)
+    session.fade(fading=False)
+    await trio.sleep(1000)
+    assert (session.offers, session.restarts, session.given_up) == ([5.0], [], [])
+
+
+async def test_con_03_a_path_that_goes_on_fading_is_tried_again_at_intervals(
+    autojump_clock: trio.testing.MockClock, session: Session
+) -> None:
+    session.fade()
+    for _ in range(3):
+        await trio.sleep(1)
+        session.hear(ANSWERED)
+        await trio.sleep(10)
+    assert session.offers == [0.0, 11.0, 22.0]
+
+
+async def test_con_03_a_path_that_fades_and_then_is_lost_is_answered_with_the_offer_that_is_out(
+    autojump_clock: trio.testing.MockClock, session: Session
+) -> None:
+    session.fade()
+    await trio.sleep(10)
+    session.lose_path()
+    await trio.sleep(5)
+    assert (session.offers, session.restarts) == ([0.0], [10.0])
+    session.hear(EXPIRED)
+    await trio.sleep(1)
+    assert session.offers == [0.0, 15.0]
+    await trio.sleep(200)
+    assert session.given_up == [130.0]
+
+
+async def test_con_03_a_rejected_restart_of_a_fading_path_does_not_spin(
+    autojump_clock: trio.testing.MockClock, session: Session
+) -> None:
+    session.fade()
+    for _ in range(50):
+        await trio.sleep(0.1)
+        session.hear(EXPIRED)
+    assert session.offers == [0.0, 1.0, 2.0, 3.0, 4.0]
