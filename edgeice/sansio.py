@@ -34,6 +34,7 @@ __all__ = [
     "BoundedQueue",
     "CloseFlow",
     "DatagramMachine",
+    "Delivery",
     "DropCounter",
     "Entropy",
     "Event",
@@ -145,6 +146,15 @@ class DatagramMachine(Machine, Protocol):
 
         One acknowledgment for many packets, and many packets for one acknowledgment, is what makes bulk data cheap.
         """
+
+
+@attrs.frozen
+class Delivery:
+    """A datagram that reached a machine wrapped in another, as a relay's do, and the session that it is for."""
+
+    session: DatagramMachine
+    path: Path
+    data: bytes
 
 
 def drain(machine: Machine, on_action: Callable[[Action], None], on_event: Callable[[Event], None]) -> None:

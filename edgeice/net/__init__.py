@@ -3,7 +3,7 @@
 Not supported: other systems than Linux; UDP segmentation offload; HTTP and SOCKS proxies.
 """
 
-from edgeice.net.driver import Driver, Router, Session
+from edgeice.net.driver import Driver
 from edgeice.net.interfaces import (
     DEFAULT_EXCLUDED,
     Assessed,
@@ -16,6 +16,7 @@ from edgeice.net.interfaces import (
     usable_addresses,
 )
 from edgeice.net.monitor import InterfaceMonitor
+from edgeice.net.router import Router, Session
 
 __all__ = [
     "DEFAULT_EXCLUDED",

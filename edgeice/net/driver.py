@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import Callable
-from typing import Protocol
 
 import trio
 
@@ -28,11 +27,11 @@ from edgeice.errors import LocalProtocolError
 from edgeice.net.bases import open_udp
 from edgeice.net.flow import FlowTable
 from edgeice.net.resolve import Resolver
+from edgeice.net.router import FlowAnswers, Router, Session
 from edgeice.net.udp import UdpSocket
 from edgeice.sansio import (
     Action,
     CloseFlow,
-    DatagramMachine,
     DropCounter,
     Event,
     Machine,
@@ -44,50 +43,12 @@ from edgeice.sansio import (
 )
 from edgeice.trace import Record, Tracer, ignore
 
-__all__ = ["Driver", "Router", "Session"]
+__all__ = ["Driver"]
 
 #: Datagrams read from one socket before other tasks get their turn.
 BATCH = 64
 #: Seconds until a machine is asked again that left a due deadline standing: a bug, which must not spin the CPU.
 STALL_DELAY = 0.001
-
-
-class Session(DatagramMachine, Protocol):
-    """A machine that gets the datagrams which the router assigns to it."""
-
-
-class Router(Machine, Protocol):
-    """The machine that owns bases, flows and names, and knows to which session a datagram belongs."""
-
-    def receive_datagram(self, data: bytes, path: Path, *, now: float) -> Session | None:
-        """The session that must get the datagram; None if the router consumed or dropped it."""
-
-    def base_added(self, base: Base, *, now: float) -> None:
-        """A socket is open on `base`."""
-
-    def base_removed(self, address: TransportAddress, *, now: float) -> None:
-        """The socket on that base is closed."""
-
-    def socket_error(self, path: Path, errno: int, *, now: float) -> None:
-        """The kernel refused to send on `path`: a hint, told once per path and turn."""
-
-    def resolved(self, name: str, addresses: list[str], *, now: float) -> None:
-        """Answer to Resolve; no addresses on failure."""
-
-    def flow_opened(self, flow_id: int, local: TransportAddress, *, now: float) -> None:
-        """Answer to OpenFlow: connected from `local`."""
-
-    def flow_failed(self, flow_id: int, reason: str, *, now: float) -> None:
-        """Answer to OpenFlow: not connected, and why."""
-
-    def flow_closed(self, flow_id: int, *, now: float) -> None:
-        """The other end closed an open flow, or it broke."""
-
-    def receive_stream(self, flow_id: int, data: bytes, *, now: float) -> None:
-        """Bytes from an open flow."""
-
-    def poll_touched(self) -> Session | None:
-        """A session whose state the router changed by itself and that must be drained; None when there is none."""
 
 
 class _Entry:
@@ -239,13 +200,15 @@ class Driver:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                answers = _FlowAnswers(self._router, self.touch, self._clock)
+                answers = FlowAnswers(self._router, self.touch, self._clock)
                 self._flows = FlowTable(nursery, answers, self.counters, self._tls_context)
                 self._resolver = Resolver(nursery, self._resolved, self.counters, bases=lambda: self.bases)
                 nursery.start_soon(self._run_timers)
                 task_status.started()
         finally:
             self._nursery = None
+            self._router.close(now=self._clock())
+            self.touch(self._router)
             for udp in self._sockets.values():
                 self._close(udp)
             self._sockets.clear()
@@ -323,8 +286,10 @@ class Driver:
 
     def _deliver(self, data: bytes, path: Path) -> None:
         session = self._router.receive_datagram(data, path, now=self._now)
-        if session is None:
-            return
+        if session is not None:
+            self._feed(session, data, path)
+
+    def _feed(self, session: Session, data: bytes, path: Path) -> None:
         entry = self._entries.get(id(session))
         if entry is None:
             self.counters.count("unattached")
@@ -368,7 +333,8 @@ class Driver:
     def _transmit(self, path: Path, data: bytes) -> None:
         udp = self._sockets.get(path.local)
         if udp is None:
-            self.counters.count("no_base")
+            if not self._router.send_relayed(path, data, now=self._now):
+                self.counters.count("no_base")
             return
         udp.send(path, data)
         self._unpushed[path.local] = udp
@@ -427,6 +393,9 @@ class Driver:
         told: set[Path] = set()
         while True:
             drain(router.machine, self._act, router.on_event)
+            while (delivery := self._router.poll_delivery()) is not None:
+                self._feed(delivery.session, delivery.data, delivery.path)
+            self._end_batch()
             while (touched := self._router.poll_touched()) is not None:
                 self._mark(touched)
             if self._errors:
@@ -462,28 +431,3 @@ class Driver:
 
     def _trace(self, name: str, **fields: object) -> None:
         self._tracer(Record(self._clock(), "net", name, fields))
-
-
-class _FlowAnswers:
-    """Brings what happens to flows to the router: the sink of the driver's `FlowTable`."""
-
-    def __init__(self, router: Router, touch: Callable[[Machine], None], clock: Callable[[], float]) -> None:
-        self._router = router
-        self._touch = touch
-        self._clock = clock
-
-    def flow_opened(self, flow_id: int, local: TransportAddress) -> None:
-        self._router.flow_opened(flow_id, local, now=self._clock())
-        self._touch(self._router)
-
-    def flow_failed(self, flow_id: int, reason: str) -> None:
-        self._router.flow_failed(flow_id, reason, now=self._clock())
-        self._touch(self._router)
-
-    def flow_closed(self, flow_id: int) -> None:
-        self._router.flow_closed(flow_id, now=self._clock())
-        self._touch(self._router)
-
-    def receive_stream(self, flow_id: int, data: bytes) -> None:
-        self._router.receive_stream(flow_id, data, now=self._clock())
-        self._touch(self._router)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgeice.late import names_of
 
 if TYPE_CHECKING:
-    from edgeice.peer.config import ConnectionConfig
+    from edgeice.peer.config import ConnectionConfig, TurnServer
     from edgeice.peer.connection import Connection
     from edgeice.peer.demux import Kind, classify
     from edgeice.peer.endpoint import Endpoint, EndpointConfig
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
         ConnectionState,
         DatagramReceived,
         PathChanged,
+        RelayFailed,
+        RelayGained,
+        RelayLost,
         RestartEnded,
         StateChanged,
     )
@@ -29,12 +32,12 @@ if TYPE_CHECKING:
 else:
     __getattr__ = names_of(
         __name__,
-        config="ConnectionConfig",
+        config="ConnectionConfig TurnServer",
         connection="Connection",
         demux="Kind classify",
         endpoint="Endpoint EndpointConfig",
         events="CandidateGathered CandidatesEnded ConnectionEnded ConnectionState DatagramReceived PathChanged"
-        " RestartEnded StateChanged",
+        " RelayFailed RelayGained RelayLost RestartEnded StateChanged",
         raw="IceConnection",
         routes="Routes",
     )
@@ -52,8 +55,12 @@ __all__ = [
     "IceConnection",
     "Kind",
     "PathChanged",
+    "RelayFailed",
+    "RelayGained",
+    "RelayLost",
     "RestartEnded",
     "Routes",
     "StateChanged",
+    "TurnServer",
     "classify",
 ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import attrs
 
+from edgeice.errors import ConfigError, DecodeError
 from edgeice.sctp import SctpConfig
+from edgeice.stun import parse_uri
 
-__all__ = ["ConnectionConfig"]
+__all__ = ["ConnectionConfig", "TurnServer"]
 
 
 @attrs.frozen(kw_only=True)
@@ -16,3 +18,24 @@ class ConnectionConfig:
     #: Size of the largest datagram sent, bytes (RFC 8831 §5: no path MTU discovery below SCTP).
     mtu: int = 1200
     sctp: SctpConfig = attrs.field(factory=SctpConfig)
+
+
+def _check_uri(_instance: object, _attribute: attrs.Attribute[str], text: str) -> None:
+    try:
+        uri = parse_uri(text)
+    except DecodeError as error:
+        raise ConfigError(f"turn: {text!r}: {error}") from None
+    if not uri.is_turn:
+        raise ConfigError(f"turn: {text!r}: expected turn:HOST or turns:HOST")
+    if uri.is_secure and uri.transport == "udp":
+        raise ConfigError(f"turn: {text!r}: DTLS to a relay is not supported; TLS is, without ?transport=udp")
+
+
+@attrs.frozen
+class TurnServer:
+    """A relay and the long-term credentials for it; raises ConfigError for a URI that names none."""
+
+    #: `turn:HOST[:PORT][?transport=udp|tcp]` or `turns:HOST[:PORT]` (RFC 7065).
+    uri: str = attrs.field(validator=_check_uri)
+    username: str
+    password: str = attrs.field(repr=False)

@@ -6,6 +6,7 @@ three uplinks need three sockets.  It knows no socket itself; the driver opens a
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections import deque
 from collections.abc import Mapping
@@ -17,18 +18,20 @@ from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import DecodeError, LocalProtocolError
 from edgeice.ice import IceConfig, Pacer, Role
-from edgeice.peer.config import ConnectionConfig
+from edgeice.peer.config import ConnectionConfig, TurnServer
 from edgeice.peer.demux import Kind, classify
 from edgeice.peer.reflexive import Reflexive
 from edgeice.peer.routes import Routes
-from edgeice.sansio import Action, BoundedQueue, DropCounter, Entropy, Event, Transmit
+from edgeice.sansio import Action, BoundedQueue, Delivery, DropCounter, Entropy, Event, Transmit
 from edgeice.trace import Tracer, ignore
 
 if TYPE_CHECKING:
     from edgeice.dtls import Certificate
+    from edgeice.ice import ServerReflexiveLearned
     from edgeice.peer.connection import Connection
     from edgeice.peer.link import IceLink
     from edgeice.peer.raw import IceConnection
+    from edgeice.peer.relays import Relays
     from edgeice.peer.session import PeerSession
 
 __all__ = ["Endpoint", "EndpointConfig"]
@@ -49,6 +52,8 @@ class EndpointConfig:
     connection: ConnectionConfig = attrs.field(factory=ConnectionConfig)
     #: STUN servers, `stun:HOST[:PORT]`.
     stun: tuple[str, ...] = ()
+    #: Relays, asked while there are sessions.
+    turn: tuple[TurnServer, ...] = ()
 
 
 class Endpoint:
@@ -72,6 +77,10 @@ class Endpoint:
         self._sessions: dict[int, PeerSession] = {}
         self._touched: deque[PeerSession] = deque()
         self._reflexive = Reflexive(config.stun, config.ice, self._pacer, entropy, config.public)
+        #: None until a session wants one.
+        self._relays: Relays | None = None
+        self._turn = config.turn
+        self._deliveries: deque[Delivery] = deque()
         #: Sessions know that no more candidates will come of their own.
         self._gathered_told = False
         #: Answers to requests that nobody proved, for all sessions together; made with the first session or request.
@@ -79,6 +88,14 @@ class Endpoint:
         self._refused: BoundedQueue[Action] = BoundedQueue(_REFUSED_LIMIT)
 
     # Commands
+
+    def prepare(self) -> None:
+        """Load what a session needs; without this the first one's `now` is older than what it sends."""
+        from edgeice.ice import IceSession  # noqa: F401, PLC0415  # not before the first session
+        from edgeice.peer.connection import Connection  # noqa: F401, PLC0415
+
+        if self._turn:
+            from edgeice.peer.relays import Relays  # noqa: F401, PLC0415
 
     def connect(self, certificate: Certificate, role: Role, *, now: float) -> Connection:
         """Begin a session with data channels on the bases that there are."""
@@ -98,10 +115,27 @@ class Endpoint:
         self._lend(session_id, connection, now)
         return connection
 
-    def release(self, session: PeerSession) -> None:
-        """Forget a session that is over."""
+    def release(self, session: PeerSession, *, now: float) -> None:
+        """Forget a session that is over; with the last one go the allocations on relays."""
         self._sessions.pop(session.session_id, None)
         self._routes.forget(session.session_id)
+        if self._relays is not None and not self._sessions:
+            self._relays.release(now=now)
+            self._settle(now)
+
+    def set_turn_servers(self, servers: tuple[TurnServer, ...], *, now: float) -> None:
+        """Use other relays or credentials for allocations to come."""
+        self._turn = servers
+        if self._relays is not None:
+            self._relays.set_servers(servers, now=now)
+        elif self._sessions:
+            self._want_relays(now)
+        self._settle(now)
+
+    def close(self, *, now: float) -> None:
+        """The host leaves: give back what servers hold for it."""
+        if self._relays is not None:
+            self._relays.release(now=now)
 
     @property
     def sessions(self) -> int:
@@ -112,31 +146,30 @@ class Endpoint:
 
     def receive_datagram(self, data: bytes, path: Path, *, now: float) -> PeerSession | None:
         """The session that a datagram belongs to; None if it was taken here or belongs to nobody."""
-        owner = self._routes.by_path(path)
-        if stun.is_stun(data):
-            owner = self._route_stun(data, path, owner, now)
-        elif owner is None:
-            self.drops.count("unroutable" if classify(data) is Kind.DTLS else "unknown-kind")
-        return None if owner is None else self._sessions.get(owner)
+        if self._relays is not None and self._relays.is_server(path):
+            # The same server may be asked for the server-reflexive address too.
+            if not (stun.is_stun(data) and self._reflexive.receive(data, path, now=now)):
+                self._relays.receive_datagram(data, path, now=now)
+            self._settle(now)
+            return None
+        return self._route(data, path, now)
 
     def base_added(self, base: Base, *, now: float) -> None:
         """The driver opened a socket."""
-        self._bases[base.address] = base
-        self._gathered_told = False
         self._reflexive.base_added(base, now=now)
-        for session in self._sessions.values():
-            session.base_added(base, now=now)
-            self._touched.append(session)
+        if self._relays is not None:
+            self._relays.base_added(base, now=now)
+        self._add_base(base, now)
         self._settle(now)
 
     def base_removed(self, address: TransportAddress, *, now: float) -> None:
         """The driver closed a socket."""
-        if self._bases.pop(address, None) is None:
+        if address not in self._bases:
             return
         self._reflexive.base_removed(address, now=now)
-        for session in self._sessions.values():
-            session.base_removed(address, now=now)
-            self._touched.append(session)
+        if self._relays is not None:
+            self._relays.base_removed(address, now=now)
+        self._remove_base(address, now)
         self._settle(now)
 
     def socket_error(self, path: Path, errno: int, *, now: float) -> None:  # noqa: ARG002  # the driver's contract
@@ -149,42 +182,64 @@ class Endpoint:
         for session in self._sessions.values():
             if session.resolved(name, addresses, now=now):
                 self._touched.append(session)
+        if self._relays is not None:
+            self._relays.resolved(name, addresses, now=now)
         self._settle(now)
 
     def flow_opened(self, flow_id: int, local: TransportAddress, *, now: float) -> None:  # noqa: ARG002
-        """No flow is ever asked for here."""
-        raise LocalProtocolError(f"unknown flow {flow_id}")
+        """A relay's TCP or TLS connection stands."""
+        self._relays_of(flow_id).flow_opened(flow_id, now=now)
+        self._settle(now)
 
-    def flow_failed(self, flow_id: int, reason: str, *, now: float) -> None:  # noqa: ARG002
-        """No flow is ever asked for here."""
-        raise LocalProtocolError(f"unknown flow {flow_id}")
+    def flow_failed(self, flow_id: int, reason: str, *, now: float) -> None:
+        """A relay could not be connected to."""
+        self._relays_of(flow_id).flow_failed(flow_id, reason, now=now)
+        self._settle(now)
 
-    def flow_closed(self, flow_id: int, *, now: float) -> None:  # noqa: ARG002
-        """No flow is ever asked for here."""
-        raise LocalProtocolError(f"unknown flow {flow_id}")
+    def flow_closed(self, flow_id: int, *, now: float) -> None:
+        """A relay's connection ended."""
+        self._relays_of(flow_id).flow_failed(flow_id, "connection lost", now=now)
+        self._settle(now)
 
-    def receive_stream(self, flow_id: int, data: bytes, *, now: float) -> None:  # noqa: ARG002
-        """No flow is ever asked for here."""
-        raise LocalProtocolError(f"unknown flow {flow_id}")
+    def receive_stream(self, flow_id: int, data: bytes, *, now: float) -> None:
+        """Bytes of a relay."""
+        self._relays_of(flow_id).receive_stream(flow_id, data, now=now)
+        self._settle(now)
+
+    def send_relayed(self, path: Path, data: bytes, *, now: float) -> bool:
+        """Send a session's datagram from a relayed address; False if `path.local` is none."""
+        if self._relays is None:
+            return False
+        return self._relays.send(path, data, selected=self._routes.is_selected(path), now=now)
 
     def handle_timeout(self, *, now: float) -> None:
         """Ask servers again."""
         self._reflexive.handle_timeout(now=now)
+        if self._relays is not None:
+            self._relays.handle_timeout(now=now)
         self._settle(now)
 
     # Outputs
 
     def next_timeout(self) -> float | None:
         """When a server is asked next."""
-        return self._reflexive.next_timeout()
+        at = self._reflexive.next_timeout()
+        relays_at = None if self._relays is None else self._relays.next_timeout()
+        return relays_at if at is None or (relays_at is not None and relays_at < at) else at
 
     def poll_action(self) -> Action | None:
         """Requests to servers, and names to look up."""
-        return self._reflexive.poll_action() or self._refused.pop()
+        action = self._reflexive.poll_action() or self._refused.pop()
+        return self._relays.poll_action() if action is None and self._relays is not None else action
 
     def poll_event(self) -> Event | None:
         """What servers said, for a trace."""
-        return self._reflexive.poll_event()
+        event = self._reflexive.poll_event()
+        return self._relays.poll_event() if event is None and self._relays is not None else event
+
+    def poll_delivery(self) -> Delivery | None:
+        """A datagram that a relay brought, for a session."""
+        return self._deliveries.popleft() if self._deliveries else None
 
     def poll_touched(self) -> PeerSession | None:
         """A session that an input here changed."""
@@ -212,12 +267,52 @@ class Endpoint:
 
     def _lend(self, session_id: int, session: PeerSession, now: float) -> None:
         self._sessions[session_id] = session
+        self._want_relays(now)
         for base in self._bases.values():
             session.base_added(base, now=now)
         for learned in self._reflexive.learned():
             session.server_reflexive_learned(learned.base, learned.mapped, learned.server, now=now)
-        if self._reflexive.finished:
+        if self._relays is not None:
+            for learned in self._relays.learned():
+                session.server_reflexive_learned(learned.base, learned.mapped, learned.server, now=now)
+        if self._is_gathered:
             session.gathering_finished(now=now)
+
+    def _want_relays(self, now: float) -> None:
+        if self._relays is None and self._turn:
+            from edgeice.peer.relays import Relays  # noqa: PLC0415  # as above
+
+            self._relays = Relays(self._turn, self._pacer, self._entropy)
+            for base in self._bases.values():
+                self._relays.base_added(base, now=now)
+        if self._relays is not None:
+            self._relays.acquire(now=now)
+
+    def _relays_of(self, flow_id: int) -> Relays:
+        if self._relays is None:
+            raise LocalProtocolError(f"unknown flow {flow_id}")
+        return self._relays
+
+    def _add_base(self, base: Base, now: float) -> None:
+        self._bases[base.address] = base
+        self._gathered_told = False
+        for session in self._sessions.values():
+            session.base_added(base, now=now)
+            self._touched.append(session)
+
+    def _remove_base(self, address: TransportAddress, now: float) -> None:
+        del self._bases[address]
+        for session in self._sessions.values():
+            session.base_removed(address, now=now)
+            self._touched.append(session)
+
+    def _route(self, data: bytes, path: Path, now: float) -> PeerSession | None:
+        owner = self._routes.by_path(path)
+        if stun.is_stun(data):
+            owner = self._route_stun(data, path, owner, now)
+        elif owner is None:
+            self.drops.count("unroutable" if classify(data) is Kind.DTLS else "unknown-kind")
+        return None if owner is None else self._sessions.get(owner)
 
     def _route_stun(self, data: bytes, path: Path, owner: int | None, now: float) -> int | None:
         try:
@@ -240,18 +335,6 @@ class Endpoint:
             self._refuse(message, path, now)
         return found
 
-    def _settle(self, now: float) -> None:
-        """Tell the sessions what servers said."""
-        for learned in self._reflexive.take_learned():
-            for session in self._sessions.values():
-                session.server_reflexive_learned(learned.base, learned.mapped, learned.server, now=now)
-                self._touched.append(session)
-        told, self._gathered_told = self._gathered_told, self._reflexive.finished
-        if self._gathered_told and not told:
-            for session in self._sessions.values():
-                session.gathering_finished(now=now)
-                self._touched.append(session)
-
     def _refusal_budget(self) -> stun.RefusalBudget:
         if self._refusals is None:
             ice = self._config.ice
@@ -270,3 +353,40 @@ class Endpoint:
             self.drops.count("refusal_rate")
         elif (answer := stun.error_response(message, 401 if named else 400)) is not None:
             self._refused.push(Transmit(path, answer))
+
+    def _settle(self, now: float) -> None:
+        """Tell the sessions what servers said."""
+        learned = self._reflexive.take_learned()
+        if self._relays is not None:
+            learned += self._settle_relays(self._relays, now)
+        for each in learned:
+            for session in self._sessions.values():
+                session.server_reflexive_learned(each.base, each.mapped, each.server, now=now)
+                self._touched.append(session)
+        told, self._gathered_told = self._gathered_told, self._is_gathered
+        if self._gathered_told and not told:
+            for session in self._sessions.values():
+                session.gathering_finished(now=now)
+                self._touched.append(session)
+
+    @property
+    def _is_gathered(self) -> bool:
+        return self._reflexive.finished and (self._relays is None or self._relays.finished)
+
+    def _settle_relays(self, relays: Relays, now: float) -> list[ServerReflexiveLearned]:
+        """Take bases that came and went, then what came through them."""
+        learned: list[ServerReflexiveLearned] = []
+        while (change := relays.poll_change()) is not None:
+            if isinstance(change, TransportAddress):
+                self._remove_base(change, now)
+            else:
+                self._add_base(change, now)
+                learned = relays.learned()
+        while (came := relays.poll_delivery()) is not None:
+            path, data = came
+            session = self._route(data, path, now)
+            if session is not None:
+                self._deliveries.append(Delivery(session, path, data))
+        while (path_lost := relays.poll_unreachable()) is not None:
+            self.socket_error(path_lost, errno.EHOSTUNREACH, now=now)
+        return learned

@@ -112,6 +112,10 @@ class IceLink:
         self.rebind()
         return credentials
 
+    def note_selected(self, path: Path | None) -> None:
+        """Tell the routing tables which pair the ends agreed on."""
+        self._routes.select(self._session_id, path)
+
     def rebind(self) -> None:
         """Tell the routing tables which ufrags are alive, after a restart began or ended."""
         if not self._closed:

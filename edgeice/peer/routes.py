@@ -24,7 +24,7 @@ class Routes(Generic[S]):
     it) until that session lets go: DTLS 1.2 records carry no connection id, so two sessions cannot share one.
     """
 
-    __slots__ = ("_asked", "_by_path", "_by_ufrag", "_path_limit", "_paths", "_ufrags")
+    __slots__ = ("_asked", "_by_path", "_by_ufrag", "_path_limit", "_paths", "_selected", "_ufrags")
 
     def __init__(self, *, paths_per_session: int = 64) -> None:
         self._by_path: dict[Path, S] = {}
@@ -32,6 +32,8 @@ class Routes(Generic[S]):
         self._paths: dict[S, dict[Path, None]] = {}
         self._ufrags: dict[S, set[str]] = {}
         self._path_limit = paths_per_session
+        #: The nominated pair of each session that has one.
+        self._selected: dict[S, Path] = {}
         self._asked: OrderedDict[bytes, S] = OrderedDict()
 
     def by_path(self, path: Path) -> S | None:
@@ -72,6 +74,18 @@ class Routes(Generic[S]):
         self._by_path[path] = session
         return True
 
+    def select(self, session: S, path: Path | None) -> None:
+        """Note the pair that a session's ends agreed on, None when there is none any more."""
+        if path is None:
+            self._selected.pop(session, None)
+        else:
+            self._selected[session] = path
+
+    def is_selected(self, path: Path) -> bool:
+        """Whether a session's data goes this way because its ends agreed on it."""
+        owner = self._by_path.get(path)
+        return owner is not None and self._selected.get(owner) == path
+
     def note_request(self, session: S, transaction_id: bytes) -> None:
         """A session sent a STUN request; the oldest of many is forgotten."""
         self._asked[transaction_id] = session
@@ -84,6 +98,7 @@ class Routes(Generic[S]):
 
     def forget(self, session: S) -> None:
         """Drop everything that leads to a session."""
+        self._selected.pop(session, None)
         for path in self._paths.pop(session, {}):
             del self._by_path[path]
         for ufrag in self._ufrags.pop(session, set()):

@@ -160,6 +160,6 @@ class IceTransport:
         self._ended = event
         self._candidates_send.close()
         self._received_send.close()
-        self._endpoint.release(self._connection)
+        self._endpoint.release(self._connection, now=trio.current_time())
         self._driver.detach(self._connection)
         self._connected.set()

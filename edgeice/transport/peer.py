@@ -299,7 +299,7 @@ class PeerConnection:
             channel.ended(event.reason, broken=event.broken)
         self._channels.clear()
         self._incoming_send.close()
-        self._endpoint.release(self._connection)
+        self._endpoint.release(self._connection, now=trio.current_time())
         self._driver.detach(self._connection)
         self._connected.set()
         self._closed.set()

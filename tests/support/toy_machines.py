@@ -8,7 +8,7 @@ from collections import deque
 import attrs
 
 from edgeice.addresses import Base, Path, TransportAddress
-from edgeice.sansio import Action, Event, Transmit
+from edgeice.sansio import Action, Delivery, Event, Transmit
 
 
 @attrs.frozen
@@ -64,6 +64,10 @@ class ToyRouter(Toy):
         self.session = session
         self.inputs: list[tuple[object, ...]] = []
         self.touched: deque[Toy] = deque()
+        self.deliveries: deque[Delivery] = deque()
+        #: The base that it relays for, and what was sent from there.
+        self.relayed: TransportAddress | None = None
+        self.sent: list[tuple[Path, bytes]] = []
         #: Sends a datagram again as soon as the kernel refuses one: what no driver must fall for.
         self.stubborn: Transmit | None = None
 
@@ -97,6 +101,18 @@ class ToyRouter(Toy):
 
     def receive_stream(self, flow_id: int, data: bytes, *, now: float) -> None:
         self.inputs.append(("receive_stream", flow_id, data))
+
+    def send_relayed(self, path: Path, data: bytes, *, now: float) -> bool:
+        if path.local != self.relayed:
+            return False
+        self.sent.append((path, data))
+        return True
+
+    def poll_delivery(self) -> Delivery | None:
+        return self.deliveries.popleft() if self.deliveries else None
+
+    def close(self, *, now: float) -> None:
+        self.inputs.append(("close",))
 
     def poll_touched(self) -> Toy | None:
         return self.touched.popleft() if self.touched else None

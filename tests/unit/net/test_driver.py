@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path as FilePath
 
+import attrs
 import pytest
 import trio
 
@@ -17,7 +18,7 @@ from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import LocalProtocolError
 from edgeice.net import Driver
 from edgeice.net.udp import SEND_QUEUE_LIMIT
-from edgeice.sansio import CloseFlow, Event, OpenFlow, Resolve, SendStream, Transmit
+from edgeice.sansio import CloseFlow, Delivery, Event, OpenFlow, Resolve, SendStream, Transmit
 from edgeice.trace import Record
 from tests.support.namespace import fresh_network_namespace, ip
 from tests.support.toy_machines import Noted, Toy, ToyRouter
@@ -337,6 +338,7 @@ async def test_flow_and_name_answers_reach_the_router() -> None:
         driver.touch(router)
         nursery.cancel_scope.cancel()
     assert sorted(str(each[0]) for each in router.inputs) == [
+        "close",
         "flow_failed",
         "flow_opened",
         "receive_stream",
@@ -384,3 +386,44 @@ async def test_full_socket_queues_drops_the_oldest_and_flushes_in_order(namespac
 
 def open_files() -> int:
     return sum(1 for _ in FilePath("/proc/self/fd").iterdir())
+
+
+async def test_a_datagram_from_a_relayed_address_goes_to_the_router() -> None:
+    relayed = TransportAddress("203.0.113.1", 49152)
+    path, other = Path(relayed, TransportAddress("192.0.2.1", 5000)), Path(attrs.evolve(relayed, port=1), relayed)
+    session = Toy()
+    router = ToyRouter(session)
+    router.relayed = relayed
+    async with driving(router, session) as driver:
+        session.actions += [Transmit(path, b"one"), Transmit(other, b"lost"), Transmit(path, b"two")]
+        driver.touch(session)
+        assert router.sent == [(path, b"one"), (path, b"two")]
+        assert driver.counters.snapshot() == {"no_base": 1}
+
+
+async def test_what_came_wrapped_reaches_its_session_as_one_batch() -> None:
+    path = Path(TransportAddress("203.0.113.1", 49152), TransportAddress("192.0.2.1", 5000))
+    session, gone = Toy(echo=True), Toy()
+    router = ToyRouter(session)
+    router.relayed = path.local
+    async with driving(router, session) as driver:
+        router.deliveries += [Delivery(session, path, b"one"), Delivery(gone, path, b""), Delivery(session, path, b"2")]
+        driver.touch(router)
+        assert session.received == [(b"one", path), (b"2", path)]
+        assert len(session.times) == 3  # two datagrams, one end of a batch
+        assert [data for _, data in router.sent] == [b"one", b"2"]
+        assert driver.counters.snapshot() == {"unattached": 1}
+
+
+async def test_the_router_says_goodbye_while_its_sockets_are_open() -> None:
+    class Polite(ToyRouter):
+        def close(self, *, now: float) -> None:  # noqa: ARG002  # the contract's
+            self.actions.append(farewell)
+
+    router = Polite()
+    with stranger() as server:
+        async with driving(router) as driver:
+            base = driver.open_base("127.0.0.1")
+            remote = TransportAddress("127.0.0.1", server.getsockname()[1])
+            farewell = Transmit(Path(base.address, remote), b"bye")
+        assert await receive(server) == (b"bye", ("127.0.0.1", base.address.port))

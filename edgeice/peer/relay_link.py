@@ -1,0 +1,134 @@
+"""One allocation and what carries it to its server: the datagrams of a base, or a TCP or TLS flow (RFC 8656 §3.1)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Literal
+
+import attrs
+
+from edgeice.addresses import Base, Path, TransportAddress
+from edgeice.sansio import Action, OpenFlow, SendStream, Transmit
+from edgeice.turn import Allocated, Allocation
+
+__all__ = ["RelayLink", "RelayTarget"]
+
+#: Peers whose Path object is kept for the next datagram; the oldest is made anew.
+_PATH_LIMIT = 256
+
+
+@attrs.frozen
+class RelayTarget:
+    """An address of a TURN server and how it is spoken to."""
+
+    #: The URI that led here, for people.
+    uri: str
+    server: TransportAddress
+    transport: Literal["udp", "tcp", "tls"]
+    #: The host of the URI, which the certificate must name (RFC 8489 §6.2.3).
+    host: str
+
+    @property
+    def key(self) -> tuple[TransportAddress, str]:
+        """What makes two targets the same."""
+        return self.server, self.transport
+
+
+class RelayLink:
+    """Brings an allocation's bytes to its server and back.
+
+    Args:
+        target: The server.
+        base: The base whose datagrams carry it, or whose interface its flow is pinned to.
+        flow_id: Number of the flow; None over UDP.
+        allocation: The client of the server.
+
+    Attributes:
+        relayed: The bases that it is to sessions, once the server allocated them: one of each family.
+        started_at: When it began.
+        rtt: Round trip to the server in seconds, None before it is measured.
+    """
+
+    def __init__(
+        self, target: RelayTarget, base: Base, flow_id: int | None, allocation: Allocation, *, now: float
+    ) -> None:
+        self.target = target
+        self.base = base
+        self.flow_id = flow_id
+        self.allocation = allocation
+        self.relayed: tuple[Base, ...] = ()
+        self.started_at = now
+        self.rtt: float | None = None
+        #: By which datagrams come from the server, None over a flow.
+        self.path = Path(base.address, target.server) if flow_id is None else None
+        self._open = flow_id is None
+        self._opened_told = self._open
+        self._closing = False
+        self._bound: set[TransportAddress] = set()
+        self._paths: OrderedDict[TransportAddress, Path] = OrderedDict()
+
+    def flow_opened(self) -> None:
+        """The flow stands: what waited may go."""
+        self._open = True
+
+    def allocated(self, event: Allocated) -> None:
+        """The server relays for this host."""
+        self.rtt = event.rtt if self.rtt is None else self.rtt
+        addresses = (event.relayed,) if event.additional is None else (event.relayed, event.additional)
+        self.relayed = tuple(
+            Base(address, self.base.interface, server=self.target.server, mapped=event.mapped) for address in addresses
+        )
+
+    def send(self, path: Path, data: bytes, *, selected: bool, now: float) -> None:
+        """Send a session's datagram; the first on a selected pair binds a channel (RFC 8445 §12.1)."""
+        peer = path.remote
+        if selected and peer not in self._bound:
+            self._bound.add(peer)
+            self.allocation.bind(peer, now=now)
+        self._note(path)
+        self.allocation.send(peer, data, now=now)
+
+    def close(self, *, now: float) -> None:
+        """Give the allocation back; the flow goes with it."""
+        if not self._closing:
+            self._closing = True
+            self.allocation.close(now=now)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a closed link has nothing left to say; the end of a flow ends its allocation (RFC 8656 §3.1)."""
+        return self._closing and (self.flow_id is not None or self.allocation.is_ended)
+
+    def poll_action(self) -> Action | None:
+        """The next thing to send."""
+        if self.flow_id is not None and not self._opened_told:
+            self._opened_told = True
+            tls_name = self.target.host if self.target.transport == "tls" else None
+            return OpenFlow(self.flow_id, self.target.server, self.base.interface or None, tls_name)
+        if not self._open:
+            return None
+        data = self.allocation.poll_transmit()
+        if data is None:
+            return None
+        if self.path is not None:
+            return Transmit(self.path, data)
+        assert self.flow_id is not None  # the other way
+        return SendStream(self.flow_id, data)
+
+    def path_from(self, peer: TransportAddress) -> Path | None:
+        """The 5-tuple of a datagram of `peer` through the relay, one object for each as the driver has it."""
+        path = self._paths.get(peer)
+        if path is not None:
+            return path
+        base = next((base for base in self.relayed if base.address.family == peer.family), None)
+        return None if base is None else self._note(Path(base.address, peer))
+
+    def paths_to(self, ip: str) -> list[Path]:
+        """The 5-tuples through the relay to any port of an address."""
+        return [path for peer, path in self._paths.items() if peer.ip == ip]
+
+    def _note(self, path: Path) -> Path:
+        known = self._paths.setdefault(path.remote, path)
+        if len(self._paths) > _PATH_LIMIT:
+            self._bound.discard(self._paths.popitem(last=False)[0])
+        return known
