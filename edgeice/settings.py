@@ -25,6 +25,7 @@ __all__ = [
     "BrokerSection",
     "IceSection",
     "KeyValueError",
+    "TurnSection",
     "broker_address",
     "check_broker_url",
     "load_toml",
@@ -252,6 +253,8 @@ class IceSection:
     #: Which of its candidates the peer is told and may use: `all`, `no-host` (its own addresses are not told), or
     #: `relay` (relayed ones only, so that the peer learns no address of this side).
     policy: Literal["all", "no-host", "relay"] = "all"
+    #: Look up the `.local` names, on the local network, that browsers give instead of addresses.
+    resolve_names: bool = False
 
     def __attrs_post_init__(self) -> None:
         for pattern in self.exclude:
@@ -266,6 +269,30 @@ class IceSection:
         """The ports as a range; None for what the kernel gives."""
         match = _PORTS.fullmatch(self.ports)
         return range(int(match[1]), int(match[2]) + 1) if match else None
+
+
+def _check_turn(_instance: object, _attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+    if len(value) > _STUN_SERVERS:
+        raise KeyValueError("urls", f"at most {_STUN_SERVERS} servers", len(value))
+
+
+@attrs.frozen(kw_only=True)
+class TurnSection:
+    """[turn]: relays for where no direct path is found."""
+
+    #: TURN servers, at most 8: `turn:HOST[:PORT][?transport=udp|tcp]`, `turns:HOST[:PORT]` over TLS.
+    urls: tuple[str, ...] = attrs.field(default=(), validator=_check_turn)
+    #: User name and password at these servers.
+    username: str = ""
+    #: File with the password; read at start, mode 0600.
+    password_file: Path | None = None
+    #: Public key, OpenSSH's one line, of the service that hands out short-lived credentials on the party's `turn`
+    #: topic; they take the place of those above.
+    issuer: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        if self.urls and not (self.username and self.password_file):
+            raise KeyValueError("urls", "username and password_file beside them", ", ".join(self.urls))
 
 
 def load_toml(path: Path, *, made_by: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Literal
 import attrs
 
 from edgeice.errors import ConfigError
-from edgeice.settings import NAME, BrokerSection, IceSection, KeyValueError, load_toml, structure
+from edgeice.settings import NAME, BrokerSection, IceSection, KeyValueError, TurnSection, load_toml, structure
 
 __all__ = [
     "AgentConfig",
@@ -147,6 +147,7 @@ class AgentConfig:
     socket: Path = Path("agent.sock")
     broker: BrokerSection
     ice: IceSection = attrs.field(factory=IceSection)
+    turn: TurnSection = attrs.field(factory=TurnSection)
     services: ServicesSection = attrs.field(factory=ServicesSection)
     limits: LimitsSection = attrs.field(factory=LimitsSection)
     telemetry: TelemetrySection = attrs.field(factory=TelemetrySection)

@@ -69,6 +69,7 @@ class Presence:
         make_info: The birth document for an epoch; called each time it is published, after `on_connected`.
         on_connected: A new connection is up; the nonce changes here.
         on_message: Hears what comes on the device's `rx` topics: sender and payload.
+        on_relay: Hears what comes on the device's `turn` topic; None where nobody is to be heard there.
         log: Where events go.
         entropy: For the jitter of reconnection.
     """
@@ -84,6 +85,7 @@ class Presence:
         make_info: InfoFields,
         on_connected: Callable[[], None],
         on_message: Callable[[Party, bytes], None],
+        on_relay: Callable[[bytes], None] | None,
         log: Log,
         entropy: Entropy,
     ) -> None:
@@ -94,6 +96,7 @@ class Presence:
         self._make_info = make_info
         self._on_connected = on_connected
         self._on_message = on_message
+        self._on_relay = on_relay
         self._log = log
         self._keeper = EpochKeeper(epochs.load())
         self._status = StatusKeeper()
@@ -117,6 +120,7 @@ class Presence:
         self.client = MqttClient(broker, will=self._make_will, entropy=entropy)
         self._status_topic = topics.of(TopicKind.STATUS, party)
         self._info_topic = topics.of(TopicKind.INFO, party)
+        self._relay_topics = () if on_relay is None else (topics.of(TopicKind.TURN, party),)
 
     @property
     def epoch(self) -> int:
@@ -210,6 +214,8 @@ class Presence:
             return
         if topic.kind is TopicKind.RX and topic.sender is not None:
             self._on_message(topic.sender, message.payload)
+        elif topic.kind is TopicKind.TURN and self._on_relay is not None:
+            self._on_relay(message.payload)
         elif topic.kind is TopicKind.INFO:
             self._take_info(message.payload)
         elif topic.kind is TopicKind.STATUS:
@@ -269,7 +275,7 @@ class Presence:
         """Whether operators are heard: without that the device must not call itself ready."""
         rx = self._topics.rx_filter(self._party)
         try:
-            result = await self.client.subscribe(rx, self._status_topic, self._info_topic)
+            result = await self.client.subscribe(rx, self._status_topic, self._info_topic, *self._relay_topics)
         except MqttError as error:
             self._log.warning("subscribe-failed", reason=error)
             return False

@@ -53,7 +53,7 @@ from edgeice.signaling import (
     sign_audit,
     sign_info,
 )
-from edgeice.transport import SIGNAL_PROTOCOL, Node, NodeConfig, SignalPump, broker_config, open_node
+from edgeice.transport import SIGNAL_PROTOCOL, Node, NodeConfig, RelaySource, SignalPump, broker_config, open_node
 
 __all__ = ["Agent", "load_key", "load_trust"]
 
@@ -106,6 +106,7 @@ class Agent:
             max_sessions=config.limits.sessions,
             entropy=entropy,
         )
+        self._relays = RelaySource(config.turn, self._party)
         self._presence = Presence(
             party=self._party,
             key=key,
@@ -115,6 +116,7 @@ class Agent:
             make_info=self._info,
             on_connected=lambda: self._signaling.connected(now=trio.current_time()),
             on_message=self._receive,
+            on_relay=self._take_relay if self._relays.has_issuer else None,
             log=log,
             entropy=entropy,
         )
@@ -232,7 +234,13 @@ class Agent:
         """The configuration that runs, with what can be taken over from another one."""
         running = self._config.ice
         # Servers and what candidates say are decided once for all sessions.
-        ice = attrs.evolve(config.ice, stun=running.stun, public=running.public, policy=running.policy)
+        ice = attrs.evolve(
+            config.ice,
+            stun=running.stun,
+            public=running.public,
+            policy=running.policy,
+            resolve_names=running.resolve_names,
+        )
         if bool(ice.loopback) != bool(running.loopback):
             ice = attrs.evolve(ice, loopback=running.loopback)  # whether they are allowed at all, likewise
         return attrs.evolve(self._config, trust=config.trust, ice=ice)
@@ -274,9 +282,8 @@ class Agent:
         }
         return {protocol for protocol, on in offered.items() if on}
 
-    @staticmethod
-    def _node_config(config: AgentConfig) -> NodeConfig:
-        return NodeConfig.from_section(config.ice)
+    def _node_config(self, config: AgentConfig) -> NodeConfig:
+        return NodeConfig.from_section(config.ice, self._relays.servers)
 
     def _info(self, epoch: int) -> Info:
         link = uplink_kind()
@@ -300,6 +307,15 @@ class Agent:
         except Exception as error:  # noqa: BLE001  # a defect that one message meets is not to end the sessions
             self._failures.note("signaling", error, sender=sender)
         self._pump.touch()
+
+    def _take_relay(self, payload: bytes) -> None:
+        try:
+            relay = self._relays.take(payload, wall=wall_clock())
+        except DecodeError as error:
+            self._log.error("relay-credentials-refused", reason=error)
+            return
+        self._log.info("relay-credentials", issuer=relay.iss, until=relay.exp, urls=",".join(relay.urls))
+        self._node.set_turn_servers(self._relays.servers)
 
     def _take(self, event: Event) -> None:
         self._sessions.take(event)

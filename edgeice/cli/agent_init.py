@@ -41,6 +41,13 @@ url = {broker}
 # ports = "40000-40099"               # UDP ports that a firewall lets through
 # public = {{ "10.0.0.5" = "198.51.100.5" }}   # a NAT maps this device's address one to one, ports kept
 # policy = "all"                      # "no-host" tells operators no address of this device's own, "relay" none at all
+# resolve_names = true                # look up, on the local network, the .local names that browsers give for addresses
+
+[turn]
+# urls = ["turn:relay.example.org", "turns:relay.example.org"]   # for where no direct path is found
+# username = "pi"
+# password_file = "relay.password"    # mode 0600
+# issuer = "ssh-ed25519 AAAA…"        # whose short-lived credentials on the device's own `turn` topic are used instead
 
 [services]
 # shell = true

@@ -34,6 +34,12 @@ url = {broker}
 
 [ice]
 # stun = ["stun:stun.example.org"]
+
+[turn]
+# urls = ["turn:relay.example.org", "turns:relay.example.org"]   # for where no direct path is found
+# username = "alice"
+# password_file = "relay.password"    # mode 0600
+# issuer = "ssh-ed25519 AAAA…"        # whose short-lived credentials on your own `turn` topic are used instead
 """
 
 

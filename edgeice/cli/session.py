@@ -154,6 +154,9 @@ def _rooted(config: OperatorConfig) -> OperatorConfig:
             ca=broker.ca and broker.ca.absolute(),
             password_file=broker.password_file and broker.password_file.absolute(),
         ),
+        turn=attrs.evolve(
+            config.turn, password_file=config.turn.password_file and config.turn.password_file.absolute()
+        ),
     )
 
 

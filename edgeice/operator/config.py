@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from edgeice.settings import NAME, BrokerSection, IceSection, load_toml, structure
+from edgeice.settings import NAME, BrokerSection, IceSection, TurnSection, load_toml, structure
 
 __all__ = ["OperatorConfig", "config_folder", "load_config", "read_config"]
 
@@ -27,6 +27,7 @@ class OperatorConfig:
     #: Let commands use a session that `edgeice session` keeps open.
     share: bool = True
     ice: IceSection = attrs.field(factory=IceSection)
+    turn: TurnSection = attrs.field(factory=TurnSection)
 
 
 def config_folder(environment: Mapping[str, str]) -> Path:
@@ -49,6 +50,9 @@ def read_config(table: Mapping[str, Any], path: Path) -> OperatorConfig:
         config,
         key=_placed(path, config.key),
         known_devices=_placed(path, config.known_devices),
+        turn=attrs.evolve(
+            config.turn, password_file=config.turn.password_file and _placed(path, config.turn.password_file)
+        ),
     )
 
 

@@ -16,7 +16,8 @@ from edgeice.operator.config import OperatorConfig
 from edgeice.operator.errors import OperatorError, RefusedError, UnreachableError
 from edgeice.operator.explain import all_in_use, busy_error, explain, warning
 from edgeice.operator.interface import USUAL_CHANNELS, Step, Watcher
-from edgeice.operator.link import BrokerLink, open_broker
+from edgeice.operator.link import BrokerLink
+from edgeice.operator.roads import Roads, keep_roads
 from edgeice.operator.silence import SILENCE, SilenceWatch
 from edgeice.operator.timeline import Timeline
 from edgeice.peer import ConnectionState, PathChanged, StateChanged
@@ -47,14 +48,11 @@ from edgeice.transport import (
     SIGNAL_PROTOCOL,
     ConnectionFailedError,
     DataChannel,
-    Node,
-    NodeConfig,
     PathRecovery,
     PeerConnection,
     Progress,
     SignaledConnection,
     SignalPump,
-    open_node,
 )
 
 __all__ = ["ConfirmKey", "Session", "open_session"]
@@ -68,9 +66,8 @@ class Session:
 
     def __init__(
         self,
-        link: BrokerLink,
+        roads: Roads,
         connector: Connector,
-        node: Node,
         *,
         device: Party,
         confirm: ConfirmKey,
@@ -80,9 +77,10 @@ class Session:
     ) -> None:
         self.device = device
         self._fingerprint = fingerprint
-        self._link = link
+        self._roads = roads
+        self._link = roads.link
+        self._node = roads.node
         self._connector = connector
-        self._node = node
         self._confirm = confirm
         self._watch = watch
         self._timeline = timeline
@@ -195,6 +193,8 @@ class Session:
             self._connector.receive_info(message.payload)
         elif topic.kind is TopicKind.STATUS and topic.owner == self.device:
             self._connector.receive_status(message.payload)
+        elif topic.kind is TopicKind.TURN:
+            self._roads.take_relay(message.payload, wall=_wall())
         elif topic.kind is TopicKind.RX and topic.sender is not None:
             self._connector.receive(topic.sender, message.payload, now=trio.current_time(), wall=_wall())
 
@@ -430,12 +430,10 @@ async def open_session(
     over = trio.Event()
     try:
         async with trio.open_nursery() as nursery:
-            roads = partial(_keep_roads, config, entropy, filters, patience=timeout, tracer=timeline.take, over=over)
-            link, node = await nursery.start(roads)
+            keep = partial(keep_roads, config, entropy, filters, patience=timeout, tracer=timeline.take, over=over)
             session = Session(
-                link,
+                await nursery.start(keep),
                 connector,
-                node,
                 device=party,
                 confirm=confirm,
                 watch=watch,
@@ -461,24 +459,3 @@ def _operator_errors(group: BaseExceptionGroup[BaseException]) -> Iterator[Opera
             yield from _operator_errors(error)
         elif isinstance(error, OperatorError):
             yield error
-
-
-async def _keep_roads(
-    config: OperatorConfig,
-    entropy: Entropy,
-    filters: tuple[str, ...],
-    *,
-    patience: float,
-    tracer: Tracer,
-    over: trio.Event,
-    task_status: trio.TaskStatus[tuple[BrokerLink, Node]],
-) -> None:
-    """Hold broker and sockets until `over`: what cancels the session must leave it the roads to say goodbye on."""
-    with trio.CancelScope() as scope:
-        async with (
-            open_broker(config, entropy, filters, patience) as link,
-            open_node(NodeConfig.from_section(config.ice), entropy, tracer) as node,
-        ):
-            scope.shield = True
-            task_status.started((link, node))
-            await over.wait()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeice.transport.peer import ConnectionFailedError, PeerConnection, Progress
     from edgeice.transport.pump import SignalMachine, SignalPump, WallClock
     from edgeice.transport.recovery import PATIENCE, PathRecovery
+    from edgeice.transport.relays import RelaySource
     from edgeice.transport.signaled import SIGNAL_PROTOCOL, SignaledConnection
 else:
     __getattr__ = names_of(
@@ -28,6 +29,7 @@ else:
         peer="ConnectionFailedError PeerConnection Progress",
         pump="SignalMachine SignalPump WallClock",
         recovery="PATIENCE PathRecovery",
+        relays="RelaySource",
         signaled="SIGNAL_PROTOCOL SignaledConnection",
     )
 
@@ -43,6 +45,7 @@ __all__ = [
     "PathRecovery",
     "PeerConnection",
     "Progress",
+    "RelaySource",
     "SignalMachine",
     "SignalPump",
     "SignaledConnection",

@@ -14,7 +14,7 @@ from edgeice import dtls
 from edgeice.addresses import Base
 from edgeice.ice import CandidatePolicy, IceConfig, Role
 from edgeice.net import Assessed, Driver, InterfaceMonitor, InterfacePolicy, Snapshot, assess, delta, usable_addresses
-from edgeice.peer import Endpoint, EndpointConfig, PathChanged
+from edgeice.peer import Endpoint, EndpointConfig, PathChanged, TurnServer
 from edgeice.sansio import Entropy, Event
 from edgeice.settings import IceSection
 from edgeice.trace import Record, Tracer, ignore
@@ -45,6 +45,8 @@ class NodeConfig:
     stun: tuple[str, ...] = ()
     #: Local IP -> the public one that a NAT maps it to, one to one with ports kept.
     public: Mapping[str, str] = attrs.field(factory=dict)
+    #: Relays, asked while there are sessions.
+    turn: tuple[TurnServer, ...] = ()
     ice: IceConfig = attrs.field(factory=IceConfig)
 
     @classmethod
@@ -53,8 +55,8 @@ class NodeConfig:
         return cls(loopback=("127.0.0.1",), interfaces=False, ice=IceConfig(allow_loopback=True))
 
     @classmethod
-    def from_section(cls, section: IceSection) -> NodeConfig:
-        """From the `[ice]` section of a configuration file."""
+    def from_section(cls, section: IceSection, turn: tuple[TurnServer, ...] = ()) -> NodeConfig:
+        """From the `[ice]` section of a configuration file, and the relays that its `[turn]` section leads to."""
         return cls(
             loopback=section.loopback,
             interfaces=section.interfaces,
@@ -68,7 +70,12 @@ class NodeConfig:
             ports=section.port_range,
             stun=() if section.policy == "relay" else section.stun,  # what they say would not be told
             public=section.public,
-            ice=IceConfig(allow_loopback=bool(section.loopback), policy=CandidatePolicy(section.policy)),
+            turn=turn,
+            ice=IceConfig(
+                allow_loopback=bool(section.loopback),
+                policy=CandidatePolicy(section.policy),
+                resolve_names=section.resolve_names,
+            ),
         )
 
 
@@ -111,6 +118,7 @@ class Node:
             offerer: This side makes the offer, and so controls ICE (RFC 8445 §6.1.1).
             on_failure: Told of a bug that ended this session; without it, such a bug ends the node.
         """
+        self._endpoint.prepare()
         role = Role.CONTROLLING if offerer else Role.CONTROLLED
         connection = self._endpoint.connect(certificate or dtls.Certificate.generate(), role, now=trio.current_time())
         self._driver.touch(self._endpoint)
@@ -125,6 +133,7 @@ class Node:
         """
         from edgeice.transport.ice import IceTransport  # noqa: PLC0415  # only who asks for one needs it
 
+        self._endpoint.prepare()
         role = Role.CONTROLLING if controlling else Role.CONTROLLED
         connection = self._endpoint.connect_raw(role, now=trio.current_time())
         self._driver.touch(self._endpoint)
@@ -132,8 +141,15 @@ class Node:
 
     def reconfigure(self, config: NodeConfig) -> None:
         """Use other addresses from now on; sockets of those that are gone are closed first."""
+        if config.turn != self._config.turn:
+            self.set_turn_servers(config.turn)
         self._config = config
         self._settle()
+
+    def set_turn_servers(self, servers: tuple[TurnServer, ...]) -> None:
+        """Use other relays or credentials for allocations to come."""
+        self._endpoint.set_turn_servers(servers, now=trio.current_time())
+        self._driver.touch(self._endpoint)
 
     def drops(self) -> dict[str, int]:
         """Input that was dropped outside of sessions, by layer and reason."""
@@ -163,7 +179,7 @@ class Node:
 
     def _endpoint_config(self) -> EndpointConfig:
         config = self._config
-        return EndpointConfig(ice=config.ice, stun=config.stun, public=config.public)
+        return EndpointConfig(ice=config.ice, stun=config.stun, public=config.public, turn=config.turn)
 
     def _settle(self) -> None:
         wanted = [(ip, "") for ip in self._config.loopback]

@@ -35,6 +35,7 @@ PUBLIC = {
         "PathRecovery",
         "PeerConnection",
         "Progress",
+        "RelaySource",
         "SignalMachine",
         "SignalPump",
         "SignaledConnection",

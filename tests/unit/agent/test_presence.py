@@ -108,6 +108,7 @@ async def letting_in(folder: Path, clock: MockClock) -> AsyncIterator[Visitor]:
             make_info=make_info,
             on_connected=lambda: None,
             on_message=lambda _sender, _payload: None,
+            on_relay=None,
             log=Log("debug", stream=written, wall=lambda: 0.0),
             entropy=Entropy.seeded(1),
         )
