@@ -1,7 +1,7 @@
 """ICE: candidates, checks, nomination, consent, restarts (RFC 8445, RFC 8838, RFC 8863, RFC 7675, RFC 8421).
 
-Not supported: more than one component, ICE-TCP (RFC 6544), being a lite agent, aggressive nomination, resolution of
-`.local` names, relayed candidates (their allocations come with `turn`).
+Not supported: more than one component, ICE-TCP (RFC 6544), being a lite agent, aggressive nomination, relayed
+candidates (their allocations come with `turn`).
 """
 
 from __future__ import annotations

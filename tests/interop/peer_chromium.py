@@ -21,7 +21,11 @@ async def forward_output(page: Page) -> None:
 
 async def main() -> None:
     config = json.loads(sys.argv[1])
-    async with chromium_page(HERE / "browser" / "operator.html") as page, trio.open_nursery() as nursery:
+    hidden = config.get("hidden", False)
+    async with (
+        chromium_page(HERE / "browser" / "operator.html", hidden=hidden) as page,
+        trio.open_nursery() as nursery,
+    ):
         version = (await page.command("Browser.getVersion"))["product"]
         print(json.dumps({"type": "state", "what": "version", "value": version}), flush=True)
         nursery.start_soon(forward_output, page)

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import edgeice  # only now is it on the path
 from edgeice import sdp
 from edgeice.errors import LocalProtocolError
+from edgeice.ice import IceConfig
 from edgeice.peer import CandidateGathered, CandidatesEnded, PathChanged, StateChanged
 from edgeice.transport import ConnectionFailedError, DataChannel, Node, NodeConfig, Progress, open_node
 
@@ -65,7 +66,10 @@ def node_config(config: dict[str, Any]) -> NodeConfig:
     urls: list[str] = []
     for server in config.get("ice_servers", []):
         urls += [server["urls"]] if isinstance(server["urls"], str) else server["urls"]
-    return NodeConfig(stun=tuple(url for url in urls if url.startswith("stun:")))
+    return NodeConfig(
+        stun=tuple(url for url in urls if url.startswith("stun:")),
+        ice=IceConfig(resolve_names=config.get("hidden", False)),
+    )
 
 
 class Adapter:

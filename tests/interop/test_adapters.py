@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -37,7 +38,11 @@ class Peer:
     errors: list[str] = attrs.field(factory=list)
     received: list[str] = attrs.field(factory=list)
     wanted: int = len(MESSAGES)
+    #: The other one is not told its candidates.
+    reticent: bool = False
     done: trio.Event = attrs.field(factory=trio.Event)
+    #: Its descriptions and candidates.
+    said: list[str] = attrs.field(factory=list)
 
     async def say(self, **message: Any) -> None:
         await write(self.process, json.dumps(message).encode())
@@ -54,6 +59,9 @@ class Peer:
         match message["type"]:
             case "offer" | "answer" | "candidate":
                 assert self.other is not None
+                self.said.append(message.get("candidate", message.get("sdp", "")))
+                if self.reticent:
+                    line = without_candidates(message)
                 await write(self.other, line)
             case "state":
                 self.states.setdefault(message["what"], []).append(message["value"])
@@ -72,6 +80,14 @@ async def write(process: trio.Process, line: bytes) -> None:
     await process.stdin.send_all(line + b"\n")
 
 
+def without_candidates(message: dict[str, Any]) -> bytes:
+    if message["type"] == "candidate":
+        message["candidate"] = ""
+    else:
+        message["sdp"] = re.sub("a=candidate:.*\r\n", "", message["sdp"])
+    return json.dumps(message).encode()
+
+
 @asynccontextmanager
 async def adapter(name: str, **config: Any) -> AsyncIterator[Peer]:
     command = [sys.executable, str(HERE / f"peer_{name}.py"), json.dumps(config)]
@@ -86,14 +102,18 @@ async def adapter(name: str, **config: Any) -> AsyncIterator[Peer]:
 
 
 @asynccontextmanager
-async def connected(offerer: str, answerer: str, *, loopback: bool) -> AsyncIterator[tuple[Peer, Peer]]:
+async def connected(
+    offerer: str, answerer: str, *, reticent: str = "", **config: Any
+) -> AsyncIterator[tuple[Peer, Peer]]:
     """Two adapters joined to each other, with the channel open on both sides."""
     async with (
-        adapter(offerer, role="offer", loopback=loopback) as a,
-        adapter(answerer, role="answer", loopback=loopback) as b,
+        adapter(offerer, role="offer", **config) as a,
+        adapter(answerer, role="answer", **config) as b,
         trio.open_nursery() as nursery,
     ):
         a.other, b.other = b.process, a.process
+        for peer in (a, b):
+            peer.reticent = peer.name == reticent
         nursery.start_soon(a.read)
         nursery.start_soon(b.read)
         with trio.move_on_after(PATIENCE) as scope:
@@ -110,10 +130,14 @@ async def need(*names: str) -> bool:
         pytest.skip("chromium is not installed")
     if "aiortc" not in names:
         return True
+    await need_address("aiortc gathers no loopback candidates")
+    return False
+
+
+async def need_address(why: str) -> None:
     with InterfaceMonitor() as monitor:
         if not usable_addresses(await monitor.read(), InterfacePolicy()):
-            pytest.skip("aiortc gathers no loopback candidates, and this host has no other address")
-    return False
+            pytest.skip(f"{why}, and this host has no other address")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +165,28 @@ async def test_ten_messages_are_echoed(offerer: str, answerer: str) -> None:
             await peer.say(type="close")
         with trio.fail_after(PATIENCE):
             assert (await a.process.wait(), await b.process.wait()) == (0, 0)
+
+
+@pytest.mark.parametrize(("offerer", "answerer"), [("edgeice", "chromium"), ("chromium", "edgeice")])
+@pytest.mark.parametrize("reticent", ["", "edgeice"], ids=["told", "untold"])
+async def test_mdns_03_a_browser_that_hides_its_addresses_is_found(offerer: str, answerer: str, reticent: str) -> None:
+    """Untold of edgeice's candidates it cannot begin: edgeice has to look its names up."""
+    await need("chromium")
+    await need_address("a browser hides no loopback address")
+    async with connected(offerer, answerer, hidden=True, reticent=reticent) as (a, b):
+        edgeice, chromium = (a, b) if offerer == "edgeice" else (b, a)
+        named = re.findall(r"candidate:\S+ 1 udp \S+ (\S+) ", "\n".join(chromium.said))
+        assert named
+        assert all(name.endswith(".local") for name in named)
+        a.wanted = 1
+        await a.say(type="message", data=MESSAGES[0])
+        with trio.fail_after(PATIENCE):
+            await a.done.wait()
+        assert a.received == [MESSAGES[0]]
+        assert (a.errors, b.errors) == ([], [])
+        # Known by its name, or before that by its checks.
+        kinds = {said.split()[3] for said in edgeice.states["selected"] if said}
+        assert kinds <= ({"host"} if reticent else {"host", "prflx"})
 
 
 @pytest.mark.parametrize("role", ["offer", "answer"])

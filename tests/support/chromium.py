@@ -28,11 +28,10 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # Tests meet on loopback, where a browser gathers nothing by default, under addresses that are not hidden.
-    "--allow-loopback-in-peer-connection",
-    "--disable-features=WebRtcHideLocalIpsWithMdns",
     "--remote-debugging-pipe",
 ]
+#: Tests meet on loopback, where a browser gathers nothing by default, under addresses that are not hidden.
+ON_LOOPBACK = ["--allow-loopback-in-peer-connection", "--disable-features=WebRtcHideLocalIpsWithMdns"]
 
 
 class Page:
@@ -112,14 +111,19 @@ class Page:
 
 
 @asynccontextmanager
-async def chromium_page(path: Path) -> AsyncIterator[Page]:
-    """A headless browser with one tab on a local file."""
+async def chromium_page(path: Path, *, hidden: bool = False) -> AsyncIterator[Page]:
+    """A headless browser with one tab on a local file.
+
+    Args:
+        path: The file.
+        hidden: Whether it hides its addresses behind names in `.local`, as browsers do by default.
+    """
     if BROWSER is None:
         raise RuntimeError("chromium is not installed")
     with tempfile.TemporaryDirectory(prefix="edgeice-chromium-", ignore_cleanup_errors=True) as profile:
         to_browser, ours_out = os.pipe()
         ours_in, from_browser = os.pipe()
-        flags = [*FLAGS, f"--user-data-dir={profile}"]
+        flags = [*FLAGS, *([] if hidden else ON_LOOPBACK), f"--user-data-dir={profile}"]
         if os.geteuid() == 0:
             flags.append("--no-sandbox")
         # The pipe has to stand on descriptors 3 and 4, and bash can put it there.

@@ -93,8 +93,8 @@ async def test_what_is_said_of_candidates_needs_a_restart_and_filters_do_not(tmp
         assert it.reload(("[ice]", filters)) == ["reloaded"]
         assert [base.address.port for base in it.agent._node.bases] == [begin]
         assert it.agent._config.ice.only == ("eth*",)
-        said = "restart-needed keys=ice.public,ice.policy"
-        change = '[ice]\npolicy = "no-host"\npublic = {"10.0.0.5" = "198.51.100.5"}'
+        said = "restart-needed keys=ice.public,ice.policy,ice.resolve_names"
+        change = '[ice]\nresolve_names = true\npolicy = "no-host"\npublic = {"10.0.0.5" = "198.51.100.5"}'
         assert it.reload(("[ice]", change)) == [said, "reloaded"]
 
 
