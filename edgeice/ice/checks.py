@@ -30,7 +30,7 @@ class Check:
     use_candidate: bool
     sent_at: float
     timers: TransactionTimers
-    #: No more retransmissions: a trigger replaced it or it has failed, and only a late answer is waited for.
+    #: No more retransmissions: a trigger replaced it, and only a late answer is waited for.
     silenced: bool = False
 
     def silence(self) -> None:

@@ -271,15 +271,13 @@ class Generation:
         pair = check.pair
         pair.responses_received += 1
         if path != pair.path:
-            # RFC 8445 §7.2.5.2.1.  Somebody may have replayed the answer from elsewhere: the true one still counts.
-            check.silence()
-            self._fail(pair, "asymmetric", now)
+            self._refused(check, "asymmetric", now)  # RFC 8445 §7.2.5.2.1
             return
         self._checks.take(message.transaction_id)
         mapped = message.get(Attribute.XOR_MAPPED_ADDRESS)
         # RFC 8489 §6.3.3: an attribute that must be understood and is not fails the transaction.
         if not isinstance(mapped, TransportAddress) or message.unknown_required:
-            self._fail(pair, "malformed", now)
+            self._refused(check, "malformed", now)
             return
         self._note_heard(path)
         if check.timers.sent == 1:
@@ -305,22 +303,31 @@ class Generation:
         """Act on an authenticated error response; gives the role that this side must take after a conflict."""
         error = message.get(Attribute.ERROR_CODE)
         code = error.code if isinstance(error, ErrorCode) else 0
-        check = self._checks.take(message.transaction_id)
+        check = self._checks.get(message.transaction_id)
         if check is None:
             return self._consent_refused(message.transaction_id, code, path, now)
         pair = check.pair
         pair.responses_received += 1
         if path != pair.path:
-            self._fail(pair, "asymmetric", now)
+            self._refused(check, "asymmetric", now)
             return None
+        self._checks.take(message.transaction_id)
         pair.role_conflicts += code == 487
         if code != 487 or pair.role_conflicts > _MAX_ROLE_CONFLICTS:
-            self._fail(pair, f"error_{code}", now)
+            self._refused(check, f"error_{code}", now)
             return None
         # RFC 8445 §7.2.5.1: the role opposite to the one that the request claimed.
         pair.apply(PairInput.TRIGGER)
         self.checklist.trigger(pair)
         return check.role.opposite
+
+    def _refused(self, check: Check, result: str, now: float) -> None:
+        """The answer to a check says that the pair is no way; where another check replaced that one, it decides."""
+        replayed = result == "asymmetric"  # maybe: then what is valid stays so, and the true answer still counts
+        if replayed:
+            self._shared.drops.count("asymmetric_response")
+        if not check.silenced and not (replayed and check.pair.is_valid):
+            self._fail(check.pair, result, now)
 
     # Nomination
 
@@ -373,7 +380,7 @@ class Generation:
             if check.use_candidate and pair.consent is not None and not self.completed:
                 # The path answers other checks, so nominating it was unlucky, not wrong.
                 self.checklist.trigger(pair, first=True)
-            else:
+            elif pair.state is not PairState.FAILED:
                 self._fail(pair, "timeout", now)
         for pair, consent in self._consents:
             if consent.expires_at <= now:
@@ -401,6 +408,7 @@ class Generation:
     def _fail(self, pair: CandidatePair, result: str, now: float) -> None:
         """RFC 8445 §7.2.5.2: the pair is no way."""
         self._nomination.give_up(pair)
+        self.checklist.untrigger(pair)
         pair.apply(PairInput.FAIL)
         pair.result = result
         pair.valid_local = None
@@ -445,7 +453,6 @@ class Generation:
 
     def _lose_consent(self, pair: CandidatePair, result: str, now: float) -> None:
         self._checks.forget(pair)
-        self.checklist.untrigger(pair)
         self._fail(pair, result, now)
         self._shared.emit(ConsentExpired(pair.path, self.number, result == "consent_revoked"))
 

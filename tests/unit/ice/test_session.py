@@ -20,7 +20,8 @@ from edgeice.ice import (
     SelectedPathLost,
     SendPathChanged,
 )
-from tests.support.ice_pair import World, address
+from edgeice.sansio import Transmit
+from tests.support.ice_pair import Agent, World, address
 
 
 def requests(world: World, agent: str) -> list[stun.Message]:
@@ -360,6 +361,56 @@ def test_ice_32_an_authentic_answer_from_elsewhere_fails_the_pair() -> None:
     world.a.ice.receive_stun(answer, Path(address(1), address(2)), now=world.now)
     world.a.drain()
     assert world.a.sends_to() == address(2)
+
+
+@pytest.mark.parametrize("message_class", [stun.MessageClass.SUCCESS, stun.MessageClass.ERROR])
+@pytest.mark.parametrize("nominating", [False, True])
+def test_host_06_an_answer_replayed_from_elsewhere_costs_no_more_than_its_loss(
+    message_class: stun.MessageClass, *, nominating: bool
+) -> None:
+    world = World()
+    lost: list[Transmit] = []
+
+    def lose_one_answer(agent: Agent, sent: Transmit) -> bool:
+        message = stun.decode(sent.data)
+        if agent is world.a or message.message_class is stun.MessageClass.REQUEST or lost:
+            return True
+        asked = next(stun.decode(each.data) for each in world.a.sent if each.data[8:20] == message.transaction_id)
+        if nominating and stun.Attribute.USE_CANDIDATE not in asked:
+            return True
+        lost.append(sent)
+        key = world.b.ice.local_credentials.key
+        values = [(stun.Attribute.XOR_MAPPED_ADDRESS, address(1)), (stun.Attribute.ERROR_CODE, stun.ErrorCode(400, ""))]
+        value = values[message_class is stun.MessageClass.ERROR]
+        answer = stun.encode(stun.Method.BINDING, message_class, message.transaction_id, [value], key=key)
+        world.a.ice.receive_stun(answer, Path(address(1), address(66)), now=world.now)
+        return False
+
+    world.filter = lose_one_answer
+    world.connect()
+    assert lost
+    assert (world.a.sends_to(), world.b.sends_to()) == (address(2), address(1))
+    assert world.states == ("completed", "completed")
+    assert world.a.ice.drops["asymmetric_response"] == 1
+    changes = [event for event in world.a.of(SendPathChanged) if isinstance(event, SendPathChanged)]
+    assert all(event.path is not None for event in changes)
+
+
+@pytest.mark.parametrize("source", [2, 66])
+def test_host_06_an_error_to_a_check_that_a_trigger_replaced_fails_nothing(source: int) -> None:
+    world = World()
+    world.filter = lambda agent, _sent: agent is world.b  # what A asks gets lost, so that B's checks trigger others
+    world.gather()
+    world.exchange()
+    world.run(0.015)
+    (check,) = requests(world, "a")
+    key = world.b.ice.local_credentials.key
+    error = [(stun.Attribute.ERROR_CODE, stun.ErrorCode(400, ""))]
+    refusal = stun.encode(stun.Method.BINDING, stun.MessageClass.ERROR, check.transaction_id, error, key=key)
+    world.a.ice.receive_stun(refusal, Path(address(1), address(source)), now=world.now)
+    world.filter = lambda _agent, _sent: True
+    world.run(2.0, lambda: world.states == ("completed", "completed"))
+    assert world.states == ("completed", "completed")
 
 
 def test_stun_24_unsigned_and_wrongly_signed_requests_get_400_and_401_at_a_bounded_rate() -> None:
