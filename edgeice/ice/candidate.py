@@ -145,9 +145,10 @@ def encode_candidate(candidate: Candidate) -> str:
 
 
 def local_foundation(salt: bytes, kind: CandidateType, base: TransportAddress, server: TransportAddress | None) -> str:
-    """Equal for candidates of the same type, base IP, server IP and protocol, different otherwise (RFC 8445 §5.1.1.3).
+    """Equal for candidates of the same type, base IP, server IP and protocols, different otherwise (RFC 8445 §5.1.1.3).
 
     A keyed hash, so that no table of what was seen has to be kept and nothing shows of the addresses.
     """
-    parts = (kind.value, base.ip, base.scope, server.ip if server else "", base.protocol)
+    via = (server.ip, server.protocol) if server else ()
+    parts = (kind.value, base.ip, base.scope, base.protocol, *via)
     return hashlib.blake2s("|".join(parts).encode(), digest_size=5, key=salt).hexdigest()

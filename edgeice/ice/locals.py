@@ -62,10 +62,12 @@ class LocalCandidates:
             return None
         priority = candidate_priority(kind, preference)
         candidate = self._make(kind, address, address, base.server, priority, related=base.mapped)
-        if candidate is not None:
-            self._hosts[address] = candidate
-            if kind is not CandidateType.HOST or self._shared.config.policy is not CandidatePolicy.NO_HOST:
-                self._shared.emit(LocalCandidateGathered(candidate, self._ufrag))
+        if candidate is None:
+            self._preferences[kind].release(address)
+            return None
+        self._hosts[address] = candidate
+        if kind is not CandidateType.HOST or self._shared.config.policy is not CandidatePolicy.NO_HOST:
+            self._shared.emit(LocalCandidateGathered(candidate, self._ufrag))
         return candidate
 
     def add_server_reflexive(self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress) -> None:
@@ -74,7 +76,13 @@ class LocalCandidates:
         if host is None or (mapped, base) in self._all:
             return
         kind = CandidateType.SERVER_REFLEXIVE
-        priority = candidate_priority(kind, host.priority >> 8 & 0xFFFF)
+        preference = host.priority >> 8 & 0xFFFF
+        # Servers that see a base differently make several candidates of it, each with a preference of its own (RFC 8445
+        # §5.1.2.1).
+        taken = {other.priority for other in self._all.values() if other.type is kind}
+        priority = next(
+            each for place in range(preference, -1, -1) if (each := candidate_priority(kind, place)) not in taken
+        )
         candidate = self._make(kind, mapped, base, server, priority, related=base)
         if candidate is not None:
             self._shared.emit(LocalCandidateGathered(candidate, self._ufrag))

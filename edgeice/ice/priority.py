@@ -59,8 +59,8 @@ class LocalPreferences:
     """Gives each base of a generation a local preference that no other has (RFC 8445 §5.1.2.1).
 
     The bases that there are when the generation begins are ordered by RFC 8421 §4 within each rank.  Further ones come
-    one by one, and what was announced cannot be changed: of the places left, IPv6 bases get the odd ones from the top
-    and IPv4 bases the even ones, so that the families alternate.
+    one by one, and what was announced cannot be changed: of the places left, the family that came first gets the odd
+    ones from the top and the other the even ones, so that the families alternate.
 
     Args:
         ranks: Interface name -> rank, 0 where there is none.
@@ -70,11 +70,15 @@ class LocalPreferences:
     def __init__(self, ranks: Mapping[str, int], bases: Iterable[Base] = ()) -> None:
         self._ranks = ranks
         self._taken: dict[TransportAddress, int] = {}
+        #: The family that has the highest place of a rank, by that place.
+        self._first: dict[int, int] = {}
         by_rank: dict[int, list[TransportAddress]] = {}
         for base in bases:
             by_rank.setdefault(self._top(base), []).append(base.address)
         for top, addresses in by_rank.items():
-            self._taken |= {address: top - place for place, address in enumerate(interleave(addresses)[:_RANK_SIZE])}
+            ordered = interleave(addresses)[:_RANK_SIZE]
+            self._first[top] = ordered[0].family
+            self._taken |= {address: top - place for place, address in enumerate(ordered)}
 
     def _top(self, base: Base) -> int:
         """The highest preference of a base's rank."""
@@ -86,7 +90,8 @@ class LocalPreferences:
         if address not in self._taken:
             top = self._top(base)
             used = set(self._taken.values())
-            start = top if address.family == 6 else top - 1
+            # RFC 8445 §5.1.2.1: a single address has the highest of all.
+            start = top if address.family == self._first.setdefault(top, address.family) else top - 1
             free = next((p for p in range(start, top - _RANK_SIZE, -2) if p not in used), None)
             if free is None:
                 return None

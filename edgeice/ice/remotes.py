@@ -51,8 +51,8 @@ class RemoteCandidates:
         """Make a peer-reflexive candidate of the source of an authenticated check."""
         if not self._is_allowed(address) or not self._has_room():
             return None
-        # RFC 8445 §7.3.1.3: its foundation is like no other's.
-        candidate = Candidate(f"prflx{len(self._all)}", priority, address, CandidateType.PEER_REFLEXIVE)
+        # RFC 8445 §7.3.1.3: its foundation is like no other's; what the peer signals has no colon in it.
+        candidate = Candidate(f"prflx:{len(self._all)}", priority, address, CandidateType.PEER_REFLEXIVE)
         self._all[address] = candidate
         return candidate
 
