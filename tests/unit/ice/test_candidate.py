@@ -206,7 +206,7 @@ def test_ice_03_a_relayed_base_is_its_own_base_and_pairs_after_all_others() -> N
     assert (relay.type, relay.address, relay.base, relay.related) == (CandidateType.RELAYED, relayed, relayed, mapped)
     # RFC 8445 §5.1.2.1: type preference 0, a local preference that no other relayed candidate has.
     assert relay.priority == candidate_priority(CandidateType.RELAYED, 65535)
-    assert other.priority == candidate_priority(CandidateType.RELAYED, 65532)
+    assert other.priority == candidate_priority(CandidateType.RELAYED, 65533)
     assert first.priority > reflexive.priority > relay.priority
     assert len({first.foundation, relay.foundation, reflexive.foundation}) == 3
 
