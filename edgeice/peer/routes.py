@@ -61,14 +61,16 @@ class Routes(Generic[S]):
     def claim(self, session: S, path: Path) -> bool:
         """Give a 5-tuple to a session; False while another one owns it.
 
-        A session holds a bounded number of 5-tuples; the one claimed longest ago makes room.
+        A session holds a bounded number of 5-tuples; the one claimed longest ago makes room, but never the selected
+        one: whoever saw a check can repeat it from as many addresses as he likes.
         """
         owner = self._by_path.get(path)
         if owner is not None:
             return owner is session
         held = self._paths.setdefault(session, {})
         if len(held) >= self._path_limit:
-            oldest = next(iter(held))
+            selected = self._selected.get(session)
+            oldest = next(each for each in held if each != selected)
             del held[oldest], self._by_path[oldest]
         held[path] = None
         self._by_path[path] = session

@@ -40,6 +40,18 @@ def test_paths_of_a_session_are_bounded_and_the_oldest_goes() -> None:
     assert len(routes) == 3
 
 
+def test_host_07_paths_that_replayed_checks_claim_never_push_out_the_selected_one() -> None:
+    routes: Routes[int] = Routes(paths_per_session=3)
+    routes.claim(1, path(0))
+    routes.select(1, path(0))
+    for port in range(1, 10):
+        assert routes.claim(1, path(port))
+    assert [port for port in range(10) if routes.by_path(path(port))] == [0, 8, 9]
+    routes.select(1, None)
+    routes.claim(1, path(10))
+    assert routes.by_path(path(0)) is None
+
+
 def test_host_15_a_ufrag_is_never_taken_over() -> None:
     routes: Routes[int] = Routes()
     routes.bind_ufrags(1, ["aaaa", "bbbb"])
