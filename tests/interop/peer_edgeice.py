@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import edgeice  # only now is it on the path
 from edgeice import sdp
 from edgeice.errors import LocalProtocolError
-from edgeice.ice import IceConfig
-from edgeice.peer import CandidateGathered, CandidatesEnded, PathChanged, StateChanged
+from edgeice.ice import CandidatePolicy, IceConfig
+from edgeice.peer import CandidateGathered, CandidatesEnded, PathChanged, StateChanged, TurnServer
 from edgeice.transport import ConnectionFailedError, DataChannel, Node, NodeConfig, Progress, open_node
 
 #: What this end announces, in milliseconds: edgeice's own Ta (RFC 8839 §5.7).
@@ -59,16 +59,21 @@ def tell_path(changed: PathChanged) -> None:
 
 
 def node_config(config: dict[str, Any]) -> NodeConfig:
-    if config.get("policy", "all") != "all":
-        raise SystemExit("edgeice has no relayed candidates")
     if config.get("loopback"):
         return NodeConfig.loopback_only()
-    urls: list[str] = []
+    stun: list[str] = []
+    turn: list[TurnServer] = []
     for server in config.get("ice_servers", []):
-        urls += [server["urls"]] if isinstance(server["urls"], str) else server["urls"]
+        for url in [server["urls"]] if isinstance(server["urls"], str) else server["urls"]:
+            if url.startswith("stun:"):
+                stun.append(url)
+            else:
+                turn.append(TurnServer(url, server["username"], server["credential"]))
+    policy = CandidatePolicy(config.get("policy", "all"))
     return NodeConfig(
-        stun=tuple(url for url in urls if url.startswith("stun:")),
-        ice=IceConfig(resolve_names=config.get("hidden", False)),
+        stun=() if policy is CandidatePolicy.RELAY else tuple(stun),
+        turn=tuple(turn),
+        ice=IceConfig(policy=policy, resolve_names=config.get("hidden", False)),
     )
 
 

@@ -127,8 +127,10 @@ class _Peer:
             *lines, buffer = (buffer + chunk).split(b"\n")
             for line in lines:
                 await self._take(json.loads(line), line)
-        self.started.set()
-        self.settled.set()
+        self.errors.append("the process has ended")
+        for peer in filter(None, (self, self.other)):  # nothing more will come of it
+            peer.started.set()
+            peer.settled.set()
 
     async def _take(self, message: dict[str, Any], line: bytes) -> None:
         now = trio.current_time()

@@ -15,7 +15,18 @@ from enum import Enum
 
 import attrs
 
-__all__ = ["Egress", "Filtering", "Mapping", "Nat", "Site", "rules"]
+__all__ = [
+    "APDM_APDF",
+    "EIM_ADF",
+    "EIM_APDF",
+    "EIM_EIF",
+    "Egress",
+    "Filtering",
+    "Mapping",
+    "Nat",
+    "Site",
+    "rules",
+]
 
 
 class Mapping(Enum):
@@ -49,6 +60,12 @@ class Nat:
             self.filtering is not Filtering.ADDRESS_AND_PORT_DEPENDENT or self.hairpinning
         ):
             raise ValueError("the maps that let in strangers need ports that are kept")
+
+
+EIM_EIF = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT)
+EIM_ADF = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_DEPENDENT)
+EIM_APDF = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT)
+APDM_APDF = Nat(Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT)
 
 
 class Egress(Enum):

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from tests.lab.lab import Host, Lab, missing_for_routers
-from tests.lab.nat import Egress, Filtering, Mapping, Nat
+from tests.lab.nat import APDM_APDF, EIM_ADF, EIM_APDF, EIM_EIF, Egress, Nat
 from tests.lab.networks import Router
 from tests.lab.services import NATDISCOVERY, coturn
 
@@ -22,12 +22,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING)),
 ]
-
-_OPEN = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT)
-_ADDRESS = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_DEPENDENT)
-_STRICT = Nat(Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT)
-_SYMMETRIC = Nat(Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT)
-
 
 _EIM, _APDM = "Endpoint Independent Mapping", "Address and Port Dependent Mapping"
 _EIF, _ADF = "Endpoint Independent Filtering", "Address Dependent Filtering"
@@ -49,18 +43,18 @@ class Case:
 _CASES = {
     # Without a NAT the host itself answers what it sends to its own address.
     "no-nat": Case((None,), mapping=_EIM, filtering=_EIF, hairpinning=True),
-    "eim-eif": Case((_OPEN,), mapping=_EIM, filtering=_EIF),
-    "eim-eif-hairpin": Case((attrs.evolve(_OPEN, hairpinning=True),), mapping=_EIM, filtering=_EIF, hairpinning=True),
-    "eim-adf": Case((_ADDRESS,), mapping=_EIM, filtering=_ADF),
-    "eim-apdf": Case((_STRICT,), mapping=_EIM, filtering=_APDF),
+    "eim-eif": Case((EIM_EIF,), mapping=_EIM, filtering=_EIF),
+    "eim-eif-hairpin": Case((attrs.evolve(EIM_EIF, hairpinning=True),), mapping=_EIM, filtering=_EIF, hairpinning=True),
+    "eim-adf": Case((EIM_ADF,), mapping=_EIM, filtering=_ADF),
+    "eim-apdf": Case((EIM_APDF,), mapping=_EIM, filtering=_APDF),
     "eim-apdf-hairpin": Case(
-        (attrs.evolve(_STRICT, hairpinning=True),), mapping=_EIM, filtering=_APDF, hairpinning=True
+        (attrs.evolve(EIM_APDF, hairpinning=True),), mapping=_EIM, filtering=_APDF, hairpinning=True
     ),
-    "apdm-apdf": Case((_SYMMETRIC,), mapping=_APDM, filtering=_APDF),
-    "eim-apdf-in-apdm-apdf": Case((_SYMMETRIC, _STRICT), mapping=_APDM, filtering=_APDF),
-    "eim-eif-in-eim-eif": Case((_OPEN, _OPEN), mapping=_EIM, filtering=_EIF),
-    "no-udp": Case((_OPEN,), Egress.NO_UDP),
-    "tcp-443": Case((_OPEN,), Egress.TCP_443),
+    "apdm-apdf": Case((APDM_APDF,), mapping=_APDM, filtering=_APDF),
+    "eim-apdf-in-apdm-apdf": Case((APDM_APDF, EIM_APDF), mapping=_APDM, filtering=_APDF),
+    "eim-eif-in-eim-eif": Case((EIM_EIF, EIM_EIF), mapping=_EIM, filtering=_EIF),
+    "no-udp": Case((EIM_EIF,), Egress.NO_UDP),
+    "tcp-443": Case((EIM_EIF,), Egress.TCP_443),
 }
 
 
@@ -118,7 +112,7 @@ def test_a_nat_is_seen_as_what_it_is(name: str, discovered: dict[str, Discovery]
 
 def test_a_mapping_ends_with_its_lifetime(tmp_path: Path) -> None:
     assert NATDISCOVERY is not None
-    nats = [attrs.evolve(nat, lifetime=2) for nat in (_OPEN, _ADDRESS, _STRICT)]
+    nats = [attrs.evolve(nat, lifetime=2) for nat in (EIM_EIF, EIM_ADF, EIM_APDF)]
     with Lab() as lab, coturn(lab.public_host("server", addresses=2), tmp_path) as turn:
         hosts = [_site(lab, "short", Case((nat,)))[0] for nat in nats]
         runs = [
