@@ -16,7 +16,7 @@ from edgeice.stun.integrity import Integrity, long_term_key, userhash
 from edgeice.stun.message import AuthenticatedMessage, Message, MessageClass
 from edgeice.stun.values import SENT_LIMIT, PasswordAlgorithm, PasswordAlgorithmEntry
 
-__all__ = ["Challenge", "LongTerm", "SecurityFeature", "is_bid_down", "security_features"]
+__all__ = ["Challenge", "LongTerm", "SecurityFeature", "discard_reason", "security_features"]
 
 #: RFC 8489 §9.2: a nonce that starts so is followed by four base64 characters that hold 24 flags.
 _NONCE_COOKIE: Final = b"obMatJos2"
@@ -54,13 +54,22 @@ def _lacks_algorithms(response: Message | AuthenticatedMessage) -> bool:
     )
 
 
-def is_bid_down(response: Message) -> bool:
-    """Whether a response other than a challenge lost its list of algorithms: it is ignored then (RFC 8489 §9.2.5)."""
-    if response.message_class is MessageClass.ERROR:
-        error = response.get(Attribute.ERROR_CODE)
-        if error is not None and error.code in CHALLENGE_CODES:
-            return False
-    return _lacks_algorithms(response)
+def discard_reason(response: Message, *, signed: bool) -> str | None:
+    """Why a response is to be treated as if it had never come, a slug; None if it is not (RFC 8489 §9.2.5).
+
+    Args:
+        response: Any response of the server.
+        signed: Whether the request that it answers carried credentials.
+    """
+    error = response.get(Attribute.ERROR_CODE) if response.message_class is MessageClass.ERROR else None
+    if error is not None and error.code in CHALLENGE_CODES:
+        return None
+    if _lacks_algorithms(response):
+        return "bid_down"
+    # Whoever strips or breaks a request on its way could end it by this.
+    if signed and error is not None and error.code == 400 and not response.has_integrity:
+        return "unsigned_400"
+    return None
 
 
 class Challenge(Enum):

@@ -10,11 +10,13 @@ from collections import deque
 from enum import Enum
 from typing import Literal
 
+import attrs
+
 from edgeice.addresses import TransportAddress
 from edgeice.errors import DecodeError
 from edgeice.sansio import DropCounter, Entropy, Event, TimerTable
 from edgeice.stun.attributes import Attribute
-from edgeice.stun.longterm import is_bid_down
+from edgeice.stun.longterm import discard_reason
 from edgeice.stun.message import MessageClass, Method, decode, encode
 from edgeice.stun.transaction import (
     TransactionFailed,
@@ -265,8 +267,8 @@ class Allocation:
                 self._relaying.receive_indication(message)
             else:
                 self.drops.count("not_allocated")
-        elif is_bid_down(message):
-            self.drops.count("bid_down")
+        elif (reason := discard_reason(message, signed=self._requests.is_signed(message.transaction_id))) is not None:
+            self.drops.count(reason)
         elif self._requests.receive(message, now=now):
             self._work(now)
         else:
@@ -337,6 +339,9 @@ class Allocation:
     def _redirected(self, outcome: TransactionRejected, now: float) -> None:
         """Another server is named, by this one and nobody else (RFC 8489 §10, §14.8)."""
         alternate = outcome.response.get(Attribute.ALTERNATE_SERVER)
+        if alternate is not None:
+            # RFC 8489 §10: over the same transport.
+            alternate = attrs.evolve(alternate, protocol=self.server.protocol)
         if alternate is None or alternate.family != self.server.family:
             reason = "redirect_malformed"
         elif alternate in self._tried or alternate == self.server:

@@ -13,7 +13,7 @@ from edgeice.sansio import BoundedQueue, DropCounter, Entropy, Event
 from edgeice.stun.attributes import Attribute
 from edgeice.stun.message import Message, MessageClass, Method, encode
 from edgeice.stun.transaction import TransactionRejected, TransactionSucceeded, new_transaction_id
-from edgeice.turn.channel import Channel, ChannelInput, Channels
+from edgeice.turn.channel import Channel, ChannelInput, Channels, ChannelState
 from edgeice.turn.config import TurnConfig
 from edgeice.turn.events import PeerRefused, PeerUnreachable
 from edgeice.turn.framing import decode_channel_data, encode_channel_data
@@ -121,6 +121,8 @@ class Relaying:
         channel = self._channels.receiving(number)
         if channel is None:
             self._drops.count("channel_unbound")
+        elif channel.state is not ChannelState.BINDING and not self._permissions.is_live(channel.peer.ip):
+            self._drops.count("data_without_permission")
         else:
             self._take((channel.peer, data))
 

@@ -158,6 +158,11 @@ class Requester:
         """Whether an answer to this transaction is awaited."""
         return transaction_id in self._requests
 
+    def is_signed(self, transaction_id: bytes) -> bool:
+        """Whether this transaction is open and its request carries credentials."""
+        request = self._requests.get(transaction_id)
+        return request is not None and request.signed
+
     def receive(self, message: Message, *, now: float) -> bool:
         """Take a response; False if it changed nothing."""
         if not self._table.receive(message, now=now):
