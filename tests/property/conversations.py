@@ -1,0 +1,380 @@
+"""Whole agents: two Endpoints in virtual time whose honest session an attacker accompanies with damaged datagrams.
+
+The attacker reads all that passes and sends what it likes from any address, but knows no key: the session has to come
+about all the same, carry all data and nothing else, and answer nothing with more than was asked.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, partial
+
+from edgeice import stun
+from edgeice.addresses import Base, Path, TransportAddress
+from edgeice.dtls import Certificate
+from edgeice.errors import DecodeError
+from edgeice.ice import RemoteParameters, Role
+from edgeice.peer import (
+    Connection,
+    ConnectionEnded,
+    ConnectionState,
+    DatagramReceived,
+    Endpoint,
+    EndpointConfig,
+    IceConnection,
+)
+from edgeice.peer.link import HELD_LIMIT
+from edgeice.peer.routes import REQUEST_LIMIT
+from edgeice.sansio import Action, Entropy, Event, Transmit, drain
+from edgeice.sctp import ChannelOpened, MessageReceived
+from tests.property.faults import Fault, damaged, example_scripts, faults_of
+from tests.property.target import TAKEN, Target
+from tests.property.wire import repaired_stun
+
+__all__ = ["CONVERSATIONS"]
+
+#: Datagrams that the link keeps from one end before the attacker forgets the oldest.
+_MEMORY = 32
+#: Datagrams that may be replaced by their damaged copies: fewer than what retransmission is sure to repair.
+_REPLACED = 4
+_MESSAGES = 12
+
+
+@cache
+def _certificates() -> tuple[Certificate, Certificate]:
+    return Certificate.generate(), Certificate.generate()
+
+
+class End:
+    """An Endpoint with its one session."""
+
+    def __init__(self, world: Conversation, number: int) -> None:
+        self.world = world
+        self.base = Base(TransportAddress(f"192.0.2.{number + 1}", 4000), "eth0")
+        self.endpoint = Endpoint(EndpointConfig(), entropy=Entropy.seeded(number))
+        self.endpoint.base_added(self.base, now=world.now)
+        role = Role.CONTROLLED if number else Role.CONTROLLING
+        self.session: Connection | IceConnection
+        if world.raw:
+            self.session = self.endpoint.connect_raw(role, now=world.now)
+        else:
+            self.session = self.endpoint.connect(_certificates()[number], role, now=world.now)
+        self.events: list[Event] = []
+        self.received: list[bytes | str] = []
+        #: What was sent since the attacker asked.
+        self.answers: list[Transmit] = []
+
+    def drain(self) -> None:
+        """Send and hear what there is."""
+        drain(self.endpoint, self._act, self._hear)
+        while (session := self.endpoint.poll_touched()) is not None:
+            drain(session, self._act, self._hear)
+        drain(self.session, self._act, self._hear)
+
+    def _act(self, action: Action) -> None:
+        assert isinstance(action, Transmit)
+        self.answers.append(action)
+        self.world.carry(self, action)
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, DatagramReceived):
+            self.received.append(event.data)
+        elif isinstance(event, MessageReceived):
+            self.received.append(event.data)
+            assert isinstance(self.session, Connection)
+            self.session.channels.consumed(event.charge, now=self.world.now)
+        else:
+            self.events.append(event)
+
+    def receive(self, data: bytes, source: TransportAddress) -> None:
+        """Take a datagram, whoever sent it."""
+        path = Path(self.base.address, source)
+        session = self.endpoint.receive_datagram(data, path, now=self.world.now)
+        if session is not None:
+            session.receive_datagram(data, path, now=self.world.now)
+            session.batch_received(now=self.world.now)
+        self.drain()
+
+    @property
+    def drops(self) -> int:
+        """All that was dropped and counted."""
+        if isinstance(self.session, Connection):
+            own = sum(self.session.drop_counts().values())
+        else:
+            own = self.session._link.drops.total + self.session._link.ice.drops.total
+        return own + self.endpoint.drops.total
+
+    @property
+    def reasons(self) -> set[str]:
+        """Why."""
+        counters = [self.endpoint.drops, self.session._link.drops, self.session._link.ice.drops]
+        names = {reason for counter in counters for reason in counter.snapshot()}
+        return names | set(self.session.drop_counts() if isinstance(self.session, Connection) else ())
+
+    def tick(self) -> None:
+        """Do all that is due, so that what is sent next is an answer."""
+        for machine in (self.endpoint, self.session):
+            machine.handle_timeout(now=self.world.now)
+        self.drain()
+
+    @property
+    def key(self) -> bytes:
+        """What its peer signs requests with."""
+        return self.session._link.ice.local_credentials.key
+
+
+class Conversation:
+    """Two ends, the link between them, and the attacker on it.
+
+    Args:
+        script: What the attacker does (`faults`).
+        raw: Plain datagrams over ICE, otherwise data channels.
+        handshake: The attacker forges records of the DTLS handshake too, which has no proof against that.
+    """
+
+    def __init__(self, script: bytes, *, raw: bool, handshake: bool = False) -> None:
+        self.now = 100.0
+        self.raw = raw
+        self._handshake = handshake
+        self._faults: dict[int, list[Fault]] = {}
+        for number, fault in faults_of(script):
+            self._faults.setdefault(number, []).append(fault)
+        self._count = 0
+        self._replaced = 0
+        #: Datagrams that the attacker got delivered: plain ones cannot be told from the peer's.
+        self._planted = 0
+        self._honest: dict[bytes, None] = {}
+        self._flying: list[tuple[float, int, Transmit, bool]] = []
+        self._order = itertools.count()
+        self.ends = a, b = End(self, 0), End(self, 1)
+        #: From where data is taken for the peer's: its address, and where one of its checks was repeated from.
+        self._vouched = {(a, b.base.address), (b, a.base.address)}
+
+    # The link
+
+    def carry(self, sender: End, sent: Transmit) -> None:
+        """Let a datagram travel, and what the attacker makes of it."""
+        if self._at(sent.path.remote) is None:
+            return  # to whom the attacker said that it is
+        self._honest[sent.data] = None
+        faults = self._faults.pop(self._count, [])
+        self._count += 1
+        is_replaced = False
+        for fault in faults:
+            data = damaged(sent.data, fault, list(self._honest)[-_MEMORY:])
+            if fault.origin & 0x40 and stun.is_stun(data):
+                data = repaired_stun(data, b"no key that anybody has")
+            if self._may_send(data):
+                source = (sender.base.address, *_SOURCES)[fault.origin % 4]
+                self._fly(Transmit(Path(source, sent.path.remote), data), 0.0005 * (fault.origin >> 4 & 3), forged=True)
+                is_replaced |= bool(fault.origin & 0x80) and stun.is_stun(sent.data)
+        if is_replaced and self._replaced < _REPLACED:
+            self._replaced += 1
+        else:
+            self._fly(sent, 0.001, forged=False)
+
+    def _may_send(self, data: bytes) -> bool:
+        if self.raw or self._handshake or stun.is_stun(data):
+            return True
+        return all(end.session.state is ConnectionState.CONNECTED for end in self.ends)
+
+    def _fly(self, sent: Transmit, delay: float, *, forged: bool) -> None:
+        heapq.heappush(self._flying, (self.now + delay, next(self._order), sent, forged))
+
+    def _at(self, address: TransportAddress) -> End | None:
+        return next((end for end in self.ends if end.base.address == address), None)
+
+    def _land(self, sent: Transmit, *, forged: bool) -> None:
+        end = self._at(sent.path.remote)
+        assert end is not None
+        if forged:
+            self._attack(end, sent)
+        else:
+            end.receive(sent.data, sent.path.local)
+
+    def _attack(self, end: End, sent: Transmit) -> None:
+        """Give an end a forged datagram, and look at what comes of it."""
+        end.tick()
+        end.answers.clear()
+        drops, received = end.drops, len(end.received)
+        end.receive(sent.data, sent.path.local)
+        is_stun = stun.is_stun(sent.data)
+        planted = end.received[received:]
+        is_proved = sent.data in self._honest or (is_stun and self._is_proved(end, sent.data))
+        if is_proved and is_stun:
+            self._vouched.add((end, sent.path.local))  # a replayed check is the peer's, wherever it comes from
+        if planted and not is_proved:
+            assert self.raw, "data that nobody sent"
+            assert planted == [sent.data]
+            assert (end, sent.path.local) in self._vouched, "data of a stranger"
+        self._planted += len(planted)
+        answers = [answer for answer in end.answers if is_stun and answer.data[8:20] == sent.data[8:20]]
+        for answer in answers:
+            assert answer.path.remote == sent.path.local
+            assert len(answer.data) <= len(sent.data), "the answer is larger than the request"
+        if self._handshake:
+            return  # OpenSSL may take it, drop it and answer it without a word
+        if not is_proved:
+            assert len(end.answers) <= 1, "several datagrams for one that nobody proved"
+            assert end.answers == answers, "a stranger made this end send something"
+        is_keepalive = is_stun and sent.data[:2] == _INDICATION
+        assert is_proved or planted or answers or is_keepalive or end.drops > drops, "dropped without being counted"
+
+    def _is_proved(self, end: End, data: bytes) -> bool:
+        """Whether what was changed is still signed: what stands behind the integrity is not."""
+        peer = self.ends[end is self.ends[0]]
+        try:
+            message = stun.decode(data)
+        except DecodeError:
+            return False
+        for key in (end.key, peer.key):
+            with suppress(stun.AuthenticationError):
+                stun.authenticate(message, key)
+                return True
+        return False
+
+    # Time
+
+    def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        """Let so much virtual time pass, or less."""
+        end_at = self.now + seconds
+        for _ in range(20_000):
+            for end in self.ends:
+                end.drain()
+            if until():
+                return
+            machines = [machine for end in self.ends for machine in (end.endpoint, end.session)]
+            at = min((at for machine in machines if (at := machine.next_timeout()) is not None), default=math.inf)
+            if self._flying:
+                at = min(at, self._flying[0][0])
+            if at > end_at:
+                self.now = end_at
+                return
+            self.now = max(self.now, at)
+            if self._flying and self._flying[0][0] <= self.now:
+                _at, _order, sent, forged = heapq.heappop(self._flying)
+                self._land(sent, forged=forged)
+            else:
+                for machine in machines:
+                    machine.handle_timeout(now=self.now)
+        raise AssertionError("time does not pass")
+
+    # What the two want
+
+    def meet(self) -> None:
+        """Exchange descriptions and candidates, which the attacker does not see."""
+        a, b = (end.session for end in self.ends)
+        if isinstance(a, Connection) and isinstance(b, Connection):
+            a.accept_answer(b.accept_offer(a.create_offer(now=self.now), now=self.now), now=self.now)
+            return
+        assert isinstance(a, IceConnection)
+        assert isinstance(b, IceConnection)
+        for one, other in ((a, b), (b, a)):
+            other.set_remote(RemoteParameters(credentials=one.credentials), now=self.now)
+        for one, other in ((a, b), (b, a)):
+            for line in one.local_candidates(now=self.now)[0]:
+                other.add_remote_candidate(line, one.credentials.ufrag, now=self.now)
+            other.end_of_candidates(one.credentials.ufrag, now=self.now)
+
+    @property
+    def connected(self) -> bool:
+        """Whether both can send."""
+        return all(end.session.state is ConnectionState.CONNECTED for end in self.ends)
+
+    def send(self, end: End, data: bytes) -> None:
+        """Send one message."""
+        if isinstance(end.session, Connection):
+            end.session.channels.send(_CHANNEL, data, now=self.now)
+            end.session.flush(now=self.now)
+        else:
+            end.session.send(data)
+        end.drain()
+
+    def talk(self) -> None:
+        """Send messages both ways; all of them arrive, in their order and once, and nothing else does."""
+        said: list[list[bytes | str]] = [[], []]
+        for number in range(_MESSAGES):
+            for side, end in enumerate(self.ends):
+                data = bytes((0x80 + side, number)) * (1 + 40 * (number % 5))  # no protocol's first byte
+                said[side].append(data)
+                self.send(end, data)
+            self.run(0.02)
+        self.run(5.0)
+        for side, end in enumerate(self.ends):
+            arrived = iter(end.received)
+            assert all(data in arrived for data in said[1 - side]), "lost, or out of order"
+        expected = 2 * _MESSAGES + (self._planted if self.raw else 0)
+        assert sum(len(end.received) for end in self.ends) == expected
+
+    def check_bounds(self) -> None:
+        """No table is larger than it says, and drops are counted by reasons of this code."""
+        for end in self.ends:
+            routes, link = end.endpoint._routes, end.session._link
+            assert len(routes._asked) <= REQUEST_LIMIT
+            assert len(routes) <= 64 + 3
+            assert len(link._held) <= HELD_LIMIT
+            for generation in link.ice._slots.all():
+                assert len(generation.heard) <= 128
+                assert len(list(generation.checklist)) <= link.ice.config.max_pairs
+                assert len(list(generation._remotes)) <= link.ice.config.max_remote_candidates
+            assert all(_REASON.fullmatch(reason) for reason in end.reasons)
+
+
+#: The first of the DTLS server, which an offerer of actpass is.
+_CHANNEL = 1
+_INDICATION = b"\x00\x11"
+_REASON = re.compile(r"[a-z0-9._-]{3,40}")
+#: Where else an attacker can send from: another port of the peer's host, of which it may hold one, and elsewhere.
+_SOURCES = (
+    TransportAddress("192.0.2.1", 4001),
+    TransportAddress("192.0.2.2", 53),
+    TransportAddress("198.51.100.9", 4000),
+)
+
+
+def _accompanied(script: bytes, *, raw: bool) -> str:
+    world = Conversation(script, raw=raw)
+    world.meet()
+    world.run(60.0, lambda: world.connected)
+    assert world.connected
+    if isinstance(opener := world.ends[0].session, Connection):
+        opener.channels.open("label", now=world.now)
+        opener.flush(now=world.now)
+        world.run(2.0)
+        assert all(any(isinstance(event, ChannelOpened) for event in end.events) for end in world.ends)
+    world.talk()
+    world.check_bounds()
+    for end, peer in zip(world.ends, reversed(world.ends), strict=True):
+        path = end.session._link.ice.send_path
+        assert path == Path(end.base.address, peer.base.address)
+    world.ends[0].session.close(now=world.now)
+    world.run(1.0)
+    ended = [event for event in world.ends[1].events if isinstance(event, ConnectionEnded)]
+    assert [event.step for event in ended] == ([] if raw else ["closed"])
+    return TAKEN
+
+
+def _handshake(script: bytes) -> str:
+    world = Conversation(script, raw=False, handshake=True)
+    world.meet()
+    world.run(5.0, lambda: world.connected)
+    world.check_bounds()
+    ended = [event for end in world.ends for event in end.events if isinstance(event, ConnectionEnded)]
+    for end in world.ends:
+        end.session.close(now=world.now)
+    world.run(1.0)
+    assert all(end.session.state is ConnectionState.CLOSED for end in world.ends)
+    assert not any(end.received for end in world.ends)
+    return ended[0].step if ended else TAKEN
+
+
+CONVERSATIONS = (
+    Target(name="ice-session", seeds=example_scripts, check=partial(_accompanied, raw=True), examples=60),
+    Target(name="channel-session", seeds=example_scripts, check=partial(_accompanied, raw=False), examples=25),
+    Target(name="dtls-handshake", seeds=example_scripts, check=_handshake, examples=25),
+)
