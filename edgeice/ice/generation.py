@@ -69,16 +69,26 @@ class Generation:
         #: When unselected pairs are released, None before nomination and after.
         self._settle_at: float | None = None
         self._retired = False
+        #: Local candidates that the owner is only being told, and since when.
+        self._untold: list[Candidate] = []
+        self._untold_at: float | None = None
 
     # Candidates
 
-    def base_added(self, base: Base) -> None:
+    def base_added(self, base: Base, *, now: float) -> None:
         """Make a host or relayed candidate, unless this side said that it has no more."""
         if self._local_ended or self._is_settled:
             return
         candidate = self.locals.add_base(base)
-        if candidate is not None:
-            self._form([candidate], self._remotes)
+        if candidate is not None and self.remote is not None:
+            self._untold.append(candidate)
+            self._untold_at = now
+
+    def pair_told(self) -> None:
+        """Pair the local candidates that came since the last round: the owner has told them now (RFC 8838 §10)."""
+        if self._untold:
+            self._form(self._untold, self._remotes)
+            self._untold, self._untold_at = [], None
 
     def add_server_reflexive(self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress) -> None:
         """Make a server-reflexive candidate; it is conveyed and never paired (RFC 8445 §6.1.2.4)."""
@@ -88,6 +98,7 @@ class Generation:
     def base_removed(self, address: TransportAddress) -> None:
         """Drop everything that the base carried."""
         self.locals.remove(address)
+        self._untold = [candidate for candidate in self._untold if candidate.address != address]
         for pair in [pair for pair in self.checklist if pair.path.local == address]:
             self.checklist.remove(pair)
             self._checks.forget(pair)
@@ -394,7 +405,7 @@ class Generation:
 
     def next_timeout(self) -> float | None:
         """The earliest deadline of `work`, and of failure."""
-        times = [self._checks.next_timeout(), self._patience_at]
+        times = [self._checks.next_timeout(), self._patience_at, self._untold_at]
         if self.selected is not None:
             times.append(self._settle_at)
         for pair, consent in self._consents:
@@ -462,7 +473,7 @@ class Generation:
         self.selected = None
         self._nomination.conclude()
         self._release(keep_valid=False)
-        self._patience_at = self._settle_at = None
+        self._patience_at = self._settle_at = self._untold_at = None
 
     # What the session asks
 

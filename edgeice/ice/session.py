@@ -149,7 +149,7 @@ class IceSession:
             return  # nothing is sent from there, and what comes there is not answered
         self._bases[base.address] = base
         for generation in self._slots.active():
-            generation.base_added(base)
+            generation.base_added(base, now=now)
         self._settle(now)
 
     def base_removed(self, address: TransportAddress, *, now: float) -> None:
@@ -237,7 +237,7 @@ class IceSession:
         pending = Generation(self._shared, number, generate_credentials(self._shared.entropy), preferences)
         self._slots.pending = pending
         for base in self._bases.values():
-            pending.base_added(base)
+            pending.base_added(base, now=now)
         for (base_address, mapped), server in self._reflexive.items():
             pending.add_server_reflexive(base_address, mapped, server)
         if self._gathered and pending.locals:
@@ -306,6 +306,8 @@ class IceSession:
         """Act on every deadline that has come."""
         if self.state is IceState.CLOSED:
             return
+        for generation in self._slots.active():
+            generation.pair_told()
         for generation in self._slots.all():
             generation.work(now=now)
         self._slots.handle_timeout(now=now)

@@ -1,0 +1,191 @@
+"""What a session sends and takes once a pair is nominated, and when it has failed (RFC 8445 §6.1.3, §8.1, §11, §12)."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from edgeice import stun
+from edgeice.addresses import Path
+from edgeice.ice import IceFailed, PairNominated, PairState, RemoteParameters, SendPathChanged
+from edgeice.sansio import Transmit
+from tests.support.ice_pair import Agent, World, address
+
+SELECTED = Path(address(1), address(2))
+OTHER = Path(address(11), address(2))
+
+
+def kind_of(sent: Transmit) -> stun.MessageClass:
+    return stun.decode(sent.data).message_class
+
+
+def requests_on(agent: Agent, path: Path) -> int:
+    """Requests that an agent sent on a path, repetitions included."""
+    return sum(sent.path == path and kind_of(sent) is stun.MessageClass.REQUEST for sent in agent.sent)
+
+
+def check_of_b(world: World, number: int = 1, *, nominate: bool = False) -> bytes:
+    local, remote = world.b.ice.local_credentials, world.a.ice.local_credentials
+    attributes: list[tuple[int, object]] = [
+        (stun.Attribute.USERNAME, f"{remote.ufrag}:{local.ufrag}"),
+        (stun.Attribute.PRIORITY, 1862270975),
+        (stun.Attribute.ICE_CONTROLLED, 1),
+    ]
+    if nominate:
+        attributes.append((stun.Attribute.USE_CANDIDATE, True))
+    return stun.encode(stun.Method.BINDING, stun.MessageClass.REQUEST, number.to_bytes(12), attributes, key=remote.key)
+
+
+def two_ways(*, nominates: bool = True) -> World:
+    """A has two addresses; both pairs are valid, and the first is nominated unless that is held back."""
+    world = World(delay=0.05)
+    for host, agent in ((1, world.a), (11, world.a), (2, world.b)):
+        agent.add_base(address(host))
+    world.a.end()
+    world.b.end()
+    if not nominates:
+        world.filter = lambda _agent, sent: stun.decode(sent.data).get(stun.Attribute.USE_CANDIDATE) is None
+    world.exchange()
+    world.run(0.5)
+    return world
+
+
+def test_ice_52_a_check_after_nomination_is_answered_and_triggers_none() -> None:
+    world = two_ways()
+    world.run(5.0)  # unselected pairs are released
+    world.a.sent.clear()
+    for path in (OTHER, Path(address(1), address(77))):
+        world.a.ice.receive_stun(check_of_b(world, path.remote.port + len(world.a.sent)), path, now=world.now)
+        world.a.drain()
+    assert [(sent.path, kind_of(sent)) for sent in world.a.sent] == [
+        (OTHER, stun.MessageClass.SUCCESS),
+        (Path(address(1), address(77)), stun.MessageClass.SUCCESS),
+    ]
+    world.run(20.0)
+    assert requests_on(world.a, OTHER) == 0
+    assert requests_on(world.a, Path(address(1), address(77))) == 0
+
+
+def test_ice_52_checks_that_wait_in_the_queue_are_not_sent_any_more() -> None:
+    world = World(delay=0.05)
+    for host, agent in ((1, world.a), (11, world.a), (2, world.b)):
+        agent.add_base(address(host))
+    world.filter = lambda _agent, sent: address(11) not in (sent.path.local, sent.path.remote)
+    world.exchange()
+    world.run(5.0, lambda: bool(world.a.of(PairNominated)))
+    sent = requests_on(world.a, OTHER)
+    assert sent >= 1
+    # A check of the peer queued one more, just before nomination ended: it has no consequence.
+    world.run(60.0)
+    assert requests_on(world.a, OTHER) == sent
+
+
+def failing(*, valid: bool) -> World:
+    """Patience and candidates are over; one pair has failed, another one is in progress or valid."""
+    world = World()
+    world.a.add_base(address(1))
+    world.a.end()
+    world.b.add_base(address(2))
+    world.b.end()
+    world.filter = lambda _agent, sent: valid and address(66) not in (sent.path.local, sent.path.remote)
+    world.a.describe_to(world.b)
+    world.b.describe_to(world.a)
+    return world
+
+
+def test_ice_54_pairs_in_progress_keep_a_list_from_failing() -> None:
+    world = failing(valid=False)
+    world.run(20.0)
+    # A check of the peer makes a second pair, whose check goes on beyond patience.
+    world.a.ice.receive_stun(check_of_b(world), Path(address(1), address(66)), now=world.now)
+    world.a.drain()
+    world.run(19.4)
+    assert world.a.state == "checking"
+    world.run(5.0)
+    states = {pair.path.remote: pair.state for pair in world.a.ice._slots.current.checklist}
+    assert states == {address(2): PairState.FAILED, address(66): PairState.IN_PROGRESS}
+    assert world.a.state == "checking"
+    world.run(14.9)
+    assert world.a.state == "checking"
+    world.run(0.3)
+    assert world.a.state == "failed"
+
+
+def test_ice_54_a_valid_pair_keeps_a_list_from_failing() -> None:
+    world = failing(valid=True)
+    world.run(100.0)
+    assert world.states == ("completed", "completed")
+    assert world.a.of(IceFailed) == []
+
+
+def test_ice_55_data_goes_by_the_best_valid_pair_before_nomination_and_only_by_the_selected_one_after() -> None:
+    world = two_ways(nominates=False)
+    assert world.states == ("connected", "connected")
+    before = [event.path for event in world.a.of(SendPathChanged) if isinstance(event, SendPathChanged)]
+    assert before[0] in (SELECTED, OTHER)  # whichever was valid first
+    assert world.a.ice.send_path == SELECTED
+    world.filter = lambda _agent, _sent: True
+    world.run(2.0)
+    assert world.states == ("completed", "completed")
+    told = world.a.of(SendPathChanged)[-1]
+    assert isinstance(told, SendPathChanged)
+    assert (told.path, told.nominated) == (SELECTED, True)
+    # The other pair is still valid, and carries nothing when the selected one is lost.
+    assert [pair.path for pair in world.a.ice._slots.current.checklist if pair.is_valid] == [SELECTED, OTHER]
+    world.a.remove_base(address(1))
+    assert world.a.sends_to() is None
+
+
+def test_ice_56_the_peer_may_send_on_any_candidate_of_the_latest_exchange() -> None:
+    world = two_ways()
+    world.run(10.0)
+    here = [SELECTED, OTHER]
+    assert [world.a.ice.accepts(path) for path in here] == [True, True]
+    assert [world.b.ice.accepts(Path(path.remote, path.local)) for path in here] == [True, True]
+    # Not so from where nobody proved to be the peer.
+    assert not world.a.ice.accepts(Path(address(1), address(66)))
+    # A restart's exchange adds to that; the former one counts until it is retired.
+    third = Path(address(12), address(2))
+    world.a.add_base(address(12))
+    world.restart()
+    world.run(1.0)
+    assert [world.a.ice.accepts(path) for path in (*here, third)] == [True, True, True]
+
+
+def test_ice_57_something_is_sent_on_the_selected_path_within_fifteen_seconds() -> None:
+    """Consent does it, to lite peers too, so no keepalive indication is ever needed."""
+    for lite in (False, True):
+        world = World()
+        world.gather()
+        parameters = RemoteParameters(credentials=world.b.ice.local_credentials, lite=lite, pacing=0.02)
+        world.a.ice.set_remote_description(parameters, now=world.now)
+        world.a.describe_to(world.b)
+        for candidate, ufrag in world.b.candidates:
+            world.a.ice.add_remote_candidate(candidate, ufrag=ufrag, now=world.now)
+        world.a.drain()
+        world.run(3600.0)
+        assert world.a.state == "completed"
+        times = [
+            at
+            for at, sent in zip(world.a.sent_at, world.a.sent, strict=True)
+            if kind_of(sent) is stun.MessageClass.REQUEST
+        ]
+        assert max(later - earlier for earlier, later in itertools.pairwise(times)) <= 6.0
+        assert stun.MessageClass.INDICATION not in {kind_of(sent) for sent in world.a.sent}
+
+
+@pytest.mark.parametrize("fingerprint", [True, False])
+def test_ice_57_a_keepalive_of_the_peer_is_taken_without_a_word(*, fingerprint: bool) -> None:
+    world = World()
+    world.connect()
+    world.a.sent.clear()
+    events = len(world.a.events)
+    indication = stun.encode(stun.Method.BINDING, stun.MessageClass.INDICATION, b"k" * 12, [], fingerprint=fingerprint)
+    for path in (SELECTED, Path(address(1), address(66))):
+        world.a.ice.receive_stun(indication, path, now=world.now)
+        world.a.drain()
+    assert world.a.sent == []
+    assert len(world.a.events) == events
+    assert world.a.ice.drops.total == 0
+    assert not world.a.ice.accepts(Path(address(1), address(66)))
