@@ -47,6 +47,7 @@ class RelayLink:
         relayed: The bases that it is to sessions, once the server allocated them: one of each family.
         started_at: When it began.
         rtt: Round trip to the server in seconds, None before it is measured.
+        failure: Why its flow could not be opened or broke, in words; empty otherwise.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class RelayLink:
         self.relayed: tuple[Base, ...] = ()
         self.started_at = now
         self.rtt: float | None = None
+        self.failure = ""
         #: By which datagrams come from the server, None over a flow.
         self.path = Path(base.address, target.server) if flow_id is None else None
         self._open = flow_id is None

@@ -72,7 +72,7 @@ class Relays:
         self._targets: dict[str, list[RelayTarget]] = {}
         self._unresolved: set[str] = set()
         self._uplinks: dict[str, Uplink] = {}
-        self._owner = UplinkOwner(self._start, self._keep, self._drop)
+        self._owner = UplinkOwner(self._start, self._proceed, self._keep, self._drop)
         self._wanted = False
         self._flow_ids = itertools.count(1)
         self._links: dict[RelayLink, Uplink] = {}
@@ -172,7 +172,8 @@ class Relays:
         """A flow could not be opened, or broke."""
         link = self._by_flow.pop(flow_id, None)
         if link is not None:
-            link.allocation.closed(reason, now=now)
+            link.failure = reason
+            link.allocation.closed(now=now)
             self._touch(link, now)
 
     def receive_stream(self, flow_id: int, data: bytes, *, now: float) -> None:
@@ -299,6 +300,10 @@ class Relays:
         self._dirty[link] = None
         return link
 
+    def _proceed(self, link: RelayLink, now: float) -> None:
+        link.allocation.proceed(now=now)
+        self._dirty[link] = None
+
     def _keep(self, link: RelayLink) -> None:
         for base in link.relayed:
             self._by_relayed[base.address] = link
@@ -331,7 +336,7 @@ class Relays:
             if link.is_over and link in self._closing:
                 self._forget(link)
                 for uplink in self._uplinks.values():
-                    uplink.work(now=now)  # one may have waited for the place
+                    uplink.place_freed(now=now)
 
     def _forget(self, link: RelayLink) -> None:
         self._closing.remove(link)
@@ -364,8 +369,10 @@ class Relays:
                 self._fail(link, event.reason, event.code)
                 uplink.failed(link, retry_at=event.retry_at, now=now)
             case AllocationLost():
-                self._events.append(RelayLost(link.target.uri, link.base.address, event.reason))
+                self._events.append(RelayLost(link.target.uri, link.base.address, link.failure or event.reason))
                 uplink.lost(link, now=now)
 
     def _fail(self, link: RelayLink, reason: str, code: int | None) -> None:
-        self._events.append(RelayFailed(link.target.uri, link.base.address, link.target.server, reason, code))
+        self._events.append(
+            RelayFailed(link.target.uri, link.base.address, link.target.server, link.failure or reason, code)
+        )

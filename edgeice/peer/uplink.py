@@ -38,6 +38,8 @@ class UplinkOwner:
 
     #: Begins a link to a target from a base; None while the last allocation there is still being given back.
     start: Callable[[RelayTarget, Base, float], RelayLink | None]
+    #: Lets a link allocate.
+    proceed: Callable[[RelayLink, float], None]
     #: Makes the winner's allocation a base.
     keep: Callable[[RelayLink], None]
     #: Ends a link for good.
@@ -81,6 +83,8 @@ class Uplink:
         #: The earliest moment at which one of those that failed may be asked again; None if none may.
         self._again_at: float | None = None
         self._failures = 0
+        #: Who is next waits for what is being given back.
+        self._blocked = False
 
     @property
     def is_settled(self) -> bool:
@@ -160,6 +164,11 @@ class Uplink:
         for link in links:
             self._owner.drop(link, now)
 
+    def place_freed(self, *, now: float) -> None:
+        """An allocation was given back: who waited for its place may go on."""
+        self._blocked = False
+        self.work(now=now)
+
     def work(self, *, now: float) -> None:
         """Ask who is next, and decide."""
         if self._race_at is None:
@@ -170,6 +179,7 @@ class Uplink:
                 continue
             entry = self._waiting[0]
             link = self._owner.start(entry.target, entry.base, now)
+            self._blocked = link is None
             if link is None:
                 break
             self._waiting.popleft()
@@ -178,7 +188,7 @@ class Uplink:
         if self._chosen is None and self._answered and self._decide_at() <= now:
             self._chosen = min(self._answered, key=lambda link: (_DELAYS[link.target.transport], link.rtt or 0.0))
             self._answered.remove(self._chosen)
-            self._chosen.allocation.proceed(now=now)
+            self._owner.proceed(self._chosen, now)
         if not (self._waiting or self._links()):
             self._give_up(now)
 
@@ -211,7 +221,7 @@ class Uplink:
 
     def _ask_at(self) -> float | None:
         """When the next server is to be asked; None if none is."""
-        if not self._waiting or self._race_at is None:
+        if not self._waiting or self._race_at is None or self._blocked:
             return None
         transport = self._waiting[0].target.transport
         ahead = [*self._answered, *([] if self._chosen is None else [self._chosen])]
@@ -250,6 +260,7 @@ class Uplink:
         self._asked.clear()
         self._answered.clear()
         self._chosen = self._race_at = self._slot_at = self._again_at = None
+        self._blocked = False
 
 
 def _reaches(base: Base, server: TransportAddress) -> bool:
