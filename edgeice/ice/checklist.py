@@ -221,7 +221,7 @@ class Checklist:
         return next((pair for pair in self if pair.is_valid and pair.consent is not None), None)
 
     def keep(self, wanted: Callable[[CandidatePair], bool]) -> None:
-        """Drop all pairs but the wanted ones, as nomination does; of these, the queue keeps those still to be checked."""
+        """Drop all pairs but the wanted ones, as nomination does; the queue keeps those of them still to be checked."""
         self._triggered = deque(pair for pair in self._triggered if pair.is_open and wanted(pair))
         for pair in [pair for pair in self._pairs.values() if not wanted(pair)]:
             del self._pairs[pair.key]

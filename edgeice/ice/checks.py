@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 
 from edgeice import stun
+from edgeice.addresses import Path, TransportAddress
 from edgeice.ice.candidate import CandidateType
 from edgeice.ice.config import RemoteParameters, Role
 from edgeice.ice.credentials import IceCredentials
 from edgeice.ice.pair import CandidatePair
 from edgeice.ice.priority import candidate_priority
 from edgeice.ice.shared import Shared
-from edgeice.stun import Attribute, Due, MessageClass, Method, RetransmissionPolicy, TransactionTimers
+from edgeice.stun import (
+    Attribute,
+    AuthenticatedMessage,
+    Due,
+    MessageClass,
+    Method,
+    RetransmissionPolicy,
+    TransactionTimers,
+)
 
-__all__ = ["Check", "CheckTable"]
+__all__ = ["Answer", "Check", "CheckTable"]
+
+#: The error of RFC 8445 §7.3.1.1: both ends claim one role.
+_ROLE_CONFLICT: Final = 487
 
 
 @attrs.define(eq=False)
@@ -32,11 +46,32 @@ class Check:
     timers: TransactionTimers
     #: No more retransmissions: a trigger replaced it, and only a late answer is waited for.
     silenced: bool = False
+    #: How often it had been sent when the network first refused it; 0 if it never did.
+    refused: int = 0
 
     def silence(self) -> None:
         """Send it no more; its answer counts until it would have timed out."""
         self.silenced = True
         self.timers.stop_retransmitting()
+
+    def note_refusal(self) -> bool:
+        """The network refuses it (ICMP, or no route); True if it did so before, and the check was repeated since.
+
+        RFC 8445 §7.2.5.2.2: anybody can forge that, and a firewall that waits for its own side to send says it too.
+        """
+        self.refused = self.refused or self.timers.sent
+        return self.refused < self.timers.sent
+
+
+@attrs.frozen
+class Answer:
+    """What an authenticated response says about the check that it answers."""
+
+    check: Check
+    #: As what the peer saw this side, where the check succeeded.
+    mapped: TransportAddress | None = None
+    #: Why the pair is no way, as a slug; empty where it is one, and where the roles are to be settled first.
+    failure: str = ""
 
 
 class CheckTable:
@@ -93,6 +128,36 @@ class CheckTable:
             if check.pair.replaced_check is check:
                 check.pair.replaced_check = None
         return check
+
+    def answer(self, response: AuthenticatedMessage, path: Path, *, now: float) -> Answer | None:
+        """Judge a response that came on `path`, and close its check; None if nothing follows from it.
+
+        No answer to a check that another one replaced ends a pair, or tells of a conflict of roles that is settled: its
+        successor decides.
+        """
+        check = self._open.get(response.transaction_id)
+        if check is None:
+            return None
+        pair = check.pair
+        pair.responses_received += 1
+        if path != pair.path:
+            # RFC 8445 §7.2.5.2.1.  Somebody may have replayed the answer from elsewhere: the check is still repeated,
+            # its true answer still counts, and what is valid stays so.
+            self._shared.drops.count("asymmetric_response")
+            return None if check.silenced or pair.is_valid else Answer(check, failure="asymmetric")
+        self.take(response.transaction_id)
+        if check.timers.sent == 1:
+            pair.rtt = now - check.sent_at
+        if response.message_class is MessageClass.SUCCESS:
+            mapped = response.get(Attribute.XOR_MAPPED_ADDRESS)
+            # RFC 8489 §6.3.3: an attribute that must be understood and is not fails the transaction.
+            failure = "malformed" if mapped is None or response.unknown_required else ""
+        else:
+            mapped, error = None, response.get(Attribute.ERROR_CODE)
+            code = error.code if error is not None else 0
+            failure = "" if code == _ROLE_CONFLICT else f"error_{code}"
+        settled = mapped is None and check.role is not self._shared.role
+        return None if check.silenced and (failure or settled) else Answer(check, mapped, failure)
 
     def forget(self, pair: CandidatePair) -> None:
         """Close the checks on a pair; their answers count no more."""

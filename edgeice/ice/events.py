@@ -60,8 +60,8 @@ class PairReport:
     remote: CandidateType
     remote_address: TransportAddress
     state: PairState
-    #: `timeout`, `refused` (timeout, with an ICMP error), `asymmetric`, `error_NNN`, `malformed`, `consent_expired`,
-    #: `consent_revoked`; empty if no check ended.
+    #: `timeout`, `refused` (by the network, twice or until the time was over), `asymmetric`, `error_NNN`, `malformed`,
+    #: `consent_expired`, `consent_revoked`; empty if no check ended.
     result: str
     requests_sent: int
     requests_received: int

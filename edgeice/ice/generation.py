@@ -23,7 +23,7 @@ from edgeice.ice.priority import LocalPreferences
 from edgeice.ice.remotes import RemoteCandidates
 from edgeice.ice.shared import Shared
 from edgeice.ice.verdict import explain_failure
-from edgeice.stun import Attribute, AuthenticatedMessage, ErrorCode
+from edgeice.stun import Attribute, AuthenticatedMessage, MessageClass
 
 __all__ = ["Generation"]
 
@@ -269,31 +269,33 @@ class Generation:
         """Whether a response belongs to this generation."""
         return transaction_id in self._checks or self._consents.expects(transaction_id)
 
-    def receive_success(self, message: AuthenticatedMessage, path: Path, *, now: float) -> None:
-        """Act on an authenticated success response."""
-        check = self._checks.get(message.transaction_id)
-        if check is None:
-            renewed = self._consents.take(message.transaction_id, path)
-            if renewed is not None:
-                pair, consent, _ = renewed
-                consent.renew(now)
-                pair.responses_received += 1
-            return
-        pair = check.pair
-        pair.responses_received += 1
-        if path != pair.path:
-            self._refused(check, "asymmetric", now)  # RFC 8445 §7.2.5.2.1
-            return
-        self._checks.take(message.transaction_id)
-        mapped = message.get(Attribute.XOR_MAPPED_ADDRESS)
-        # RFC 8489 §6.3.3: an attribute that must be understood and is not fails the transaction.
-        if not isinstance(mapped, TransportAddress) or message.unknown_required:
-            self._refused(check, "malformed", now)
-            return
-        self._note_heard(path)
-        if check.timers.sent == 1:
-            pair.rtt = now - check.sent_at
-        self._succeed(pair, mapped, check, now)
+    def receive_response(self, message: AuthenticatedMessage, path: Path, *, now: float) -> Role | None:
+        """Act on an authenticated response; gives the role that this side must take after a conflict."""
+        if message.transaction_id not in self._checks:
+            return self._consent_answered(message, path, now)
+        answer = self._checks.answer(message, path, now=now)
+        # A pair that made room for another is not brought back.
+        if answer is None or self.checklist.get(*answer.check.pair.key) is not answer.check.pair:
+            return None
+        pair = answer.check.pair
+        if answer.failure:
+            self._fail(pair, answer.failure, now)
+        elif answer.mapped is not None:
+            self._note_heard(path)
+            self._succeed(pair, answer.mapped, answer.check, now)
+        else:
+            return self._conflict(pair, answer.check, now)
+        return None
+
+    def _conflict(self, pair: CandidatePair, check: Check, now: float) -> Role | None:
+        """RFC 8445 §7.2.5.1: take the role opposite to the one that the request claimed, and check again."""
+        pair.role_conflicts += 1
+        if pair.role_conflicts > _MAX_ROLE_CONFLICTS:
+            self._fail(pair, "error_487", now)
+            return None
+        pair.apply(PairInput.TRIGGER)
+        self.checklist.trigger(pair)
+        return check.role.opposite
 
     def _succeed(self, pair: CandidatePair, mapped: TransportAddress, check: Check, now: float) -> None:
         """RFC 8445 §7.2.5.3: the pair is valid."""
@@ -310,35 +312,16 @@ class Generation:
         ):
             self._select(pair, now)
 
-    def receive_error(self, message: AuthenticatedMessage, path: Path, *, now: float) -> Role | None:
-        """Act on an authenticated error response; gives the role that this side must take after a conflict."""
-        error = message.get(Attribute.ERROR_CODE)
-        code = error.code if isinstance(error, ErrorCode) else 0
-        check = self._checks.get(message.transaction_id)
-        if check is None:
-            return self._consent_refused(message.transaction_id, code, path, now)
-        pair = check.pair
-        pair.responses_received += 1
-        if path != pair.path:
-            self._refused(check, "asymmetric", now)
-            return None
-        self._checks.take(message.transaction_id)
-        pair.role_conflicts += code == 487
-        if code != 487 or pair.role_conflicts > _MAX_ROLE_CONFLICTS:
-            self._refused(check, f"error_{code}", now)
-            return None
-        # RFC 8445 §7.2.5.1: the role opposite to the one that the request claimed.
-        pair.apply(PairInput.TRIGGER)
-        self.checklist.trigger(pair)
-        return check.role.opposite
+    def socket_error(self, path: Path, *, now: float) -> None:
+        """The network refused to carry a datagram on `path`.  It is a hint: the check is repeated all the same.
 
-    def _refused(self, check: Check, result: str, now: float) -> None:
-        """The answer to a check says that the pair is no way; where another check replaced that one, it decides."""
-        replayed = result == "asymmetric"  # maybe: then what is valid stays so, and the true answer still counts
-        if replayed:
-            self._shared.drops.count("asymmetric_response")
-        if not check.silenced and not (replayed and check.pair.is_valid):
-            self._fail(check.pair, result, now)
+        Refused twice, the pair is held for failed, so that nothing waits for it; an answer still makes it valid.
+        """
+        pair = self.checklist.get(path.local, path.remote)
+        if pair is None or pair.check is None or pair.check.silenced:
+            return
+        if pair.check.note_refusal() and pair.state is PairState.IN_PROGRESS:
+            self._fail(pair, "refused", now)
 
     # Nomination
 
@@ -392,7 +375,7 @@ class Generation:
                 # The path answers other checks, so nominating it was unlucky, not wrong.
                 self.checklist.trigger(pair, first=True)
             elif pair.state is not PairState.FAILED:
-                self._fail(pair, "timeout", now)
+                self._fail(pair, "refused" if check.refused else "timeout", now)
         for pair, consent in self._consents:
             if consent.expires_at <= now:
                 self._lose_consent(pair, "consent_expired", now)
@@ -453,11 +436,17 @@ class Generation:
             sent = self._checks.send_once(pair, self.remote, use_candidate=pair.nominate_next or repeats)
             consent.sent(sent, self._shared.role, now)
 
-    def _consent_refused(self, transaction_id: bytes, code: int, path: Path, now: float) -> Role | None:
-        refused = self._consents.take(transaction_id, path)
-        if refused is None:
+    def _consent_answered(self, message: AuthenticatedMessage, path: Path, now: float) -> Role | None:
+        answered = self._consents.take(message.transaction_id, path)
+        if answered is None:
             return None
-        pair, _, role = refused
+        pair, consent, role = answered
+        if message.message_class is MessageClass.SUCCESS:
+            consent.renew(now)
+            pair.responses_received += 1
+            return None
+        error = message.get(Attribute.ERROR_CODE)
+        code = 0 if error is None else error.code
         if code == 403:
             self._lose_consent(pair, "consent_revoked", now)  # RFC 7675 §5.2
         return role.opposite if code == 487 else None

@@ -7,8 +7,9 @@ fails, or is taken back, empties *pending* and nothing else happens (RFC 8445 §
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
@@ -39,6 +40,11 @@ from edgeice.stun import Message, MessageClass, Method, RefusalBudget
 from edgeice.trace import Tracer, ignore
 
 __all__ = ["IceSession"]
+
+#: Errors of sending that repeating will not cure, if they are true: ICMP's unreachable, no route, a firewall here.
+_REFUSALS: Final = frozenset(
+    {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL}
+)
 
 
 class _Request(Protocol):
@@ -271,6 +277,13 @@ class IceSession:
             self.drops.count(error.reason)
         self._settle(now)
 
+    def socket_error(self, path: Path, error: int, *, now: float) -> None:
+        """The kernel or the network refused to carry a datagram (an errno)."""
+        if error in _REFUSALS:
+            for generation in self._slots.active():
+                generation.socket_error(path, now=now)
+            self._settle(now)
+
     def _receive_request(self, message: Message, path: Path, now: float) -> None:
         accepted = self._responder.receive(message, path, now=now)
         self.authenticated += 1
@@ -285,10 +298,7 @@ class IceSession:
         # RFC 8489 §9.1.4: checks carry SHA-1, so nothing else answers them.
         response = stun.authenticate(message, generation.remote.credentials.key, integrity="sha1")
         self.authenticated += 1
-        if message.message_class is MessageClass.SUCCESS:
-            generation.receive_success(response, path, now=now)
-            return
-        role = generation.receive_error(response, path, now=now)
+        role = generation.receive_response(response, path, now=now)
         if role is not None and role is not self._shared.role:
             self._shared.new_tie_breaker()
             self._take_role(role)

@@ -79,10 +79,10 @@ class Agent:
         self.ice.end_of_local_candidates(now=self.world.now)
         self.drain()
 
-    def describe_to(self, other: Agent) -> None:
-        """What an offer or answer carries: credentials, candidates so far; further ones trickle."""
+    def describe_to(self, other: Agent, *, pacing: float | None = 0.02) -> None:
+        """What an offer or answer carries: credentials, Ta, candidates so far; further ones trickle."""
         credentials = self.ice.local_credentials
-        parameters = RemoteParameters(credentials=credentials, pacing=0.02, renomination=self.renominates)
+        parameters = RemoteParameters(credentials=credentials, pacing=pacing, renomination=self.renominates)
         other.ice.set_remote_description(parameters, now=self.world.now)
         described = [candidate for candidate, ufrag in self.candidates if ufrag == credentials.ufrag]
         other.ice.add_remote_candidates(described, ufrag=credentials.ufrag, now=self.world.now)
