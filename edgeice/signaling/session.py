@@ -300,9 +300,12 @@ class SignalingSession:
         if not self._window.is_new(envelope.seq):
             raise DecodeError("duplicate")
         body = decode_body(envelope)
-        if isinstance(body, Offer) and not self._restarts.take(now=now):
-            # Not marked as used: a later copy of an honest one is taken.
-            raise DecodeError("restart-rate")
+        if isinstance(body, Offer):
+            # Neither is marked as used: a later copy of an honest one is taken.
+            if self._local is not None and not self._local.gen and self._local.state is OfferState.PENDING:
+                raise DecodeError("early-restart")  # the first answer got lost, and will come again
+            if not self._restarts.take(now=now):
+                raise DecodeError("restart-rate")
         self._window.mark(envelope.seq)
         try:
             self._dispatch(message, envelope, body, now=now, wall=wall)

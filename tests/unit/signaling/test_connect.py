@@ -26,7 +26,7 @@ from edgeice.signaling import (
     Status,
     sign_info,
 )
-from edgeice.signaling.messages import Answer, Bye, Reject
+from edgeice.signaling.messages import Answer, Bye, Offer, Reject
 from tests.unit.signaling.kit import (
     ALICE,
     ALICE_KEY,
@@ -209,6 +209,36 @@ def test_a_short_timeout_leaves_no_time_to_speak_of_silence() -> None:
     connector = make_connector(timeout=3.0)
     offered(connector)
     assert [kind for _, kind in run(connector, 100.0)] == ["offer", "offer", "bye", "OperatorFailed"]
+
+
+def test_host_24_a_restart_before_the_first_answer_waits_for_it() -> None:
+    connector = make_connector()
+    offer = offered(connector)
+    sid = str(read_claims(offer)["sid"])
+    restart = message(
+        Offer(make_sdp("DeviceR", fingerprint=FINGERPRINT_B)),
+        key=DEVICE_KEY,
+        iss=DEVICE,
+        aud=ALICE,
+        sid=sid,
+        gen=1,
+        seq=1,
+    )
+    give(connector, restart, now=1.0)
+    assert (taken(connector), connector.drops.snapshot()) == ([], {"early-restart": 1})
+    give(connector, reply(Answer(DEVICE_SDP), offer), now=2.0)
+    give(connector, restart, now=2.5)
+    assert [type(event) for event in taken(connector)] == [AnswerReceived, OfferReceived]
+    assert connector.state is ConnectorState.ESTABLISHED
+
+
+def test_host_24_a_device_that_only_restarts_is_given_up_like_one_that_says_nothing() -> None:
+    connector = make_connector()
+    sid = str(read_claims(offered(connector))["sid"])
+    restart = message(Offer(make_sdp("DeviceR")), key=DEVICE_KEY, iss=DEVICE, aud=ALICE, sid=sid, gen=1, seq=1)
+    give(connector, restart, now=1.0)
+    run(connector, 60.0)
+    assert connector.state is ConnectorState.OVER
 
 
 def test_a_reject_is_final() -> None:
