@@ -60,7 +60,7 @@ def accepted(line: str) -> Candidate | NamedCandidate | None:
 
 
 @given(candidates())
-def test_sdp_01_02_a_candidate_comes_back_from_its_line(candidate: Candidate) -> None:
+def test_sdp_01_sdp_02_a_candidate_comes_back_from_its_line(candidate: Candidate) -> None:
     line = encode_candidate(candidate)
     assert decode_candidate(line) == decode_candidate(f"a={line}\r\n") == candidate
     assert ("raddr" in line) is (candidate.type is not CandidateType.HOST)

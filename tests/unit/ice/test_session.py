@@ -324,7 +324,7 @@ def test_nomination_waits_for_a_better_pair_and_no_longer() -> None:
     assert world.now - begun < 0.1
 
 
-def test_host_03_06_forged_answers_are_ignored_and_the_true_one_wins() -> None:
+def test_host_06_forged_answers_are_ignored_and_the_true_one_wins() -> None:
     world = World()
     for number, agent in ((1, world.a), (2, world.b)):
         agent.add_base(address(number))
@@ -484,7 +484,7 @@ def test_host_12_a_flood_of_candidates_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("integrity", ["sha1", "sha256"])
-def test_stun_08_27_an_answer_that_must_not_be_taken_makes_no_pair(integrity: str) -> None:
+def test_stun_08_stun_27_an_answer_that_must_not_be_taken_makes_no_pair(integrity: str) -> None:
     world = World()
     for number, agent in ((1, world.a), (2, world.b)):
         agent.add_base(address(number))

@@ -92,7 +92,7 @@ def test_stun_53_turn_uris(text: str, expected: ServerUri, port: int) -> None:
         "turn:" + "a" * 254,
     ],
 )
-def test_stun_52_53_what_is_refused(text: str) -> None:
+def test_stun_52_stun_53_what_is_refused(text: str) -> None:
     with pytest.raises(DecodeError) as caught:
         parse_uri(text)
     assert caught.value.reason == "uri"
