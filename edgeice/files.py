@@ -1,14 +1,15 @@
-"""Files that matter: replaced as a whole or not at all, and secrets that nobody else may read."""
+"""Files that matter: replaced as a whole or not at all, and secrets that nobody else may read, and who is trusted."""
 
 from __future__ import annotations
 
 import os
+import ssl
 import stat
 from pathlib import Path
 
 from edgeice.errors import ConfigError
 
-__all__ = ["check_writable", "read_secret", "read_trusted", "replace_file"]
+__all__ = ["check_writable", "read_authorities", "read_secret", "read_trusted", "replace_file"]
 
 #: Most of a trust file, bytes: some ten thousand lines.
 _TRUSTED_LIMIT = 1 << 20
@@ -81,3 +82,21 @@ def read_trusted(path: Path, what: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: not UTF-8 text") from None
+
+
+def read_authorities(path: Path | None, whose: str) -> ssl.SSLContext:
+    """Trust for TLS: the authorities in a PEM file, None for the system's.
+
+    Args:
+        path: The file.
+        whose: Certificates they are to prove, such as `the broker's`.
+
+    Raises:
+        ConfigError: It cannot be read or holds none.
+    """
+    try:
+        return ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        raise ConfigError(f"{path}: holds no certificates in PEM form; give {whose} authority") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: the TLS CA file cannot be read: {error.strerror}") from None

@@ -286,6 +286,8 @@ class TurnSection:
     username: str = ""
     #: File with the password; read at start, mode 0600.
     password_file: Path | None = None
+    #: Authorities to trust with `turns:` servers instead of the system's, PEM.
+    ca: Path | None = None
     #: Public key, OpenSSH's one line, of the service that hands out short-lived credentials on the party's `turn`
     #: topic; they take the place of those above.
     issuer: str = ""

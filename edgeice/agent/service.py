@@ -283,7 +283,7 @@ class Agent:
         return {protocol for protocol, on in offered.items() if on}
 
     def _node_config(self, config: AgentConfig) -> NodeConfig:
-        return NodeConfig.from_section(config.ice, self._relays.servers)
+        return NodeConfig.from_section(config.ice, self._relays)
 
     def _info(self, epoch: int) -> Info:
         link = uplink_kind()

@@ -47,6 +47,7 @@ url = {broker}
 # urls = ["turn:relay.example.org", "turns:relay.example.org"]   # for where no direct path is found
 # username = "pi"
 # password_file = "relay.password"    # mode 0600
+# ca = "relay-ca.pem"                 # of turns: servers, instead of the system's authorities
 # issuer = "ssh-ed25519 AAAA…"        # whose short-lived credentials on the device's own `turn` topic are used instead
 
 [services]

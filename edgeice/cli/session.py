@@ -155,7 +155,9 @@ def _rooted(config: OperatorConfig) -> OperatorConfig:
             password_file=broker.password_file and broker.password_file.absolute(),
         ),
         turn=attrs.evolve(
-            config.turn, password_file=config.turn.password_file and config.turn.password_file.absolute()
+            config.turn,
+            ca=config.turn.ca and config.turn.ca.absolute(),
+            password_file=config.turn.password_file and config.turn.password_file.absolute(),
         ),
     )
 

@@ -51,7 +51,9 @@ def read_config(table: Mapping[str, Any], path: Path) -> OperatorConfig:
         key=_placed(path, config.key),
         known_devices=_placed(path, config.known_devices),
         turn=attrs.evolve(
-            config.turn, password_file=config.turn.password_file and _placed(path, config.turn.password_file)
+            config.turn,
+            password_file=config.turn.password_file and _placed(path, config.turn.password_file),
+            ca=config.turn.ca and _placed(path, config.turn.ca),
         ),
     )
 

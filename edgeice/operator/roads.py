@@ -54,7 +54,7 @@ async def keep_roads(
     with trio.CancelScope() as scope:
         async with (
             open_broker(config, entropy, filters, patience) as link,
-            open_node(NodeConfig.from_section(config.ice, relays.servers), entropy, tracer) as node,
+            open_node(NodeConfig.from_section(config.ice, relays), entropy, tracer) as node,
         ):
             scope.shield = True
             task_status.started(Roads(link, node, relays, tracer))

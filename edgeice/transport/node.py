@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -12,6 +13,7 @@ import trio
 
 from edgeice import dtls
 from edgeice.addresses import Base
+from edgeice.files import read_authorities
 from edgeice.ice import CandidatePolicy, IceConfig, Role
 from edgeice.net import Assessed, Driver, InterfaceMonitor, InterfacePolicy, Snapshot, assess, delta, usable_addresses
 from edgeice.peer import Endpoint, EndpointConfig, PathChanged, TurnServer
@@ -19,6 +21,7 @@ from edgeice.sansio import Entropy, Event
 from edgeice.settings import IceSection
 from edgeice.trace import Record, Tracer, ignore
 from edgeice.transport.peer import PeerConnection, Progress
+from edgeice.transport.relays import RelaySource
 
 if TYPE_CHECKING:
     from edgeice.transport.ice import IceTransport
@@ -47,6 +50,8 @@ class NodeConfig:
     public: Mapping[str, str] = attrs.field(factory=dict)
     #: Relays, asked while there are sessions.
     turn: tuple[TurnServer, ...] = ()
+    #: Authorities of `turns:` servers, PEM; None for the system's.
+    turn_ca: Path | None = None
     ice: IceConfig = attrs.field(factory=IceConfig)
 
     @classmethod
@@ -55,7 +60,7 @@ class NodeConfig:
         return cls(loopback=("127.0.0.1",), interfaces=False, ice=IceConfig(allow_loopback=True))
 
     @classmethod
-    def from_section(cls, section: IceSection, turn: tuple[TurnServer, ...] = ()) -> NodeConfig:
+    def from_section(cls, section: IceSection, relays: RelaySource | None = None) -> NodeConfig:
         """From the `[ice]` section of a configuration file, and the relays that its `[turn]` section leads to."""
         return cls(
             loopback=section.loopback,
@@ -70,7 +75,8 @@ class NodeConfig:
             ports=section.port_range,
             stun=() if section.policy == "relay" else section.stun,  # what they say would not be told
             public=section.public,
-            turn=turn,
+            turn=() if relays is None else relays.servers,
+            turn_ca=None if relays is None else relays.ca,
             ice=IceConfig(
                 allow_loopback=bool(section.loopback),
                 policy=CandidatePolicy(section.policy),
@@ -80,13 +86,17 @@ class NodeConfig:
 
 
 class Node:
-    """The bases of one process, and the sessions on them.  Made by `open_node`."""
+    """The bases of one process, and the sessions on them.  Made by `open_node`.
+
+    Raises ConfigError where the relays' authorities cannot be read.
+    """
 
     def __init__(self, config: NodeConfig, entropy: Entropy, tracer: Tracer) -> None:
         self._config = config
         self._tracer = tracer
         self._endpoint = Endpoint(self._endpoint_config(), entropy=entropy, tracer=tracer)
-        self._driver = Driver(self._endpoint, on_router_event=self._hear, tracer=tracer)
+        trust = None if config.turn_ca is None else read_authorities(config.turn_ca, "the relay's")
+        self._driver = Driver(self._endpoint, on_router_event=self._hear, tracer=tracer, tls_context=trust)
         self._snapshot = Snapshot()
         #: Why the socket of an address (and interface) that may be used could not be opened.
         self._refused: dict[tuple[str, str], str] = {}

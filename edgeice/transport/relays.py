@@ -25,12 +25,14 @@ class RelaySource:
 
     Attributes:
         servers: Those to use at present.
+        ca: Authorities that their certificates are checked against, None for the system's.
     """
 
     def __init__(self, section: TurnSection, party: Party) -> None:
         self._party = party
         self._issuer = _issuer(section.issuer)
         self._issued_at = -1
+        self.ca = section.ca
         self.servers: tuple[TurnServer, ...] = ()
         if section.urls and section.password_file is not None:
             password = read_secret(section.password_file, "the relay password").decode("utf-8", "replace")

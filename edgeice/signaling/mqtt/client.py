@@ -9,7 +9,8 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from edgeice.errors import ConfigError, LocalProtocolError
+from edgeice.errors import LocalProtocolError
+from edgeice.files import read_authorities
 from edgeice.sansio import DropCounter, Entropy
 from edgeice.signaling.backoff import Backoff
 from edgeice.signaling.broker import (
@@ -401,12 +402,7 @@ class MqttClient:
 
 
 def _tls_context(tls: TlsConfig) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=tls.cafile)
-    except ssl.SSLError:
-        raise ConfigError(f"{tls.cafile}: holds no certificates in PEM form; give the broker's authority") from None
-    except OSError as error:
-        raise ConfigError(f"{tls.cafile}: the TLS CA file cannot be read: {error.strerror}") from None
+    context = read_authorities(tls.cafile, "the broker's")
     # A renegotiation could make a write wait for reading, which one task that waits for either cannot serve.
     context.options |= ssl.OP_NO_RENEGOTIATION
     return context
