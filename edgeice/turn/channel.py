@@ -95,12 +95,13 @@ class Channels:
     Those that nobody uses any more are not renewed, end after ten minutes, and are forgotten five minutes later.
     """
 
-    __slots__ = ("_by_number", "_by_peer", "_config")
+    __slots__ = ("_by_number", "_by_peer", "_config", "_next")
 
     def __init__(self, config: TurnConfig) -> None:
         self._config = config
         self._by_peer: dict[TransportAddress, Channel] = {}
         self._by_number: dict[int, Channel] = {}
+        self._next = CHANNELS.start
 
     def __len__(self) -> int:
         return len(self._by_peer)
@@ -109,15 +110,23 @@ class Channels:
         """Want a channel to a peer; False if all numbers are taken, or the server refused it."""
         channel = self._by_peer.get(peer)
         if channel is None:
-            number = next((number for number in CHANNELS if number not in self._by_number), None)
-            if number is None:
+            if len(self._by_number) == len(CHANNELS):
                 return False
+            number = self._take_number()
             channel = Channel(number, peer, ask_at=now, free_at=now + LIFETIME + QUARANTINE)
             self._by_peer[peer] = self._by_number[number] = channel
         elif channel.state is ChannelState.ENDED:
             channel.ask_at = now
             channel.used = True
         return channel.state is not ChannelState.REFUSED
+
+    def _take_number(self) -> int:
+        """The free number that was not used for longest."""
+        while True:
+            number = self._next
+            self._next = number + 1 if number + 1 in CHANNELS else CHANNELS.start
+            if number not in self._by_number:
+                return number
 
     def sending(self, peer: TransportAddress, *, now: float) -> Channel | None:
         """The channel that data to a peer goes through, None if the server has not confirmed one."""

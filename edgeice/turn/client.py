@@ -51,7 +51,8 @@ __all__ = ["Allocation"]
 
 #: RFC 8656 §7.2: what servers give if nothing else is said.
 _DEFAULT_LIFETIME = 600
-#: After a Refresh without a usable answer, while there is time.
+#: After a Refresh without a usable answer, while there is time; and the least between two: servers give 600 s and more
+#: (RFC 8656 §7.2), and what is to be refreshed more often than this is lost instead.
 _REFRESH_PAUSE = 5.0
 
 
@@ -385,7 +386,8 @@ class Allocation:
         seconds = float(_DEFAULT_LIFETIME if lifetime is None else lifetime)
         # The server's clock started when the request came: not before it was sent.
         self._timers.set(_Timer.EXPIRY, asked_at + seconds)
-        self._timers.set(_Timer.REFRESH, asked_at + max(seconds - self._config.refresh_margin, seconds / 2))
+        pause = max(seconds - self._config.refresh_margin, seconds / 2, _REFRESH_PAUSE)
+        self._timers.set(_Timer.REFRESH, asked_at + pause)
         return seconds
 
     # Keeping and ending

@@ -15,6 +15,8 @@ __all__ = ["TRANSITIONS", "Permission", "PermissionInput", "PermissionState", "P
 
 #: RFC 8656 §9.
 LIFETIME: Final = 300.0
+#: Who sent nothing for so long has given the address up, as ICE does after its checks: consent is asked for more often.
+_IN_USE: Final = 60.0
 
 
 class PermissionState(Enum):
@@ -75,8 +77,8 @@ class Permission:
     ends_at: float | None = None
     #: When to ask for it (again), None while that is not wanted.
     ask_at: float | None = None
-    #: Something was sent to the peer since it was last granted: only then it is renewed.
-    used: bool = True
+    #: When something was last sent to the address.
+    used_at: float = 0.0
 
 
 class Permissions:
@@ -105,21 +107,21 @@ class Permissions:
 
     def use(self, permission: Permission, *, now: float) -> None:
         """Note that something is sent to the address, so that the permission is renewed, at once if that is late."""
-        permission.used = True
+        permission.used_at = now
         if permission.ask_at is None and permission.state is PermissionState.INSTALLED:
             permission.ask_at = now
 
     def postpone(self, ip: str, until: float) -> None:
-        """Ask again at `until` at the earliest: binding a channel is to renew the permission (RFC 8656 §12)."""
+        """Renew at `until` at the earliest: binding a channel is to do that too (RFC 8656 §12)."""
         permission = self._all.get(ip)
-        if permission is not None and permission.ask_at is not None:
+        if permission is not None and permission.state is PermissionState.INSTALLED and permission.ask_at is not None:
             permission.ask_at = max(permission.ask_at, until)
 
     def want(self, ip: str, *, now: float) -> Permission | None:
         """The permission for an address, which is new if there was none; None if there are too many."""
         permission = self._all.get(ip)
         if permission is None and len(self._all) < self._config.max_permissions:
-            permission = Permission(ip, BoundedQueue(self._config.max_waiting, "drop_oldest"), ask_at=now)
+            permission = Permission(ip, BoundedQueue(self._config.max_waiting, "drop_oldest"), ask_at=now, used_at=now)
             self._all[ip] = permission
         return permission
 
@@ -133,7 +135,6 @@ class Permissions:
             # The server's clock started when the request came: not before it was sent.
             permission.ends_at = asked_at + LIFETIME
             permission.ask_at = asked_at + self._config.permission_refresh
-            permission.used = False
         elif state is PermissionState.REFUSED:
             permission.ends_at = now + self._config.refusal_time
             permission.ask_at = None
@@ -150,7 +151,7 @@ class Permissions:
                 del self._all[permission.ip]
             elif permission.ask_at is not None and permission.ask_at <= now:
                 permission.ask_at = None
-                if permission.used:
+                if now - permission.used_at <= _IN_USE:
                     permission.state = TRANSITIONS[permission.state, PermissionInput.ASKED]
                     due.append(permission.ip)
         return due

@@ -209,7 +209,6 @@ class Relaying:
         if permission is None or not self._permissions.is_live(ip):
             return
         while (waiting := permission.waiting.pop()) is not None:
-            permission.used = True
             peer, data = waiting
             self._transmit(self._channels.sending(peer, now=now), peer, data)
 
