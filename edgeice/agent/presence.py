@@ -215,7 +215,8 @@ class Presence:
         if topic.kind is TopicKind.RX and topic.sender is not None:
             self._on_message(topic.sender, message.payload)
         elif topic.kind is TopicKind.TURN and self._on_relay is not None:
-            self._on_relay(message.payload)
+            if message.payload:  # else the issuer took back what stood there
+                self._on_relay(message.payload)
         elif topic.kind is TopicKind.INFO:
             self._take_info(message.payload)
         elif topic.kind is TopicKind.STATUS:

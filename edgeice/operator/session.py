@@ -193,7 +193,7 @@ class Session:
             self._connector.receive_info(message.payload)
         elif topic.kind is TopicKind.STATUS and topic.owner == self.device:
             self._connector.receive_status(message.payload)
-        elif topic.kind is TopicKind.TURN:
+        elif topic.kind is TopicKind.TURN and message.payload:
             self._roads.take_relay(message.payload, wall=_wall())
         elif topic.kind is TopicKind.RX and topic.sender is not None:
             self._connector.receive(topic.sender, message.payload, now=trio.current_time(), wall=_wall())

@@ -67,5 +67,5 @@ def _servers(urls: tuple[str, ...], username: str, password: str) -> tuple[TurnS
 def _issuer(line: str) -> PublicKey | None:
     try:
         return PublicKey.from_openssh(line) if line else None
-    except DecodeError as error:
-        raise ConfigError(f"turn.issuer: {error}; expected a line such as `ssh-ed25519 AAAA…`") from None
+    except ConfigError as error:
+        raise ConfigError(f"turn.issuer: {error}") from None
