@@ -62,8 +62,8 @@ class End:
     """What one end had to say."""
 
     pair: Pair | None
-    #: Seconds from the moment when it got the other's description until it could send data, and until its pair was
-    #: nominated; None if that never came.
+    #: Seconds from the moment when both ends were up until it could send data, and until its pair was nominated; None
+    #: if that never came.
     connected: float | None
     nominated: float | None
     errors: tuple[str, ...]
@@ -104,17 +104,15 @@ class _Peer:
 
     process: trio.Process
     other: _Peer | None = None
-    described_at: float | None = None
     connected_at: float | None = None
     nominated_at: float | None = None
     pair: str = ""
     errors: list[str] = attrs.field(factory=list)
-    #: It is up, with nothing left to do but to hear of the other.
+    #: It is up, and begins to gather.
     started: trio.Event = attrs.field(factory=trio.Event)
     #: Its pair is nominated, or there is none.
     settled: trio.Event = attrs.field(factory=trio.Event)
     heard: trio.Event = attrs.field(factory=trio.Event)
-    held: list[bytes] = attrs.field(factory=list)
 
     async def write(self, line: bytes) -> None:
         assert self.process.stdin is not None
@@ -135,14 +133,9 @@ class _Peer:
     async def _take(self, message: dict[str, Any], line: bytes) -> None:
         now = trio.current_time()
         match message["type"]:
-            case "offer" | "answer":
+            case "offer" | "answer" | "candidate":
                 assert self.other is not None
-                # An answerer that still gathers would have its own time counted.
                 await self.other.started.wait()
-                self.other.described_at = trio.current_time()
-                await self.other.write(line)
-            case "candidate":
-                assert self.other is not None
                 await self.other.write(line)
             case "message":
                 self.heard.set()
@@ -165,16 +158,14 @@ class _Peer:
                 self.nominated_at = self.nominated_at or now
                 self.settled.set()
 
-    def end(self) -> End:
+    def end(self, begun: float) -> End:
+        """All of that, with times since then."""
         return End(
             pair=Pair.parse(self.pair) if self.pair and self.nominated_at is not None else None,
-            connected=self._since_described(self.connected_at),
-            nominated=self._since_described(self.nominated_at),
+            connected=None if self.connected_at is None else self.connected_at - begun,
+            nominated=None if self.nominated_at is None else self.nominated_at - begun,
             errors=tuple(self.errors),
         )
-
-    def _since_described(self, at: float | None) -> float | None:
-        return None if at is None or self.described_at is None else at - self.described_at
 
 
 @asynccontextmanager
@@ -224,13 +215,14 @@ async def meet(
         with trio.fail_after(_START):
             await offerer.started.wait()
             await answerer.started.wait()
+        begun = trio.current_time()
         with trio.move_on_after(patience):
             await offerer.settled.wait()
             await answerer.settled.wait()
         echoed = False
         if offerer.nominated_at is not None and answerer.nominated_at is not None:
             echoed = await _echo(offerer)
-        ends = offerer.end(), answerer.end()
+        ends = offerer.end(begun), answerer.end(begun)
         nursery.cancel_scope.cancel()
     return Meeting(ends, echoed)
 

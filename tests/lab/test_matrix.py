@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +44,26 @@ async def test_both_ends_find_the_best_way(name: str, tmp_path: Path) -> None:
     assert found == (connectable(row), direct_possible(row), connectable(row)), meeting
     if not connectable(row):
         assert all(end.errors for end in meeting.ends), "nobody said why"
+
+
+def test_the_matrix_is_printed_with_aioice_beside() -> None:
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("matrix.py")),
+        "--json",
+        "--rows",
+        "apdm-apdf/apdm-apdf+udp",
+    ]
+    *table, last = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert json.loads(last) == {
+        "rows": 1,
+        "connectable": 1,
+        "connected": 1,
+        "direct_possible": 0,
+        "direct": 0,
+        "ends_agree": 1,
+    }
+    heading, row, _totals = table
+    assert "aioice" in heading
+    assert row.split()[:2] == ["apdm-apdf/apdm-apdf+udp", "relay"]
+    assert row.count("->") == 4
