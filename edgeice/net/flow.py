@@ -168,7 +168,10 @@ class FlowTable:
 
     def _context(self) -> ssl.SSLContext:
         if self._tls_context is None:  # loading the system's authorities takes time and memory: only when needed
+            # It offers forward secrecy first and no compression (RFC 8489 §6.2.3).
             self._tls_context = ssl.create_default_context()
+            # RFC 8489 §6.2.3: a DNS-ID, never a name in the subject.
+            self._tls_context.hostname_checks_common_name = False
         return self._tls_context
 
     async def _read(self, flow: _Flow, stream: trio.abc.Stream, done: trio.CancelScope) -> None:

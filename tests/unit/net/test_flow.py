@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import ssl
+import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -266,7 +268,9 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
         self.certificate = self._sign("test authority", self._key, ca=True)
 
-    def _sign(self, name: str, key: ec.EllipticCurvePrivateKey, *, ca: bool = False, days: int = 1) -> x509.Certificate:
+    def _sign(
+        self, name: str, key: ec.EllipticCurvePrivateKey, *, ca: bool = False, days: int = 1, subject_only: bool = False
+    ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         builder = (
             x509.CertificateBuilder()
@@ -278,22 +282,28 @@ class Authority:
             .not_valid_after(now + dt.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
-        if not ca:
+        if not ca and not subject_only:
             builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         return builder.sign(self._key, hashes.SHA256())
 
-    def server(self, name: str, *, days: int = 1) -> ssl.SSLContext:
+    def server(self, name: str, *, days: int = 1, subject_only: bool = False) -> ssl.SSLContext:
         key = ec.generate_private_key(ec.SECP256R1())
         pem = self._folder / f"{name}.pem"
         pem.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
-            + self._sign(name, key, days=days).public_bytes(serialization.Encoding.PEM)
+            + self._sign(name, key, days=days, subject_only=subject_only).public_bytes(serialization.Encoding.PEM)
         )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(pem)
         return context
+
+    def file(self) -> Path:
+        """The authority as a file, for the system's list of them."""
+        path = self._folder / "authority.pem"
+        path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+        return path
 
     def trust(self) -> ssl.SSLContext:
         text = self.certificate.public_bytes(serialization.Encoding.PEM).decode()
@@ -331,16 +341,84 @@ async def test_tls_there_and_back(nursery: trio.Nursery, authority: Authority) -
         ("turn.example", 1, False, "certificate refused: unable to get local issuer certificate"),
     ],
 )
-async def test_tls_certificate_is_verified(
+async def test_stun_55_a_certificate_is_verified_before_anything_is_sent(
     nursery: trio.Nursery, authority: Authority, name: str, days: int, reason: str, *, trusted: bool
 ) -> None:
+    read: list[bytes] = []
+
+    async def listen(stream: trio.abc.Stream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            read.append(bytes(await stream.receive_some()))
+        await trio.aclose_forcefully(stream)
+
     setup = Setup(nursery, authority.trust() if trusted else None)
-    remote = await setup.serve(tolerant_echo, tls=authority.server(name, days=days))
+    remote = await setup.serve(listen, tls=authority.server(name, days=days))
     setup.flows.open(OpenFlow(1, remote, tls_name="turn.example"))
     setup.flows.send(1, b"credentials")
     _, _, why = await setup.sink.until("failed")
     assert str(why).startswith(reason)
     assert [what[0] for what in setup.sink.heard] == ["failed"]
+    await trio.testing.wait_all_tasks_blocked()
+    assert b"".join(read) == b""
+    nursery.cancel_scope.cancel()
+
+
+async def test_stun_55_a_name_in_the_subject_proves_nothing(
+    nursery: trio.Nursery, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file()))
+    setup = Setup(nursery)
+    named = await setup.serve(tolerant_echo, tls=authority.server("turn.example"))
+    setup.flows.open(OpenFlow(1, named, tls_name="turn.example"))
+    await setup.sink.until("opened")
+    only_subject = await setup.serve(tolerant_echo, tls=authority.server("turn.example", subject_only=True))
+    setup.flows.open(OpenFlow(2, only_subject, tls_name="turn.example"))
+    _, flow_id, why = await setup.sink.until("failed")
+    assert (flow_id, str(why)[:38]) == (2, "certificate refused: Hostname mismatch")
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_stun_55_keys_are_forward_secret_and_nothing_is_compressed(
+    nursery: trio.Nursery, authority: Authority, monkeypatch: pytest.MonkeyPatch, version: ssl.TLSVersion
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file()))
+    agreed: list[tuple[str, str | None]] = []
+
+    async def note(stream: trio.abc.Stream) -> None:
+        assert isinstance(stream, trio.SSLStream)
+        await stream.do_handshake()
+        agreed.append((stream.cipher()[0], stream.compression()))
+        await tolerant_echo(stream)
+
+    server = authority.server("turn.example")
+    # The server takes what the client prefers, and knows keys without forward secrecy too.
+    server.minimum_version = server.maximum_version = version
+    server.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE & ~ssl.OP_NO_COMPRESSION
+    setup = Setup(nursery)
+    setup.flows.open(OpenFlow(1, await setup.serve(note, tls=server), tls_name="turn.example"))
+    await setup.sink.until("opened")
+    await trio.testing.wait_all_tasks_blocked()
+    [(cipher, compression)] = agreed
+    assert cipher.startswith(("ECDHE-", "TLS_"))  # those of TLS 1.3 always are
+    assert compression is None
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+async def test_stun_55_old_versions_are_refused(
+    nursery: trio.Nursery, authority: Authority, monkeypatch: pytest.MonkeyPatch, version: ssl.TLSVersion
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file()))
+    server = authority.server("turn.example")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        server.minimum_version = server.maximum_version = version
+    server.set_ciphers("DEFAULT:@SECLEVEL=0")
+    setup = Setup(nursery)
+    setup.flows.open(OpenFlow(1, await setup.serve(tolerant_echo, tls=server), tls_name="turn.example"))
+    _, _, why = await setup.sink.until("failed")
+    assert str(why).startswith("TLS failed: ")
     nursery.cancel_scope.cancel()
 
 
