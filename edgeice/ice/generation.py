@@ -312,16 +312,18 @@ class Generation:
         ):
             self._select(pair, now)
 
-    def socket_error(self, path: Path, *, now: float) -> None:
-        """The network refused to carry a datagram on `path`.  It is a hint: the check is repeated all the same.
+    def socket_error(self, path: Path, *, now: float) -> bool:
+        """The network refused to carry a datagram on `path`; False if no pair is checked there.
 
-        Refused twice, the pair is held for failed, so that nothing waits for it; an answer still makes it valid.
+        It is a hint: the check is repeated all the same.  Refused twice, the pair is held for failed, so that nothing
+        waits for it; an answer still makes it valid.
         """
         pair = self.checklist.get(path.local, path.remote)
         if pair is None or pair.check is None or pair.check.silenced:
-            return
+            return False
         if pair.check.note_refusal() and pair.state is PairState.IN_PROGRESS:
             self._fail(pair, "refused", now)
+        return True
 
     # Nomination
 

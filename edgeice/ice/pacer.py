@@ -23,7 +23,7 @@ class Pacer:
     grow with the number of transactions (RFC 8445 §14.3).
     """
 
-    __slots__ = ("_first_since", "_free_at", "_queue", "_reserved", "_used_at", "interval")
+    __slots__ = ("_first_since", "_free_at", "_queue", "_used_at", "interval")
 
     def __init__(self, *, interval: float = _MINIMUM) -> None:
         if interval < _MINIMUM:
@@ -31,31 +31,19 @@ class Pacer:
         self.interval = interval
         self._free_at = float("-inf")
         self._used_at = float("-inf")
-        #: Slots that somebody will use without asking again.
-        self._reserved: list[float] = []
         #: Turns in the order of asking; one for each session at most.
         self._queue: dict[Turn, None] = {}
         #: Since when the first of them has been the first.
         self._first_since = float("-inf")
-
-    def reserve(self, now: float) -> float:
-        """The moment of the next free slot, `now` if the budget is unused, for one transaction beside the turns."""
-        slot = self._next_slot(now)
-        self._reserved = [at for at in self._reserved if at + self.interval > now]
-        self._reserved.append(slot)
-        return slot
-
-    def _next_slot(self, now: float) -> float:
-        slot = max(now, self._free_at)
-        self._free_at = slot + self.interval
-        return slot
 
     def enter(self, turn: Turn, now: float) -> float:
         """Queue a turn; gives the moment at which it comes if everybody is on time."""
         if not self._queue:
             self._first_since = now
         self._queue[turn] = None
-        return self._next_slot(now)
+        slot = max(now, self._free_at)
+        self._free_at = slot + self.interval
+        return slot
 
     def begin(self, turn: Turn, now: float) -> bool:
         """Start the transaction of a queued turn, unless others are before it or one was started just now."""
@@ -63,7 +51,7 @@ class Pacer:
         if first is not turn and now >= self._first_since + _ABSENT:
             self.leave(first, now)
             first = next(iter(self._queue))
-        if first is not turn or now < self._used_at + self.interval or self._clash(now) is not None:
+        if first is not turn or now < self._used_at + self.interval:
             return False
         self.leave(turn, now)
         self._used_at = now
@@ -80,15 +68,7 @@ class Pacer:
     def expected(self, turn: Turn, now: float) -> float:
         """When a queued turn that was not served comes at the earliest."""
         before = list(self._queue).index(turn)
-        if before:
-            return now + self.interval * before
-        clash = self._clash(now)
-        return (self._used_at if clash is None else max(clash, self._used_at)) + self.interval
-
-    def _clash(self, now: float) -> float | None:
-        """The last reserved slot that is too near to `now`, which somebody has who came late to his own."""
-        interval = self.interval
-        return max((at for at in self._reserved if at < now + interval and now < at + interval), default=None)
+        return now + self.interval * before if before else self._used_at + self.interval
 
     def __contains__(self, turn: Turn) -> bool:
         return turn in self._queue

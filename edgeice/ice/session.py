@@ -277,12 +277,14 @@ class IceSession:
             self.drops.count(error.reason)
         self._settle(now)
 
-    def socket_error(self, path: Path, error: int, *, now: float) -> None:
-        """The kernel or the network refused to carry a datagram (an errno)."""
-        if error in _REFUSALS:
-            for generation in self._slots.active():
-                generation.socket_error(path, now=now)
+    def socket_error(self, path: Path, error: int, *, now: float) -> bool:
+        """The kernel or the network refused to carry a datagram (an errno); False if that means nothing here."""
+        if self.state is IceState.CLOSED or error not in _REFUSALS:
+            return False
+        concerned = [generation.socket_error(path, now=now) for generation in self._slots.active()]
+        if any(concerned):
             self._settle(now)
+        return any(concerned)
 
     def _receive_request(self, message: Message, path: Path, now: float) -> None:
         accepted = self._responder.receive(message, path, now=now)

@@ -17,7 +17,7 @@ import attrs
 from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import DecodeError, LocalProtocolError
-from edgeice.ice import IceConfig, Pacer, Role
+from edgeice.ice import IceConfig, Pacer, Role, Turn
 from edgeice.peer.config import ConnectionConfig, TurnServer
 from edgeice.peer.demux import Kind, classify
 from edgeice.peer.reflexive import Reflexive
@@ -76,7 +76,8 @@ class Endpoint:
         self._bases: dict[TransportAddress, Base] = {}
         self._sessions: dict[int, PeerSession] = {}
         self._touched: deque[PeerSession] = deque()
-        self._reflexive = Reflexive(config.stun, config.ice, self._pacer, entropy, config.public)
+        self._gathering = Turn(self._pacer, config.ice.pacing)
+        self._reflexive = Reflexive(config.stun, config.ice, self._gathering, entropy, config.public)
         #: None until a session wants one.
         self._relays: Relays | None = None
         self._turn = config.turn
@@ -172,9 +173,14 @@ class Endpoint:
         self._remove_base(address, now)
         self._settle(now)
 
-    def socket_error(self, path: Path, errno: int, *, now: float) -> None:  # noqa: ARG002  # the driver's contract
-        """The kernel refused to send on a path: a hint that anybody can forge, so checks decide (ICE-33)."""
+    def socket_error(self, path: Path, errno: int, *, now: float) -> None:
+        """The kernel, or a relay, refused to send on a path: a hint that anybody can forge, so checks decide."""
         self.drops.count("socket-error")
+        owner = self._sessions.get(self._routes.by_path(path) or 0)
+        # A path that nobody owns yet may be checked by several.
+        for session in self._sessions.values() if owner is None else (owner,):
+            if session.socket_error(path, errno, now=now):
+                self._touched.append(session)
 
     def resolved(self, name: str, addresses: list[str], *, now: float) -> None:
         """A name was looked up."""
@@ -282,7 +288,7 @@ class Endpoint:
         if self._relays is None and self._turn:
             from edgeice.peer.relays import Relays  # noqa: PLC0415  # as above
 
-            self._relays = Relays(self._turn, self._pacer, self._entropy)
+            self._relays = Relays(self._turn, self._gathering, self._entropy)
             for base in self._bases.values():
                 self._relays.base_added(base, now=now)
         if self._relays is not None:

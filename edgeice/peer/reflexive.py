@@ -47,7 +47,8 @@ class Reflexive:
     Args:
         servers: `stun:HOST[:PORT]`; raises ConfigError for anything else.
         config: Timings.
-        pacer: The host's budget of transactions.
+        turn: That of all gathering: one new transaction per Ta (RFC 8445 §5.1.1.2), and as many from all agents of the
+            host as it bears (§14.2).
         entropy: For transaction ids.
         public: Local IP -> the public one that a NAT maps it to, one to one with ports kept: known without asking.
     """
@@ -56,15 +57,14 @@ class Reflexive:
         self,
         servers: tuple[str, ...],
         config: ice.IceConfig,
-        pacer: ice.Pacer,
+        turn: ice.Turn,
         entropy: Entropy,
         public: Mapping[str, str] | None = None,
     ) -> None:
         if len(servers) > _MAX_SERVERS:
             raise ConfigError(f"ice.stun: {len(servers)} servers, at most {_MAX_SERVERS} are asked")
         self._config = config
-        #: RFC 8445 §5.1.1.2: one new transaction per Ta, and as many from all agents of the host as it bears (§14.2).
-        self._turn = ice.Turn(pacer, config.pacing)
+        self._turn = turn
         self._entropy = entropy
         self._public = public or {}
         self._bases: list[TransportAddress] = []

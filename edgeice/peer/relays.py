@@ -14,7 +14,7 @@ import attrs
 
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import ConfigError
-from edgeice.ice import Pacer, ServerReflexiveLearned
+from edgeice.ice import ServerReflexiveLearned, Turn
 from edgeice.peer.config import TurnServer
 from edgeice.peer.events import RelayFailed, RelayGained, RelayLost
 from edgeice.peer.relay_link import RelayLink, RelayTarget
@@ -57,16 +57,16 @@ class Relays:
 
     Args:
         servers: Relays to race; raises ConfigError for more than 8.
-        pacer: The host's budget of transactions.
+        turn: That of all gathering at the host's budget of transactions.
         entropy: For transaction ids.
 
     Attributes:
         drops: `delivery_full` (more datagrams of peers than the driver fetches).
     """
 
-    def __init__(self, servers: Sequence[TurnServer], pacer: Pacer, entropy: Entropy) -> None:
+    def __init__(self, servers: Sequence[TurnServer], turn: Turn, entropy: Entropy) -> None:
         self.drops = DropCounter()
-        self._pacer = pacer
+        self._turn = turn
         self._entropy = entropy
         self._servers: list[_Server] = []
         self._targets: dict[str, list[RelayTarget]] = {}
@@ -118,7 +118,7 @@ class Relays:
 
     def base_added(self, base: Base, *, now: float) -> None:
         """A socket is open."""
-        uplink = self._uplinks.setdefault(base.interface, Uplink(self._owner, self._pacer))
+        uplink = self._uplinks.setdefault(base.interface, Uplink(self._owner, self._turn))
         uplink.bases.append(base)
         if self._wanted:
             uplink.race(self._all_targets(), now=now)

@@ -85,6 +85,13 @@ class PeerSession(ABC):
         self._pump(now)
         return True
 
+    def socket_error(self, path: Path, errno: int, *, now: float) -> bool:
+        """A datagram could not be sent on a path; False if the session checks no pair there."""
+        if not self._link.ice.socket_error(path, errno, now=now):
+            return False
+        self._pump(now)
+        return True
+
     def gathering_finished(self, *, now: float) -> None:
         """No more local candidates will come of their own."""
         self._link.ice.end_of_local_candidates(now=now)

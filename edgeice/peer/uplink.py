@@ -16,7 +16,7 @@ from typing import Final
 import attrs
 
 from edgeice.addresses import Base, TransportAddress
-from edgeice.ice import Pacer
+from edgeice.ice import Turn
 from edgeice.peer.relay_link import RelayLink, RelayTarget
 
 __all__ = ["Uplink", "UplinkOwner"]
@@ -57,7 +57,7 @@ class Uplink:
 
     Args:
         owner: Does what is decided here.
-        pacer: The host's budget of transactions (RFC 8445 §5.1.1.2).
+        turn: That of all gathering: one new transaction per Ta (RFC 8445 §5.1.1.2).
 
     Attributes:
         bases: Usable addresses of the interface.
@@ -65,12 +65,12 @@ class Uplink:
         retry_at: When all servers are asked again: none had an allocation to give, or the one that was there is lost.
     """
 
-    def __init__(self, owner: UplinkOwner, pacer: Pacer) -> None:
+    def __init__(self, owner: UplinkOwner, turn: Turn) -> None:
         self.bases: list[Base] = []
         self.held: RelayLink | None = None
         self.retry_at: float | None = None
         self._owner = owner
-        self._pacer = pacer
+        self._turn = turn
         self._tried: set[tuple[TransportAddress, str]] = set()
         #: To be asked.
         self._waiting: deque[_Entry] = deque()
@@ -79,7 +79,6 @@ class Uplink:
         self._answered: list[RelayLink] = []
         self._chosen: RelayLink | None = None
         self._race_at: float | None = None
-        self._slot_at: float | None = None
         #: The earliest moment at which one of those that failed may be asked again; None if none may.
         self._again_at: float | None = None
         self._failures = 0
@@ -127,6 +126,7 @@ class Uplink:
         """A server allocated: it wins."""
         rest = [each for each in self._links() if each is not link]
         self._clear()
+        self._turn.release(now)
         self.held = link
         self._failures = 0
         self._owner.keep(link)
@@ -159,6 +159,7 @@ class Uplink:
         """Give everything back."""
         links = self._links()
         self._clear()
+        self._turn.release(now)
         self.held = self.retry_at = None
         self._failures = 0
         for link in links:
@@ -174,17 +175,17 @@ class Uplink:
         if self._race_at is None:
             return
         while (at := self._ask_at()) is not None and at <= now:
-            if self._slot_at is None:
-                self._slot_at = self._pacer.reserve(now)
-                continue
+            if not self._turn.take(now):
+                break
             entry = self._waiting[0]
             link = self._owner.start(entry.target, entry.base, now)
             self._blocked = link is None
             if link is None:
                 break
             self._waiting.popleft()
-            self._slot_at = None
             self._asked.append(link)
+        else:
+            self._turn.release(now)
         if self._chosen is None and self._answered and self._decide_at() <= now:
             self._chosen = min(self._answered, key=lambda link: (_DELAYS[link.target.transport], link.rtt or 0.0))
             self._answered.remove(self._chosen)
@@ -196,10 +197,12 @@ class Uplink:
         """When `work` has something to do, or the race is to be run again."""
         if self._race_at is None:
             return self.retry_at
-        times = [self._ask_at()]
+        times = []
+        if (at := self._ask_at()) is not None:
+            times.append(max(at, self._turn.opens_at))
         if self._chosen is None and self._answered:
             times.append(self._decide_at())
-        return min((at for at in times if at is not None), default=None)
+        return min(times, default=None)
 
     # Inside
 
@@ -227,8 +230,7 @@ class Uplink:
         ahead = [*self._answered, *([] if self._chosen is None else [self._chosen])]
         if any(_DELAYS[link.target.transport] < _DELAYS[transport] for link in ahead):
             return None
-        at = self._race_at if self._slot_at is None else self._slot_at
-        return max(at, self._race_at + _DELAYS[transport]) if self._asked else at
+        return self._race_at + _DELAYS[transport] if self._asked else self._race_at
 
     def _decide_at(self) -> float:
         """When the nearest of those that answered is chosen without waiting for those that did not."""
@@ -259,7 +261,7 @@ class Uplink:
         self._waiting.clear()
         self._asked.clear()
         self._answered.clear()
-        self._chosen = self._race_at = self._slot_at = self._again_at = None
+        self._chosen = self._race_at = self._again_at = None
         self._blocked = False
 
 

@@ -12,16 +12,12 @@ from edgeice.ice import (
     CandidateType,
     IceConfig,
     LocalCandidateGathered,
-    Role,
     generate_credentials,
 )
 from edgeice.ice.candidate import local_foundation
 from edgeice.ice.destinations import usable_local
-from edgeice.ice.locals import LocalCandidates
-from edgeice.ice.priority import LocalPreferences
-from edgeice.ice.shared import Shared
 from edgeice.sansio import Entropy
-from edgeice.trace import ignore
+from tests.support.ice_pair import World
 
 SERVER = TransportAddress("203.0.113.1", 3478)
 
@@ -35,18 +31,12 @@ def outside(host: int, port: int = 61000) -> TransportAddress:
 
 
 class Side:
-    """Local candidates and what was told of them."""
+    """Local candidates of one side, and what was told of them."""
 
     def __init__(self, config: IceConfig | None = None) -> None:
-        self.shared = Shared(
-            config=config or IceConfig(),
-            entropy=Entropy.seeded(1),
-            tracer=ignore,
-            role=Role.CONTROLLING,
-            tie_breaker=1,
-            salt=b"s" * 16,
-        )
-        self.locals = LocalCandidates(self.shared, "ufrag", LocalPreferences({}))
+        ice = World(config=config).a.ice
+        self.shared = ice._shared
+        self.locals = ice._slots.current.locals
 
     def host(self, number: int) -> Candidate:
         candidate = self.locals.add_base(Base(at(number), "eth0"))

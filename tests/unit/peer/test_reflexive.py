@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
 
@@ -192,6 +193,30 @@ def test_ice_22_gathering_and_three_sessions_begin_their_transactions_five_ms_ap
     assert min(gaps) == 0.005
     # No slot is lost while all have something to ask.
     assert gaps[:20] == [0.005] * 20
+
+
+def test_ice_33_what_the_network_refuses_is_told_to_the_sessions_that_check_there() -> None:
+    host = Host()
+    host.add(base(1))
+    paths = [Path(base(1).address, TransportAddress(f"192.0.2.{number}", 4000)) for number in (101, 102)]
+    for number in range(2):
+        session = host.connect()
+        remote = IceCredentials(f"peer{number}", "p" * 22)
+        session.set_remote(RemoteParameters(credentials=remote, pacing=TA), now=host.now)
+        for priority, path in ((2, paths[0]), (1, paths[1])):
+            line = f"candidate:f 1 udp {priority} {path.remote.ip} 4000 typ host"
+            session.add_remote_candidate(line, remote.ufrag, now=host.now)
+    for seconds in (0.3, 0.6):
+        host.run(seconds)
+        # Two sessions, one path; the second pair of each is frozen while its first is checked.
+        assert {path for _, path, _ in host.sent} == {paths[0]}
+        host.endpoint.socket_error(paths[0], errno.EHOSTUNREACH, now=host.now)
+        host.endpoint.socket_error(Path(base(2).address, paths[0].remote), errno.EHOSTUNREACH, now=host.now)
+    touched = [session for _ in range(4) if (session := host.endpoint.poll_touched()) is not None]
+    assert touched == host.sessions * 2
+    host.run(0.1)
+    assert [path for _, path, _ in host.sent].count(paths[1]) == 2
+    assert host.endpoint.drops["socket-error"] == 4
 
 
 @pytest.mark.parametrize(("servers", "bases", "rto"), [(1, 1, 0.5), (5, 5, 0.5), (8, 4, 0.64)])
