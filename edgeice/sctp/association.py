@@ -22,6 +22,7 @@ from edgeice.sctp.chunks import (
     CHECKSUM,
     CHUNK_HEADER,
     COMMON_HEADER,
+    HEADER_SIZE,
     TSN,
     TSN_FIELDS,
     Cause,
@@ -327,7 +328,7 @@ class Association(Lifecycle):
         """Any chunk but DATA and SACK; False if the rest of the packet must be left alone."""
         if kind == ChunkType.HEARTBEAT:
             if self.state in CONNECTED:
-                self._outbox.control.append(encode_chunk(ChunkType.HEARTBEAT_ACK, value))  # RFC 9260 §8.3: unchanged
+                self._echo(value)
         elif kind == ChunkType.HEARTBEAT_ACK:
             rtt = self.liveness.on_ack(value, now=now)
             self._timers.cancel(Timer.HEARTBEAT_ANSWER)
@@ -342,6 +343,17 @@ class Association(Lifecycle):
         elif not self._on_state_chunk(kind, flags, value, now) and kind not in _IGNORED:
             return self._on_unknown(kind, flags, value)
         return self.state is not State.ENDED
+
+    def _echo(self, value: bytes) -> None:
+        """Answer a heartbeat with what it brought, unchanged (RFC 9260 §8.3).
+
+        More than fits a packet would wait for ever, and every control chunk behind it.
+        """
+        chunk = encode_chunk(ChunkType.HEARTBEAT_ACK, value)
+        if HEADER_SIZE + len(chunk) > self._config.mtu:
+            self.drops.count("heartbeat-size")
+        else:
+            self._outbox.control.append(chunk)
 
     def _on_state_chunk(self, kind: int, flags: int, value: bytes, now: float) -> bool:
         """Chunks that begin or end an association; False if this is none."""

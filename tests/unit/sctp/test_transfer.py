@@ -7,7 +7,7 @@ import pytest
 
 from edgeice.errors import LocalProtocolError
 from edgeice.sansio import Entropy
-from edgeice.sctp import AssociationClosed, MessageReceived, SctpConfig
+from edgeice.sctp import AssociationClosed, ChannelClosed, MessageReceived, SctpConfig
 from edgeice.sctp.chunks import (
     SACK_HEADER,
     Cause,
@@ -652,6 +652,21 @@ def test_sctp_13_heartbeat_is_echoed_byte_for_byte() -> None:
     answer = link.server.poll_transmit()
     assert answer is not None
     assert values(answer, ChunkType.HEARTBEAT_ACK) == [info]
+
+
+@pytest.mark.parametrize(("size", "echoed"), [(1184, True), (1185, False), (16_000, False)])
+def test_sctp_13_a_heartbeat_that_no_packet_can_bring_back_stops_nothing(size: int, *, echoed: bool) -> None:
+    link = Link()
+    channel = opened(link)
+    packet = forge(link.client, encode_chunk(ChunkType.HEARTBEAT, b"x" * size))
+    link.client.receive_packets([packet] * 3, now=link.now)
+    link.client.close_channel(channel, now=link.now)
+    link.run(1.0)
+    assert max(map(len, link.sent[0])) <= 1200
+    assert [kinds(each) for each in link.sent[0]].count([ChunkType.HEARTBEAT_ACK]) == 3 * echoed
+    assert link.client.drops["heartbeat-size"] == 3 * (not echoed)
+    assert link.client._association._outbox.control == []
+    assert len(link.of(0, ChannelClosed)) == 1
 
 
 def test_sctp_13_idle_association_sends_a_heartbeat_each_half_minute() -> None:
