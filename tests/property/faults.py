@@ -55,7 +55,7 @@ def damaged(data: bytes, fault: Fault, earlier: list[bytes]) -> bytes:
     elif kind == 3:
         del changed[at : at + size + 1]
     elif kind == 4:
-        changed[at:at] = fault.value.to_bytes(2, "big") * (size + 1)
+        changed[at:at] = fault.value.to_bytes(2, "big") * ((size + 1) * (32 if fault.value & 1 else 1))
     elif kind == 5 and earlier:
         other = earlier[fault.value % len(earlier)]
         changed[at:] = other[at:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.property.associations import ASSOCIATIONS
 from tests.property.conversations import CONVERSATIONS
 from tests.property.posts import POSTS
 from tests.property.signed import SIGNED
@@ -10,4 +11,4 @@ from tests.property.wire import WIRE
 
 __all__ = ["TARGETS"]
 
-TARGETS = (*WIRE, *TEXTS, *SIGNED, *CONVERSATIONS, *POSTS)
+TARGETS = (*WIRE, *TEXTS, *SIGNED, *ASSOCIATIONS, *CONVERSATIONS, *POSTS)

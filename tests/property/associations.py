@@ -1,0 +1,185 @@
+"""Whole agents: data channels opposite a peer that says what it likes, and on a link that damages packets.
+
+DTLS keeps strangers out, so what is damaged here with a right checksum is the peer's own doing: it may end the
+association, but neither raise, nor keep the machine busy, nor take more memory than was advertised.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import partial
+
+from edgeice.errors import LocalProtocolError
+from edgeice.sctp import DataChannels, SctpConfig
+from edgeice.sctp.chunks import (
+    CHECKSUM,
+    HEADER_SIZE,
+    TSN,
+    TSN_FIELDS,
+    ChunkType,
+    encode_chunk,
+    encode_parameter,
+)
+from edgeice.sctp.crc32c import crc32c
+from edgeice.sctp.dcep import OpenMessage, encode_open
+from edgeice.sctp.reassembly import OVERHEAD
+from edgeice.sctp.serial import MASK32
+from tests.property.faults import Fault, damaged, example_scripts, faults_of
+from tests.property.target import TAKEN, Target
+from tests.unit.sctp.link import Link
+
+__all__ = ["ASSOCIATIONS"]
+
+_CONFIG = SctpConfig(receive_window=1 << 17, max_message_size=1 << 15, max_channels=16)
+_MEMORY = 32
+#: All that are known, and one that is not for each way to treat those.
+_KINDS = (*map(int, ChunkType), 63, 127, 191, 255)
+_DCEP_OPEN = encode_open(OpenMessage("label", "protocol"))
+
+
+class _HostileLink(Link):
+    """A link that also carries damaged copies.
+
+    Args:
+        script: Which ones (`faults`).
+        repairs: The copies get the header and checksum that the receiver expects, and some are made up of whole cloth.
+    """
+
+    def __init__(self, script: bytes, *, repairs: bool) -> None:
+        super().__init__(_CONFIG, seed=5)
+        self._faults: dict[int, list[bytes]] = {}
+        self._script = list(faults_of(script))
+        self._repairs = repairs
+        self._honest: list[bytes] = []
+        #: Latest and first TSN of each side.
+        self._tsn = [0, 0]
+        self._first_tsn: list[int | None] = [None, None]
+        #: Copies that were carried.
+        self.damaged = 0
+
+    def _carry(self, side: int, packet: bytes) -> None:
+        number = len(self._honest)
+        self._honest.append(packet)
+        super()._carry(side, packet)
+        if packet[HEADER_SIZE] in (ChunkType.INIT, ChunkType.INIT_ACK):
+            self._first_tsn[side] = self._first_tsn[side] or TSN.unpack_from(packet, HEADER_SIZE + 16)[0]
+        elif packet[HEADER_SIZE] == ChunkType.DATA:
+            self._tsn[side] = TSN.unpack_from(packet, HEADER_SIZE + 4)[0]
+        while self._script and self._script[0][0] <= number:
+            _, fault = self._script.pop(0)
+            copy = damaged(packet, fault, self._honest[-_MEMORY:])
+            if self._repairs and fault.origin & 1:
+                chunk = self._made_up(side, fault)
+                copy = packet[:HEADER_SIZE] + (chunk if fault.origin & 2 else packet[HEADER_SIZE:] + chunk)
+            if self._repairs:
+                copy = _repaired(copy, packet[: HEADER_SIZE - 4])
+            if self._repairs or not _is_valid(copy):
+                self.damaged += 1
+                super()._carry(side, copy)
+
+    def _made_up(self, side: int, fault: Fault) -> bytes:
+        """A chunk of any type whose numbers are near those that count."""
+        kind = _KINDS[fault.kind % len(_KINDS)]
+        distance = (0, 1, 2, -1, 3, 100, 0x7FFF, 0x10000, -0x80000000)[fault.size % 9]
+        own = (self._tsn[side] + distance) & MASK32
+        numbers = struct.pack("!HHHH", fault.place, fault.value, fault.place & 7, fault.value & 7)
+        if kind == ChunkType.DATA:
+            fields = TSN_FIELDS.pack(own, fault.place % 6, fault.value % 6, (50, 51, 53, 57, 99)[fault.value % 5])
+            return encode_chunk(kind, fields + _DCEP_OPEN[: fault.place % 40], fault.place >> 8)
+        if kind == ChunkType.SACK:
+            acknowledged = (self._tsn[1 - side] + distance) & MASK32
+            return encode_chunk(kind, struct.pack("!IIHH", acknowledged, fault.place << 4, 2, 0) + numbers)
+        if kind == ChunkType.FORWARD_TSN:
+            return encode_chunk(kind, TSN.pack(own) + numbers)
+        if kind == ChunkType.RE_CONFIG:
+            sequence = ((self._first_tsn[side] or 0) + fault.value % 3) & MASK32
+            streams = struct.pack("!HHHH", 0, 1, fault.place & 7, fault.place)[: fault.value % 5 * 2]
+            request = struct.pack("!III", sequence, fault.value, own) + streams
+            return encode_chunk(kind, encode_parameter(13 + fault.place % 6, request))
+        return encode_chunk(kind, numbers * (fault.place % 2000), fault.value & 0xFF)
+
+
+def _is_valid(packet: bytes) -> bool:
+    return len(packet) >= 16 and CHECKSUM.unpack_from(packet, 8)[0] == crc32c(packet[:8] + bytes(4) + packet[12:])
+
+
+def _repaired(packet: bytes, header: bytes) -> bytes:
+    body = packet[HEADER_SIZE:]
+    return header + CHECKSUM.pack(crc32c(header + bytes(4) + body)) + body
+
+
+def _talk(link: Link) -> list[list[bytes]]:
+    """Both ends open a channel and send what takes one packet, and many; gives what each said."""
+    said: list[list[bytes]] = [[], []]
+    ids = []
+    for end in link.ends:
+        try:
+            ids.append(end.open("label", now=link.now))
+        except LocalProtocolError:
+            assert end.ended is not None or len(end._channels) >= _CONFIG.max_channels
+            ids.append(-1)
+    link.run(1.0)
+    for number in range(6):
+        for side, end in enumerate(link.ends):
+            data = bytes((side, number)) * (1 + number * 700)
+            try:
+                end.send(ids[side], data, now=link.now)
+            except LocalProtocolError:
+                continue  # the peer closed it, or the association ended
+            said[side].append(data)
+        link.run(0.3)
+    link.run(20.0)
+    for side, end in enumerate(link.ends):
+        end.close_channel(ids[side], now=link.now)
+    link.run(20.0)
+    return said
+
+
+def _check(end: DataChannels) -> None:
+    """What an end holds is what it says that it holds, and no more than it may."""
+    association = end._association
+    assert len(association._outbox.control) <= 2
+    assert not association._outbox._packets
+    assert len(end._channels) <= _CONFIG.max_channels
+    assert not end._events
+    if end.ended is not None:
+        return  # what was held goes with the machine
+    receiver = association._receiver
+    reassembly = receiver.reassembly
+    held = sum(run.size + len(run.parts) * OVERHEAD for run in reassembly._by_first.values())
+    held += sum(message.cost for messages in reassembly._waiting.values() for message in messages.values())
+    assert receiver.used == held + end._charged, "the receive window leaks"
+    assert held <= _CONFIG.receive_window + _CONFIG.max_message_size
+    assert end.send_buffer_used <= _CONFIG.send_buffer
+
+
+def _corrupted(script: bytes) -> str:
+    link = _HostileLink(script, repairs=False)
+    link.connect()
+    said = _talk(link)
+    assert [link.messages(1), link.messages(0)] == said
+    dropped = sum(end.drops["checksum"] + end.drops["packet-length"] for end in link.ends)
+    assert dropped == link.damaged, "a damaged packet was not counted"
+    for end in link.ends:
+        _check(end)
+    return TAKEN
+
+
+def _broken_peer(script: bytes) -> str:
+    link = _HostileLink(script, repairs=True)
+    for end in link.ends:
+        end.start(now=link.now)
+    link.run(30.0)
+    _talk(link)
+    for end in link.ends:
+        _check(end)
+        end.abort("done", now=link.now)
+    link.drain()
+    outcomes = {end.ended[0] for end in link.ends if end.ended is not None and end.ended[0] != "done"}
+    return "ended" if outcomes else TAKEN
+
+
+ASSOCIATIONS = (
+    Target(name="sctp-damaged", seeds=partial(example_scripts, 8, 20), check=_corrupted, examples=40),
+    Target(name="sctp-broken-peer", seeds=partial(example_scripts, 8, 20), check=_broken_peer, examples=60),
+)
