@@ -86,12 +86,14 @@ class Checklist:
         self.form([local], [remote], above=above)
         return self._pairs.get(key) if before is None else None
 
-    def add_heard(self, local: Candidate, remote: Candidate) -> CandidatePair | None:
+    def add_heard(self, local: Candidate, remote: Candidate, *, above: int = 0) -> CandidatePair | None:
         """Form the pair that a check of the peer arrived on; None if the list is full of pairs under way.
 
-        That it works one way at least makes it worth more than any that waits, whatever its priority.
+        That it works one way at least makes it worth more than any that waits, whatever its priority; but `above` as
+        in `form`.
         """
-        if not _matches(local, remote):
+        priority = self._priority(local, remote)
+        if not _matches(local, remote) or priority <= above:
             return None
         if len(self._pairs) >= self._limit:
             failed, waiting = self._victims()
@@ -100,7 +102,7 @@ class Checklist:
                 self._drops.count("pairs_full")
                 return None
             self._displace(victims.pop())
-        return self._insert(local, remote, self._priority(local, remote))
+        return self._insert(local, remote, priority)
 
     def _insert(self, local: Candidate, remote: Candidate, priority: int) -> CandidatePair:
         path = Path(local.address, _remote(local.address, remote.address))
@@ -215,6 +217,15 @@ class Checklist:
     def count(self, *states: PairState) -> int:
         """How many pairs are in these states."""
         return sum(pair.state in states for pair in self._pairs.values())
+
+    @property
+    def nomination_failed(self) -> bool:
+        """Whether the peer nominated, and no pair that it nominated works or may work yet.
+
+        Another nomination may still come, and another check of the peer's makes a failed pair wait again.
+        """
+        nominated = [pair for pair in self._pairs.values() if pair.nominated_by_peer]
+        return bool(nominated) and not any(pair.is_open or pair.is_valid for pair in nominated)
 
     def best_valid(self) -> CandidatePair | None:
         """The valid pair of highest priority that there is consent on."""

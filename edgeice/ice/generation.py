@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -14,13 +14,12 @@ from edgeice.ice.checks import Check, CheckTable
 from edgeice.ice.config import DEFAULT_PACING, RemoteParameters, Role
 from edgeice.ice.consent import Consent, Consents
 from edgeice.ice.credentials import IceCredentials
-from edgeice.ice.events import ConsentExpired, FailureVerdict, LocalCandidatesEnded, PairNominated
+from edgeice.ice.events import ConsentExpired, FailureVerdict, PairNominated
 from edgeice.ice.incoming import EarlyChecks, PeerCheck
-from edgeice.ice.locals import LocalCandidates
 from edgeice.ice.nomination import Nomination
 from edgeice.ice.pair import CandidatePair, PairInput, PairState
+from edgeice.ice.pairing import Pairing
 from edgeice.ice.priority import LocalPreferences
-from edgeice.ice.remotes import RemoteCandidates
 from edgeice.ice.shared import Shared
 from edgeice.ice.verdict import explain_failure
 from edgeice.stun import Attribute, AuthenticatedMessage, MessageClass
@@ -54,10 +53,8 @@ class Generation:
         self.heard: dict[Path, None] = {}
         self.checklist = Checklist(role=shared.role, limit=shared.config.max_pairs, drops=shared.drops)
         self._shared = shared
-        self.locals = LocalCandidates(shared, local.ufrag, preferences)
-        self._remotes = RemoteCandidates(shared)
-        self._local_ended = False
-        self._remote_ended = False
+        self._pairing = Pairing(shared, self.checklist, local.ufrag, preferences)
+        self.locals = self._pairing.locals
         self._early = EarlyChecks(shared.drops)
         self._checks = CheckTable(shared, local)
         self._consents = Consents(shared, self.checklist)
@@ -69,36 +66,26 @@ class Generation:
         #: When unselected pairs are released, None before nomination and after.
         self._settle_at: float | None = None
         self._retired = False
-        #: Local candidates that the owner is only being told, and since when.
-        self._untold: list[Candidate] = []
-        self._untold_at: float | None = None
 
     # Candidates
 
     def base_added(self, base: Base, *, now: float) -> None:
         """Make a host or relayed candidate, unless this side said that it has no more."""
-        if self._local_ended or self._is_settled:
-            return
-        candidate = self.locals.add_base(base)
-        if candidate is not None and self.remote is not None:
-            self._untold.append(candidate)
-            self._untold_at = now
+        if not self._is_settled:
+            self._pairing.add_base(base, now=now)
 
     def pair_told(self) -> None:
         """Pair the local candidates that came since the last round: the owner has told them now (RFC 8838 §10)."""
-        if self._untold:
-            self._form(self._untold, self._remotes)
-            self._untold, self._untold_at = [], None
+        self._pairing.pair_told(above=self._worth)
 
     def add_server_reflexive(self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress) -> None:
         """Make a server-reflexive candidate; it is conveyed and never paired (RFC 8445 §6.1.2.4)."""
-        if not self._local_ended and not self._is_settled:
+        if not self._pairing.local_ended and not self._is_settled:
             self.locals.add_server_reflexive(base, mapped, server)
 
     def base_removed(self, address: TransportAddress) -> None:
         """Drop everything that the base carried."""
-        self.locals.remove(address)
-        self._untold = [candidate for candidate in self._untold if candidate.address != address]
+        self._pairing.remove_base(address)
         for pair in [pair for pair in self.checklist if pair.path.local == address]:
             self.checklist.remove(pair)
             self._checks.forget(pair)
@@ -109,9 +96,7 @@ class Generation:
 
     def end_of_local_candidates(self) -> None:
         """No more local candidates will come."""
-        if not self._local_ended:
-            self._local_ended = True
-            self._shared.emit(LocalCandidatesEnded(self.local.ufrag))
+        self._pairing.end_local()
 
     def set_remote(self, remote: RemoteParameters, *, now: float) -> None:
         """Take the peer's parameters; checks begin, and early ones are acted on."""
@@ -128,26 +113,19 @@ class Generation:
 
     def add_remotes(self, candidates: Sequence[Candidate]) -> None:
         """Take signaled candidates and pair them."""
-        if self._remote_ended or self._is_settled:
+        if self._is_settled:
             self._shared.drops.count("candidate_late", len(candidates))  # RFC 8838 §14
-            return
-        new = []
-        for candidate in candidates:
-            known = self._remotes.get(candidate.address)
-            if self._remotes.add(candidate):
-                new.append(candidate)
-                if known is not None:
-                    self.checklist.replace_remote(known, candidate)
-        self._form(self.locals, new)
-
-    def _form(self, hosts: Iterable[Candidate], remotes: Iterable[Candidate]) -> None:
-        """Form pairs; after nomination only such as would be better."""
-        selected = self.selected if self.completed else None
-        self.checklist.form(hosts, remotes, above=0 if selected is None else selected.priority)
+        else:
+            self._pairing.add_remotes(candidates, above=self._worth)
 
     def end_of_remote(self) -> None:
         """The peer has no more candidates."""
-        self._remote_ended = True
+        self._pairing.remote_ended = True
+
+    @property
+    def _worth(self) -> int:
+        """The priority that a new pair must exceed to be of use: after nomination that of the selected one."""
+        return 0 if self.selected is None else self.selected.priority
 
     @property
     def _renominates(self) -> bool:
@@ -166,7 +144,8 @@ class Generation:
     @property
     def _has_all_candidates(self) -> bool:
         """Whether gathering is done here and the peer has no more, as it said or as its description means."""
-        return self._local_ended and (self._remote_ended or (self.remote is not None and not self.remote.trickle))
+        remote_ended = self._pairing.remote_ended or (self.remote is not None and not self.remote.trickle)
+        return self._pairing.local_ended and remote_ended
 
     # Checks of the peer
 
@@ -228,12 +207,9 @@ class Generation:
         host = self.locals.host(path.local)
         if host is None:
             return None
-        remote = self._remotes.get(path.remote) or self._remotes.learn(path.remote, check.priority)
-        if remote is None:
-            return None
-        if self.selected is not None and not nominates:
-            return self.checklist.add(host, remote, above=self.selected.priority)
-        return self.checklist.add_heard(host, remote)
+        remotes = self._pairing.remotes
+        remote = remotes.get(path.remote) or remotes.learn(path.remote, check.priority)
+        return None if remote is None else self.checklist.add_heard(host, remote, above=0 if nominates else self._worth)
 
     # Own checks
 
@@ -390,7 +366,7 @@ class Generation:
 
     def next_timeout(self) -> float | None:
         """The earliest deadline of `work`, and of failure."""
-        times = [self._checks.next_timeout(), self._patience_at, self._untold_at]
+        times = [self._checks.next_timeout(), self._patience_at, self._pairing.due_at]
         if self.selected is not None:
             times.append(self._settle_at)
         for pair, consent in self._consents:
@@ -464,14 +440,21 @@ class Generation:
         self.selected = None
         self._nomination.conclude()
         self._release(keep_valid=False)
-        self._patience_at = self._settle_at = self._untold_at = None
+        self._pairing.forget_untold()
+        self._patience_at = self._settle_at = None
 
     # What the session asks
 
     @property
     def best_pair(self) -> CandidatePair | None:
         """The pair that data goes by: the selected one, before that the best valid one (RFC 8445 §12.1)."""
-        return self.selected if self.completed else self.checklist.best_valid()
+        return self.selected if self.completed or self._nomination_failed else self.checklist.best_valid()
+
+    @property
+    def _nomination_failed(self) -> bool:
+        """Whether the list has failed by what the peer nominated (RFC 8445 §7.3.1.5), once patience is over."""
+        controlled = self._shared.role is Role.CONTROLLED
+        return self._patience_over and not self.completed and controlled and self.checklist.nomination_failed
 
     @property
     def alternative(self) -> CandidatePair | None:
@@ -481,9 +464,10 @@ class Generation:
     @property
     def has_failed(self) -> bool:
         """Whether no path can come any more (RFC 8445 §6.1.2.1, RFC 8838 §8, RFC 8863 §4)."""
-        if not self._patience_over or not self._has_all_candidates or self.completed or self.best_pair is not None:
+        if not self._patience_over or self.completed or self.best_pair is not None:
             return False
-        return not any(pair.is_open for pair in self.checklist)
+        exhausted = self._has_all_candidates and not any(pair.is_open for pair in self.checklist)
+        return exhausted or self._nomination_failed
 
     def set_role(self, role: Role) -> None:
         """The session's role changed."""
@@ -495,7 +479,8 @@ class Generation:
         """Why there is no path."""
         return explain_failure(
             self.locals.counts(),
-            self._remotes.counts(),
+            self._pairing.remotes.counts(),
             self.checklist,
             now - self._started_at,
+            nomination=self._nomination_failed,
         )

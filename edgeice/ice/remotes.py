@@ -20,6 +20,9 @@ class RemoteCandidates:
         self._shared = shared
         self._all: dict[TransportAddress, Candidate] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
     def __iter__(self) -> Iterator[Candidate]:
         return iter(list(self._all.values()))
 

@@ -454,7 +454,7 @@ class IceSession:
         if verdict is not None and (current.completed or current.has_failed):
             self._restart_verdict = None
             return verdict
-        return current.verdict(now=now) if self.state is IceState.CHECKING and current.has_failed else None
+        return current.verdict(now=now) if current.has_failed and self.state is not IceState.FAILED else None
 
     def _set_state(self, state: IceState) -> None:
         if state is not self.state:

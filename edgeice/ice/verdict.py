@@ -16,10 +16,16 @@ def explain_failure(
     remote: Mapping[CandidateType, int],
     pairs: Iterable[CandidatePair],
     elapsed: float,
+    *,
+    nomination: bool,
 ) -> FailureVerdict:
-    """The verdict on these candidates (numbers by type) and pairs, `elapsed` seconds after checks could begin."""
+    """The verdict on these candidates (numbers by type) and pairs, `elapsed` seconds after checks could begin.
+
+    `nomination`: the peer nominated a pair that does not work from here.
+    """
     reports = tuple(map(_report, pairs))
-    return FailureVerdict(_reason(local, remote, reports), elapsed, dict(local), dict(remote), reports)
+    reason = _reason(local, remote, reports, nomination=nomination)
+    return FailureVerdict(reason, elapsed, dict(local), dict(remote), reports)
 
 
 def _report(pair: CandidatePair) -> PairReport:
@@ -38,7 +44,11 @@ def _report(pair: CandidatePair) -> PairReport:
 
 
 def _reason(
-    local: Mapping[CandidateType, int], remote: Mapping[CandidateType, int], reports: tuple[PairReport, ...]
+    local: Mapping[CandidateType, int],
+    remote: Mapping[CandidateType, int],
+    reports: tuple[PairReport, ...],
+    *,
+    nomination: bool,
 ) -> str:
     received = any(report.requests_received for report in reports)
     answered = any(report.responses_received for report in reports)
@@ -48,5 +58,6 @@ def _reason(
         ("no_pairs", not reports),
         ("silence", not received and not answered),
         ("one_way", not answered),
+        ("nomination", nomination),
     )
     return next((reason for reason, holds in reasons if holds), "checks_failed")

@@ -13,6 +13,8 @@ from edgeice.ice import (
     CandidatePair,
     CandidateType,
     IceConfig,
+    IceFailed,
+    PairNominated,
     PairState,
     Role,
     RoleSwitched,
@@ -191,6 +193,18 @@ def test_ice_34_40_the_failure_of_a_check_that_another_one_replaced_is_none() ->
     assert pair_of(world).state is PairState.IN_PROGRESS
 
 
+def test_ice_40_the_answer_to_the_first_of_many_checks_that_followed_each_other_counts() -> None:
+    # Behind NATs several checks of the peer may come by one path, each triggers one, and a round trip is longer.
+    world = checking()
+    for number in range(8):
+        trigger(world, number)
+        world.run(0.03)
+    asked = requests(world.a)
+    assert len(asked) == 9
+    respond(world, asked[0])
+    assert pair_of(world).state is PairState.SUCCEEDED
+
+
 def refuse(world: World, error: int = errno.ECONNREFUSED, path: Path = PATH) -> None:
     world.a.ice.socket_error(path, error, now=world.now)
     world.a.drain()
@@ -362,3 +376,83 @@ def test_ice_41_42_nothing_is_nominated_by_whoever_does_not_control() -> None:
     assert world.a.ice.role is Role.CONTROLLING
     assert not pair_of(world).nominated
     assert world.a.state == "connected"
+
+
+def controlled(**options: IceConfig) -> World:
+    """A is controlled, and one of its pairs is valid, the other one not yet."""
+    world = checking(remote(2, 200, "2"), remote(3, 100, "3"), role="B", **options)
+    world.run(0.02)
+    respond(world, requests(world.a, OTHER)[0], path=OTHER)
+    assert world.a.sends_to() == address(3)
+    return world
+
+
+OTHER = Path(address(1), address(3))
+
+
+def nominated(world: World) -> list[Path]:
+    return [event.path for event in world.a.of(PairNominated) if isinstance(event, PairNominated)]
+
+
+def test_ice_41_the_nomination_of_a_pair_that_succeeded_counts_at_once() -> None:
+    world = controlled()
+    sent = len(requests(world.a, OTHER))
+    trigger(world, 1, OTHER, nominate=True)
+    assert nominated(world) == [OTHER]
+    assert world.a.state == "completed"
+    assert len(requests(world.a, OTHER)) == sent
+
+
+def test_ice_41_the_nomination_of_another_pair_counts_once_the_triggered_check_succeeds() -> None:
+    world = controlled()
+    trigger(world, 1, PATH, nominate=True)
+    world.run(0.05)
+    assert nominated(world) == []
+    assert (world.a.state, world.a.sends_to()) == ("connected", address(3))
+    _, triggered = requests(world.a)
+    assert stun.Attribute.USE_CANDIDATE not in triggered
+    respond(world, triggered)
+    assert nominated(world) == [PATH]
+    assert (world.a.state, world.a.sends_to()) == ("completed", address(2))
+
+
+def test_ice_41_when_what_the_peer_nominated_does_not_work_the_list_fails_with_patience() -> None:
+    world = controlled()
+    trigger(world, 1, PATH, nominate=True)
+    world.run(0.05)
+    respond(world, requests(world.a)[-1], code=400)
+    assert pair_of(world).state is PairState.FAILED
+    assert not pair_of(world).is_valid
+    keep_consent(world, until=139.4)
+    assert (world.a.state, world.a.sends_to()) == ("connected", address(3))
+    keep_consent(world, until=139.6)
+    assert world.a.sends_to() is None
+    assert world.a.state == "failed"
+    (failed,) = world.a.of(IceFailed)
+    assert isinstance(failed, IceFailed)
+    assert failed.verdict.reason == "nomination"
+    # What the peer nominates after all counts: the other pair still is what it was.
+    trigger(world, 2, OTHER, nominate=True)
+    assert nominated(world) == [OTHER]
+    assert (world.a.state, world.a.sends_to()) == ("completed", address(3))
+
+
+def test_ice_41_a_nomination_that_failed_is_forgotten_when_another_one_is_followed() -> None:
+    world = controlled()
+    trigger(world, 1, PATH, nominate=True)
+    world.run(0.05)
+    respond(world, requests(world.a)[-1], code=400)
+    trigger(world, 2, OTHER, nominate=True)
+    keep_consent(world, until=150.0)
+    assert (world.a.state, world.a.sends_to()) == ("completed", address(3))
+
+
+def keep_consent(world: World, *, until: float) -> None:
+    """Let time pass in which B answers what is asked on the other pair."""
+    answered = {each.transaction_id for each in requests(world.a, OTHER)[:1]}
+    while world.now < until:
+        world.run(min(1.0, until - world.now))
+        for request in requests(world.a, OTHER):
+            if request.transaction_id not in answered:
+                answered.add(request.transaction_id)
+                respond(world, request, path=OTHER)
