@@ -28,6 +28,9 @@ __all__ = ["Answer", "Check", "CheckTable"]
 
 #: The error of RFC 8445 §7.3.1.1: both ends claim one role.
 _ROLE_CONFLICT: Final = 487
+#: Several checks of the peer may come by one path within a round trip, as a NAT maps a base to several addresses, and
+#: each triggers one (RFC 8445 §7.3.1.4).  If none lasted until its answer, both ends would trigger each other for ever.
+_MAX_REPLACED: Final = 16
 
 
 @attrs.define(eq=False)
@@ -77,7 +80,7 @@ class Answer:
 class CheckTable:
     """What one generation asks: encodes requests, and keeps the checks that are not answered yet.
 
-    A pair has two open checks at most: the present one and the one that it replaced.
+    A pair has the present check open and the last 16 that it replaced.
     """
 
     def __init__(self, shared: Shared, local: IceCredentials) -> None:
@@ -104,11 +107,11 @@ class CheckTable:
         timers = TransactionTimers(now=now, policy=policy)
         check = Check(pair, transaction_id, data, priority, self._shared.role, use_candidate, now, timers)
         if pair.check is not None:
-            # One replaced check at most is waited for: a peer that triggers and never answers fills no table.
-            if pair.replaced_check is not None:
-                self._open.pop(pair.replaced_check.transaction_id, None)
             pair.check.silence()
-            pair.replaced_check = pair.check
+            pair.replaced_checks.append(pair.check)
+            # So many are waited for: a peer that triggers and never answers fills no table.
+            if len(pair.replaced_checks) > _MAX_REPLACED:
+                self._open.pop(pair.replaced_checks.pop(0).transaction_id, None)
         pair.check = check
         self._open[transaction_id] = check
         self._transmit(pair, data)
@@ -125,8 +128,8 @@ class CheckTable:
         if check is not None:
             if check.pair.check is check:
                 check.pair.check = None
-            if check.pair.replaced_check is check:
-                check.pair.replaced_check = None
+            if check in check.pair.replaced_checks:
+                check.pair.replaced_checks.remove(check)
         return check
 
     def answer(self, response: AuthenticatedMessage, path: Path, *, now: float) -> Answer | None:
@@ -161,10 +164,11 @@ class CheckTable:
 
     def forget(self, pair: CandidatePair) -> None:
         """Close the checks on a pair; their answers count no more."""
-        for check in (pair.check, pair.replaced_check):
+        for check in (pair.check, *pair.replaced_checks):
             if check is not None:
                 self._open.pop(check.transaction_id, None)
-        pair.check = pair.replaced_check = None
+        pair.check = None
+        pair.replaced_checks.clear()
 
     def clear(self) -> None:
         """Close all."""

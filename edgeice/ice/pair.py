@@ -86,9 +86,9 @@ class CandidatePair:
     #: The local candidate as the peer sees it, once a check succeeded: the pair is in the valid list while it is set.
     valid_local: Candidate | None = None
     consent: Consent | None = None
-    #: The check that is retransmitted now, and the one that it replaced, whose answer still counts.
+    #: The check that is retransmitted now, and those that it replaced, oldest first, whose answers still count.
     check: Check | None = None
-    replaced_check: Check | None = None
+    replaced_checks: list[Check] = attrs.field(factory=list)
     #: Controlling: the next check nominates.
     nominate_next: bool = False
     #: Controlled: the peer nominates the pair; true until a check of our own succeeds (RFC 8445 §7.3.1.5).
