@@ -8,7 +8,7 @@ fails, or is taken back, empties *pending* and nothing else happens (RFC 8445 §
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from edgeice import stun
@@ -60,6 +60,7 @@ class IceSession:
         pacer: The host's budget of checks.
         entropy: Source of randomness.
         now: Present time.
+        bases: Those that will be added right away; the order of their families depends on all of them (RFC 8421 §4).
         tracer: Hears of checks and states.
         refusals: The host's budget of answers to requests that nobody proved; by default one of its own.
 
@@ -77,6 +78,7 @@ class IceSession:
         pacer: Pacer,
         entropy: Entropy,
         now: float,
+        bases: Iterable[Base] = (),
         tracer: Tracer = ignore,
         refusals: RefusalBudget | None = None,
     ) -> None:
@@ -94,9 +96,10 @@ class IceSession:
         #: Messages so far whose integrity held: the peer's checks, which may be replayed, and its answers to new ones.
         self.authenticated = 0
         self._bases: dict[TransportAddress, Base] = {}
+        #: The latest answer of each server about each base.
         self._reflexive: dict[tuple[TransportAddress, TransportAddress], TransportAddress] = {}
         self._gathered = False
-        first = Generation(self._shared, 0, generate_credentials(entropy), LocalPreferences(config.interface_ranks))
+        first = Generation(self._shared, 0, generate_credentials(entropy), self._preferences(bases))
         self._slots = Slots(first, config.retire_time)
         if refusals is None:
             refusals = RefusalBudget(
@@ -162,7 +165,7 @@ class IceSession:
         """A base is gone, and with it its candidates and pairs in all generations."""
         if self._bases.pop(address, None) is None:
             return
-        self._reflexive = {key: server for key, server in self._reflexive.items() if key[0] != address}
+        self._reflexive = {key: mapped for key, mapped in self._reflexive.items() if key[0] != address}
         lost = self._send_path if self._send_path is not None and self._send_path.local == address else None
         for generation in self._slots.all():
             generation.base_removed(address)
@@ -176,7 +179,7 @@ class IceSession:
         """A STUN server sees `base` as `mapped`."""
         if base not in self._bases:
             return
-        self._reflexive[base, mapped] = server
+        self._reflexive[base, server] = mapped
         for generation in self._slots.active():
             generation.add_server_reflexive(base, mapped, server)
         self._settle(now)
@@ -237,19 +240,20 @@ class IceSession:
         if self.state is IceState.CLOSED:
             raise LocalProtocolError("the session is closed")
         number = self._slots.newest.number + 1
-        preferences = LocalPreferences(
-            self.config.interface_ranks, (base for base in self._bases.values() if base.server is None)
-        )
+        preferences = self._preferences(self._bases.values())
         pending = Generation(self._shared, number, generate_credentials(self._shared.entropy), preferences)
         self._slots.pending = pending
         for base in self._bases.values():
             pending.base_added(base, now=now)
-        for (base_address, mapped), server in self._reflexive.items():
+        for (base_address, server), mapped in self._reflexive.items():
             pending.add_server_reflexive(base_address, mapped, server)
         if self._gathered and pending.locals:
             pending.end_of_local_candidates()
         self._settle(now)
         return pending.local
+
+    def _preferences(self, bases: Iterable[Base]) -> LocalPreferences:
+        return LocalPreferences(self.config.interface_ranks, (base for base in bases if base.server is None))
 
     def revert_restart(self, *, now: float) -> None:
         """Give the pending generation up: its offer was taken back."""

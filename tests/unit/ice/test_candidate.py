@@ -11,8 +11,20 @@ from hypothesis import strategies as st
 
 from edgeice.addresses import Base, TransportAddress
 from edgeice.errors import DecodeError
-from edgeice.ice import Candidate, CandidateType, IceConfig, NamedCandidate, decode_candidate, encode_candidate
+from edgeice.ice import (
+    Candidate,
+    CandidateType,
+    IceConfig,
+    IceSession,
+    LocalCandidateGathered,
+    NamedCandidate,
+    Pacer,
+    Role,
+    decode_candidate,
+    encode_candidate,
+)
 from edgeice.ice.priority import candidate_priority, interleave, pair_priority
+from edgeice.sansio import Entropy
 from tests.support.ice_pair import World
 
 REASONS = {
@@ -222,3 +234,20 @@ def test_ice_07_a_single_relayed_address_has_the_lowest_type_and_the_highest_loc
     world.a.drain()
     own = [candidate.priority for candidate, of in world.a.candidates if of == ufrag]
     assert own == [2130706431, 16777215]
+
+
+def test_ice_12_a_session_on_known_bases_intermingles_their_families_from_the_beginning() -> None:
+    bases = [Base(address, "eth0") for address in (*map(v4, range(1, 3)), *map(v6, range(1, 7)))]
+    relay = Base(v6(9), "eth0", server=v6(10), mapped=v6(11))
+    ice = IceSession(
+        IceConfig(), role=Role.CONTROLLED, pacer=Pacer(), entropy=Entropy.seeded(1), now=0.0, bases=[*bases, relay]
+    )
+    for base in bases:
+        ice.base_added(base, now=0.0)
+    told: list[Candidate] = []
+    while (event := ice.poll_event()) is not None:
+        if isinstance(event, LocalCandidateGathered):
+            told.append(event.candidate)
+    ordered = sorted(told, key=lambda each: each.priority, reverse=True)
+    assert "".join(str(each.address.family) for each in ordered) == "66664646"
+    assert [each.priority for each in ordered] == [candidate_priority(CandidateType.HOST, 65535 - n) for n in range(8)]

@@ -129,6 +129,9 @@ class Host:
         told = [(event, at) for at, event in reversed(self.events) if isinstance(event, ServerReflexiveLearned)]
         return {(event.base, event.server): at for event, at in told}
 
+    def learned_last(self) -> TransportAddress:
+        return [event.mapped for _, event in self.events if isinstance(event, ServerReflexiveLearned)][-1]
+
     def unanswered(self) -> list[tuple[TransportAddress, TransportAddress, str]]:
         told = [event for _, event in self.events if isinstance(event, ServerUnanswered)]
         return [(event.base, event.server, event.reason) for event in told]
@@ -252,6 +255,30 @@ def test_ice_06_a_mapping_is_kept_by_asking_again_and_what_changed_is_told() -> 
     assert told == [mapped(base(1).address), TransportAddress("198.51.100.99", 61000)]
     # A session that begins now is told the present one only.
     assert host.candidates(host.connect()) == {("192.0.2.1", "host"), ("198.51.100.99", "srflx")}
+
+
+def test_ice_06_a_mapping_that_moves_for_ever_fills_no_table() -> None:
+    host = Host(*uris(1))
+    session = host.connect()
+    host.add(base(1))
+    for number in range(1, 101):
+        host.moved[base(1).address] = TransportAddress("198.51.100.99", 50000 + number)
+        host.run(28.0)
+    latest = host.learned_last()
+    # A restart describes what holds now, and nothing that did before.
+    session.restart(now=host.now)
+    assert host.candidates(session) == {("192.0.2.1", "host"), (latest.ip, "srflx")}
+    lines, _ = session.local_candidates(now=host.now)
+    assert lines == ()
+
+
+def test_ice_12_a_session_orders_the_families_of_the_bases_that_there_are() -> None:
+    host = Host()
+    v6 = [Base(TransportAddress(f"2001:db8::{number}", 4000), "eth0") for number in range(1, 7)]
+    host.add(base(1), base(2), *v6)
+    words = [line.split() for line in host.connect().local_candidates(now=host.now)[0]]
+    families = [6 if ":" in each[4] else 4 for each in sorted(words, key=lambda each: -int(each[3]))]
+    assert families == [6, 6, 6, 6, 4, 6, 4, 6]
 
 
 def test_ice_06_a_base_that_goes_takes_its_candidates_along_and_a_new_one_is_asked_about() -> None:
