@@ -93,8 +93,13 @@ class Connection(PeerSession):
     # Offer and answer
 
     def create_offer(self, *, now: float) -> str:
-        """The description that opens the session."""
+        """The description that opens the session; later ones are those of `restart`.
+
+        So no offer is made once ICE has completed: none needs `a=remote-candidates` (RFC 8839 §5.2).
+        """
         self._check_open()
+        if self._negotiation.remote is not None:
+            raise LocalProtocolError("the session is open: restart makes another offer")
         self._pump(now)
         return self._negotiation.create_offer()
 

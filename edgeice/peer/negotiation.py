@@ -72,7 +72,10 @@ class Negotiation:
         answer = sdp.parse(text)
         if answer.setup == "actpass":
             raise DecodeError("setup", "an answer chooses active or passive")
-        self._check_association(answer)
+        self._check(answer)
+        # RFC 8839 §4.4.2.1: the answer to a restart, which every later offer is, changes both credentials too.
+        if self.remote is not None and not sdp.is_restart(self.remote, answer):
+            raise RemoteProtocolError("the answer does not restart ICE")
         role: DtlsRole = "server" if answer.setup == "active" else "client"
         if self._role not in (None, role):
             raise RemoteProtocolError("the answer changes the DTLS role")
@@ -84,14 +87,14 @@ class Negotiation:
         if self._offer is not None:
             raise LocalProtocolError("an offer is out; roll it back first")
         offer = sdp.parse(text)
+        self._check(offer)
         present: sdp.Setup | None = None
         if self.remote is not None:
-            self._check_association(offer)
             present = "active" if self._role == "client" else "passive"
-            if sdp.is_restart(self.remote, offer):
-                self._link.restart(now=now)
-                self._pathways.take_events()
         setup = sdp.answer_setup(offer.setup, present)
+        if self.remote is not None and sdp.is_restart(self.remote, offer):
+            self._link.restart(now=now)
+            self._pathways.take_events()
         self._role = "client" if setup == "active" else "server"
         self._take(offer, now)
         description = sdp.answer(offer, self._describe(setup, None), present=present)
@@ -105,7 +108,9 @@ class Negotiation:
         self._offer = None
         self._link.ice.revert_restart(now=now)
 
-    def _check_association(self, description: sdp.SessionDescription) -> None:
+    def _check(self, description: sdp.SessionDescription) -> None:
+        if description.ufrag in self._link.ice.ufrags():
+            raise DecodeError("ufrag", "this side's own: a description that came back")
         if self.remote is not None and not sdp.keeps_dtls(self.remote, description):
             raise RemoteProtocolError("a restart may not change the DTLS fingerprint")
 

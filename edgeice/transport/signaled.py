@@ -76,14 +76,18 @@ class SignaledConnection:
         self._answer(event)
 
     def take(self, event: Event) -> None:
-        """Act on an event of the signaling session that concerns the peer connection."""
+        """Act on an event of the signaling session that concerns the peer connection.
+
+        An answer to a restart that cannot be used takes the restart back; raises DecodeError or RemoteProtocolError for
+        one to the first offer.
+        """
         if self.peer.state is ConnectionState.CLOSED:
             return
         match event:
             case OfferReceived():
                 self._take_offer(event)
             case AnswerReceived():
-                self.peer.accept_answer(event.sdp)
+                self._take_answer(event)
             case CandidatesReceived():
                 for line in event.candidates:
                     self.peer.add_candidate(line, event.ufrag)
@@ -156,6 +160,15 @@ class SignaledConnection:
             self._reject(event, RejectCode.MALFORMED, str(error))
         except RemoteProtocolError as error:
             self._reject(event, RejectCode.UNSUPPORTED, str(error))
+
+    def _take_answer(self, event: AnswerReceived) -> None:
+        try:
+            self.peer.accept_answer(event.sdp)
+        except (DecodeError, RemoteProtocolError):
+            if event.gen == 0:
+                raise  # there is no session without it
+            self._drops.count("answer")
+            self.peer.rollback()
 
     def _answer(self, event: OfferReceived) -> None:
         sdp = self.peer.accept_offer(event.sdp)
