@@ -266,6 +266,7 @@ class Endpoint:
             pacer=self._pacer,
             entropy=self._entropy,
             now=now,
+            bases=self._bases.values(),
             tracer=self._tracer,
             refusals=self._refusal_budget(),
         )
