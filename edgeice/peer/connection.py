@@ -137,8 +137,12 @@ class Connection(PeerSession):
 
     @property
     def channels(self) -> sctp.DataChannels:
-        """The session's data channels; call `flush` after a command.  Raises LocalProtocolError before CONNECTED."""
-        if self._channels is None or not self._associated:
+        """The session's data channels; call `flush` after a command.  Raises LocalProtocolError before CONNECTED.
+
+        What is opened and sent before the association is up goes with its third packet (RFC 9260 §5.1), a round trip
+        earlier than if it waited.
+        """
+        if self._channels is None:
             raise LocalProtocolError(f"no data channels while {self._state.value}")
         return self._channels
 
@@ -240,7 +244,7 @@ class Connection(PeerSession):
             return
         if self._dtls is not None and self._dtls.state.name == "NEW":
             self._dtls.start(now=now)
-        if self._channels is not None and self._associated:
+        if self._channels is not None:
             self._channels.path_changed(now=now)
 
     def _pump_dtls(self, dtls: DtlsConnection, now: float) -> None:
@@ -317,7 +321,7 @@ class Connection(PeerSession):
         if self._state is ConnectionState.CLOSED:
             return
         has_path = self._link.ice.send_path is not None
-        if self._associated:
+        if self._channels is not None:
             self._set_state(ConnectionState.CONNECTED if has_path else ConnectionState.INTERRUPTED)
         elif has_path:
             self._set_state(ConnectionState.SECURING)

@@ -31,9 +31,9 @@ class ConnectionState(Enum):
     NEW = "new"
     #: Candidate pairs are being checked.
     CHECKING = "checking"
-    #: A path carries data; DTLS and SCTP are being set up.
+    #: A path carries data; DTLS is being set up.
     SECURING = "securing"
-    #: Data channels work.
+    #: The peer proved who it is; data channels can be used.
     CONNECTED = "connected"
     #: It did work, and no path carries data at the moment.
     INTERRUPTED = "interrupted"

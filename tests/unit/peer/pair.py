@@ -61,13 +61,13 @@ class End:
 
 
 class Pair:
-    """A (the offerer) and B with one open channel, and nothing under way.
+    """A (the offerer) and B with one open channel, and nothing under way; or, unconnected, right after the answer.
 
     Attributes:
         held: Datagrams that the link keeps while `holds` is set, STUN aside; the test delivers them as it likes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, connected: bool = True) -> None:
         self.now = 100.0
         self.holds = False
         self.held: list[Transmit] = []
@@ -77,6 +77,8 @@ class Pair:
         self.ends = (self.a, self.b)
         offer = self.a.connection.create_offer(now=self.now)
         self.a.connection.accept_answer(self.b.connection.accept_offer(offer, now=self.now), now=self.now)
+        if not connected:
+            return
         self.run(2.0)
         assert all(end.connection.state is ConnectionState.CONNECTED for end in self.ends)
         self.channel = self.a.connection.channels.open("label", now=self.now)
