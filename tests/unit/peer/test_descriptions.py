@@ -167,6 +167,19 @@ def test_sdp_06_no_offer_is_made_after_completion_but_one_that_restarts() -> Non
             end.connection.create_offer(now=pair.now)
 
 
+def test_sdp_01_sdp_03_lines_that_cannot_be_used_cost_only_themselves() -> None:
+    odd = (
+        "candidate:1 1 tcp 1518280447 192.0.2.9 9 typ host tcptype active",
+        "candidate:1 1 udp 1 host.example 5000 typ host",
+        "candidate:1 0 udp 1 192.0.2.9 5000 typ host",
+        "candidate:nonsense",
+    )
+    connection, _ = answered(attrs.evolve(REMOTE, candidates=(*odd, CANDIDATE, *odd)))
+    assert checked(connection) == ["192.0.2.9:5000"]
+    reasons = ("candidate_transport", "candidate_name", "candidate_range", "candidate_syntax")
+    assert connection.drop_counts() == {f"link.{reason}": 2 for reason in reasons}
+
+
 # Restarts
 
 

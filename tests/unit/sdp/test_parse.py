@@ -70,6 +70,16 @@ def test_sdp_04_pwd_bounds(length: int, allowed: bool) -> None:
     assert reason_of(with_line(PWD, "a=ice-pwd:" + "p" * length)) == (None if allowed else "pwd")
 
 
+@pytest.mark.parametrize("ufrag", ["", "a:cd", "peer:own", "u" * 257])
+def test_host_15_ufrags_that_would_confuse_whose_check_is_whose(ufrag: str) -> None:
+    assert reason_of(with_line(UFRAG, f"a=ice-ufrag:{ufrag}")) == "ufrag"
+
+
+@pytest.mark.parametrize("pwd", ["", " " * 22, "p" * 21 + ":", "p" * 257])
+def test_host_15_passwords_that_prove_nothing(pwd: str) -> None:
+    assert reason_of(with_line(PWD, f"a=ice-pwd:{pwd}")) == "pwd"
+
+
 @pytest.mark.parametrize("ufrag", ["ab-d", "ab d", "abc=", "abc\u00e9", "abc\u0661"])
 def test_sdp_04_ufrag_characters(ufrag: str) -> None:
     assert reason_of(with_line(UFRAG, f"a=ice-ufrag:{ufrag}")) == "ufrag"
