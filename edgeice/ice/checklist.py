@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
 
 import attrs
 
 from edgeice.addresses import Path, TransportAddress
 from edgeice.ice.candidate import Candidate
 from edgeice.ice.config import Role
-from edgeice.ice.destinations import realm
+from edgeice.ice.destinations import Realm, realm
 from edgeice.ice.pair import CandidatePair, PairInput, PairKey, PairState
 from edgeice.ice.priority import pair_priority
 from edgeice.sansio import DropCounter
 
 __all__ = ["Checklist"]
+
+#: Component, protocol and realm.
+_Kind: TypeAlias = tuple[int, str, Realm]
 
 
 class Checklist:
@@ -57,13 +61,14 @@ class Checklist:
             remotes: The peer's.
             above: Leave out pairs of no higher priority.
         """
-        here = list(hosts)
+        matching: dict[_Kind, list[Candidate]] = {}
+        for host in hosts:
+            matching.setdefault(_kind(host), []).append(host)
         formed = [
             (priority, local, remote)
             for remote in remotes
-            for local in here
-            if _matches(local, remote)
-            and (priority := self._priority(local, remote)) > above
+            for local in matching.get(_kind(remote), ())
+            if (priority := self._priority(local, remote)) > above
             and (local.address, _remote(local.address, remote.address)) not in self._pairs
         ]
         formed.sort(key=lambda each: each[0], reverse=True)
@@ -93,7 +98,7 @@ class Checklist:
         in `form`.
         """
         priority = self._priority(local, remote)
-        if not _matches(local, remote) or priority <= above:
+        if _kind(local) != _kind(remote) or priority <= above:
             return None
         if len(self._pairs) >= self._limit:
             failed, waiting = self._victims()
@@ -109,9 +114,7 @@ class Checklist:
         pair = CandidatePair(local, remote, path, f"{local.foundation}:{remote.foundation}", priority)
         same = self._by_foundation.setdefault(pair.foundation, [])
         # RFC 8838 §12: the best of its foundation, or one that is known to work, starts at once.
-        if all(other.priority < priority for other in same) or any(
-            other.state is PairState.SUCCEEDED for other in same
-        ):
+        if not same or all(other.priority < priority for other in same) or PairState.SUCCEEDED in _states(same):
             pair.apply(PairInput.UNFREEZE)
         same.append(pair)
         self._pairs[pair.key] = pair
@@ -122,7 +125,7 @@ class Checklist:
         """What may make room, the lowest priority last: failed pairs, and such as wait."""
         # A pair whose consent ended stays known, so that its path is not taken up again (RFC 7675 §5.1).
         failed = [pair for pair in self if pair.state is PairState.FAILED and not pair.is_dead]
-        waiting = [pair for pair in self if pair.state in {PairState.FROZEN, PairState.WAITING}]
+        waiting = [pair for pair in self if pair.state is PairState.FROZEN or pair.state is PairState.WAITING]
         return failed, waiting
 
     def _displace(self, pair: CandidatePair) -> None:
@@ -214,9 +217,11 @@ class Checklist:
                     max(frozen, key=lambda pair: pair.priority).apply(PairInput.UNFREEZE)
         return next((pair for pair in self if pair.state is PairState.WAITING), None)
 
-    def count(self, *states: PairState) -> int:
-        """How many pairs are in these states."""
-        return sum(pair.state in states for pair in self._pairs.values())
+    @property
+    def active(self) -> int:
+        """How many pairs wait or are in progress."""
+        states = _states(self._pairs.values())
+        return states.count(PairState.WAITING) + states.count(PairState.IN_PROGRESS)
 
     @property
     def nomination_failed(self) -> bool:
@@ -229,25 +234,30 @@ class Checklist:
 
     def best_valid(self) -> CandidatePair | None:
         """The valid pair of highest priority that there is consent on."""
-        return next((pair for pair in self if pair.is_valid and pair.consent is not None), None)
+        return next((pair for pair in self if pair.consent is not None and pair.valid_local is not None), None)
 
     def keep(self, wanted: Callable[[CandidatePair], bool]) -> None:
         """Drop all pairs but the wanted ones, as nomination does; the queue keeps those of them still to be checked."""
         self._triggered = deque(pair for pair in self._triggered if pair.is_open and wanted(pair))
-        for pair in [pair for pair in self._pairs.values() if not wanted(pair)]:
-            del self._pairs[pair.key]
-            self._leave_foundation(pair)
+        self._pairs = {key: pair for key, pair in self._pairs.items() if wanted(pair)}
+        self._by_foundation = {}
+        for pair in self._pairs.values():
+            self._by_foundation.setdefault(pair.foundation, []).append(pair)
         self._ordered = None
 
 
-def _matches(local: Candidate, remote: Candidate) -> bool:
-    """RFC 8445 §6.1.2.2: same component and protocol, and addresses that can reach each other."""
-    here, there = local.address, remote.address
-    return realm(here.ip) == realm(there.ip) and here.protocol == there.protocol and local.component == remote.component
+def _kind(candidate: Candidate) -> _Kind:
+    """RFC 8445 §6.1.2.2: what two candidates must have in common to be paired."""
+    address = candidate.address
+    return candidate.component, address.protocol, realm(address.ip)
+
+
+def _states(pairs: Iterable[CandidatePair]) -> list[PairState]:
+    return [pair.state for pair in pairs]
 
 
 def _remote(base: TransportAddress, remote: TransportAddress) -> TransportAddress:
     """A link-local IPv6 address means something on one interface only: that of the base."""
-    if base.scope and remote.family == 6 and remote.is_link_local:
+    if base.scope and realm(remote.ip)[:2] == (6, True):
         return attrs.evolve(remote, scope=base.scope)
     return remote

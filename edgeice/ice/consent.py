@@ -72,17 +72,21 @@ class Consent:
 class Consents:
     """Consent on all pairs of a checklist: whose answer came, and what has ended."""
 
-    __slots__ = ("_checklist", "_shared")
+    __slots__ = ("_checklist", "_granted", "_shared")
 
     def __init__(self, shared: Shared, checklist: Checklist) -> None:
         self._shared = shared
         self._checklist = checklist
+        #: Pairs that consent was given on; it may be over since, or the pair may be gone.
+        self._granted: dict[CandidatePair, None] = {}
 
     def __iter__(self) -> Iterator[tuple[CandidatePair, Consent]]:
-        """The pairs that consent was given on."""
-        for pair in list(self._checklist):
-            if pair.consent is not None:
+        """The pairs that there is consent on."""
+        for pair in list(self._granted):
+            if pair.consent is not None and self._checklist.get(*pair.key) is pair:
                 yield pair, pair.consent
+            else:
+                self._granted.pop(pair, None)
 
     def grant(self, pair: CandidatePair, now: float) -> None:
         """A check on the pair succeeded (RFC 7675 §5.1)."""
@@ -94,6 +98,7 @@ class Consents:
                 entropy=self._shared.entropy,
                 now=now,
             )
+            self._granted[pair] = None
         else:
             pair.consent.renew(now)
 

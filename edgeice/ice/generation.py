@@ -233,8 +233,7 @@ class Generation:
             return
         shared = self._shared
         nominate = shared.role is Role.CONTROLLING and pair.nominate_next
-        active = self.checklist.count(PairState.WAITING, PairState.IN_PROGRESS)
-        rto = max(shared.config.rto, self.pacing * active)  # RFC 8445 §14.3
+        rto = max(shared.config.rto, self.pacing * self.checklist.active)  # RFC 8445 §14.3
         self._checks.send(pair, self.remote, use_candidate=nominate, rto=rto, now=now)
         pair.apply(PairInput.CHECK_SENT)
         shared.trace(now, "check_sent", path=str(pair.path), nominate=nominate)

@@ -30,7 +30,9 @@ def candidate_priority(kind: CandidateType, local_preference: int, component: in
 
 def pair_priority(controlling: int, controlled: int) -> int:
     """RFC 8445 §6.1.2.3, from the priorities of the controlling and the controlled agent's candidate."""
-    return (min(controlling, controlled) << 32) + 2 * max(controlling, controlled) + (controlling > controlled)
+    if controlling > controlled:
+        return (controlled << 32) + 2 * controlling + 1
+    return (controlling << 32) + 2 * controlled
 
 
 def interleave(addresses: Iterable[TransportAddress]) -> list[TransportAddress]:

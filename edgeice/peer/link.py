@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from edgeice import stun
 from edgeice.addresses import Path
@@ -71,17 +71,21 @@ class IceLink:
         while path is not None and self._held:
             self._out.append(Transmit(path, self._held.popleft()))
 
-    def add_remote_candidate(self, line: str, ufrag: str, *, now: float) -> None:
-        """Take one candidate line of the peer; one that cannot be used is counted and ignored (RFC 8839 §5.1)."""
-        try:
-            candidate = decode_candidate(line)
-        except DecodeError as error:
-            self.drops.count(error.reason)
-            return
-        if isinstance(candidate, NamedCandidate):
-            self._add_hidden(candidate, ufrag)
-        else:
-            self.ice.add_remote_candidate(candidate, ufrag=ufrag, now=now)
+    def add_remote_candidates(self, lines: Iterable[str], ufrag: str, *, now: float) -> None:
+        """Take candidate lines of the peer; one that cannot be used is counted and ignored (RFC 8839 §5.1)."""
+        candidates = []
+        for line in lines:
+            try:
+                candidate = decode_candidate(line)
+            except DecodeError as error:
+                self.drops.count(error.reason)
+                continue
+            if isinstance(candidate, NamedCandidate):
+                self._add_hidden(candidate, ufrag)
+            else:
+                candidates.append(candidate)
+        if candidates:
+            self.ice.add_remote_candidates(candidates, ufrag=ufrag, now=now)
 
     def _add_hidden(self, candidate: NamedCandidate, ufrag: str) -> None:
         config = self.ice.config

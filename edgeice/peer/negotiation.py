@@ -128,8 +128,7 @@ class Negotiation:
             ),
             now=now,
         )
-        for line in description.candidates:
-            self._link.add_remote_candidate(line, description.ufrag, now=now)
+        self._link.add_remote_candidates(description.candidates, description.ufrag, now=now)
         if description.end_of_candidates or not description.is_trickle:
             self._link.end_of_candidates(description.ufrag, now=now)
 

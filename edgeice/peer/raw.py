@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from edgeice.addresses import Path
 from edgeice.errors import LocalProtocolError
 from edgeice.ice import IceCredentials, RemoteParameters
@@ -40,9 +42,10 @@ class IceConnection(PeerSession):
         self._pump(now)
         return self._pathways.describe(self.credentials.ufrag)
 
-    def set_remote(self, parameters: RemoteParameters, *, now: float) -> None:
-        """Take the peer's credentials."""
+    def set_remote(self, parameters: RemoteParameters, candidates: Iterable[str] = (), *, now: float) -> None:
+        """Take the peer's credentials and the candidate lines that came with them; the best pairs are checked first."""
         self._link.ice.set_remote_description(parameters, now=now)
+        self._link.add_remote_candidates(candidates, parameters.credentials.ufrag, now=now)
         if self._state is ConnectionState.NEW:
             self._set_state(ConnectionState.CHECKING)
         self._pump(now)

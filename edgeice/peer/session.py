@@ -47,7 +47,7 @@ class PeerSession(ABC):
 
     def add_remote_candidate(self, line: str, ufrag: str, *, now: float) -> None:
         """Take a trickled candidate line; what cannot be used is counted and ignored."""
-        self._link.add_remote_candidate(line, ufrag, now=now)
+        self._link.add_remote_candidates((line,), ufrag, now=now)
         self._pump(now)
 
     def end_of_candidates(self, ufrag: str, *, now: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -79,18 +79,27 @@ class IceTransport:
                 lines.append(self.candidates.receive_nowait())
         return lines
 
-    def set_remote(self, ufrag: str, pwd: str, *, lite: bool = False, pacing: float | None = None) -> None:
+    def set_remote(
+        self,
+        ufrag: str,
+        pwd: str,
+        candidates: Iterable[str] = (),
+        *,
+        lite: bool = False,
+        pacing: float | None = None,
+    ) -> None:
         """Take the peer's credentials and what it announces; raises DecodeError for credentials that are none.
 
         Args:
             ufrag: The peer's username fragment.
             pwd: Its password.
+            candidates: Lines of those that came with these; of the pairs that they make the best are checked first.
             lite: It only answers checks (RFC 8445 §2.5).
             pacing: Its Ta in seconds, if it announces one; without, checks go 50 ms apart (RFC 8445 §14.2).
         """
         self._remote_ufrag = ufrag
         parameters = RemoteParameters(credentials=IceCredentials.parse(ufrag, pwd), lite=lite, pacing=pacing)
-        self._connection.set_remote(parameters, now=trio.current_time())
+        self._connection.set_remote(parameters, candidates, now=trio.current_time())
         self._touch()
 
     def add_candidate(self, line: str) -> None:
