@@ -201,9 +201,13 @@ class DtlsConnection:
             self._receive_record(data, now)
             return
         records = sift_records(data, self.drops, self._shortest)
-        if records:
-            self._ssl.bio_write(records)
-            self._advance(now)
+        if not records:
+            return
+        before = self._established, self.authenticated, len(self._outgoing)
+        self._ssl.bio_write(records)
+        self._advance(now)
+        if before == (True, self.authenticated, len(self._outgoing)) and self._established:
+            self.drops.count("record-invalid")  # as below: OpenSSL does not say so
 
     def handle_timeout(self, *, now: float) -> None:
         """Repeat the flight that the peer has not answered, if its time has come."""

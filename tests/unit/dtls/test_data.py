@@ -99,6 +99,24 @@ def test_dtls_06_every_flipped_bit_of_a_record_drops_it() -> None:
     assert pair.server.poll_data() == b"secret"
 
 
+def test_dtls_06_records_that_openssl_drops_in_silence_are_counted() -> None:
+    pair = DtlsPair().connect()
+    for _ in range(2):
+        pair.client.send(b"data", now=0)
+    good, other = pair.client.poll_transmit() or b"", pair.client.poll_transmit() or b""
+    bad = good[:-1] + bytes((good[-1] ^ 1,))
+    pair.server.receive_datagram(bad + bad, now=0)
+    assert pair.server.drops.snapshot() == {"record-invalid": 1}
+    pair.server.receive_datagram(bad + good, now=0)
+    assert pair.server.drops.snapshot() == {"record-invalid": 1}
+    pair.server.receive_datagram(good + good, now=0)  # replayed
+    assert pair.server.drops.snapshot() == {"record-invalid": 2}
+    pair.server.receive_datagram(bytes((21,)) + bad[1:], now=0)
+    assert pair.server.drops.snapshot() == {"record-invalid": 3}
+    pair.server.receive_datagram(other, now=0)
+    assert [pair.server.poll_data(), pair.server.poll_data()] == [b"data", b"data"]
+
+
 RECORDS = st.builds(
     lambda kind, version, epoch, sequence, body: (
         bytes([kind, *version]) + epoch.to_bytes(2) + sequence.to_bytes(6) + len(body).to_bytes(2) + body
@@ -115,10 +133,12 @@ RECORDS = st.builds(
 @given(datagram=st.one_of(RECORDS, st.lists(RECORDS, max_size=3).map(b"".join), st.binary(max_size=80)))
 def test_dtls_06_garbage_after_the_handshake_changes_nothing(datagram: bytes) -> None:
     for end in (SHARED.client, SHARED.server):
+        dropped = end.drops.total
         end.receive_datagram(datagram, now=0)
         assert end.state is DtlsState.ESTABLISHED
         assert end.poll_data() is None
         assert end.poll_transmit() is None
+        assert end.drops.total > dropped or not datagram
 
 
 SHARED = DtlsPair().connect()
