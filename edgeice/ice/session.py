@@ -60,7 +60,7 @@ class IceSession:
         pacer: The host's budget of checks.
         entropy: Source of randomness.
         now: Present time.
-        bases: Those that will be added right away; the order of their families depends on all of them (RFC 8421 §4).
+        bases: Those that there are already; the order of their families depends on all of them (RFC 8421 §4).
         tracer: Hears of checks and states.
         refusals: The host's budget of answers to requests that nobody proved; by default one of its own.
 
@@ -95,11 +95,13 @@ class IceSession:
         self.drops: DropCounter = self._shared.drops
         #: Messages so far whose integrity held: the peer's checks, which may be replayed, and its answers to new ones.
         self.authenticated = 0
-        self._bases: dict[TransportAddress, Base] = {}
+        self._bases: dict[TransportAddress, Base] = {base.address: base for base in bases}
         #: The latest answer of each server about each base.
         self._reflexive: dict[tuple[TransportAddress, TransportAddress], TransportAddress] = {}
         self._gathered = False
-        first = Generation(self._shared, 0, generate_credentials(entropy), self._preferences(bases))
+        first = Generation(self._shared, 0, generate_credentials(entropy), self._preferences())
+        for base in self._bases.values():
+            first.base_added(base, now=now)
         self._slots = Slots(first, config.retire_time)
         if refusals is None:
             refusals = RefusalBudget(
@@ -240,8 +242,7 @@ class IceSession:
         if self.state is IceState.CLOSED:
             raise LocalProtocolError("the session is closed")
         number = self._slots.newest.number + 1
-        preferences = self._preferences(self._bases.values())
-        pending = Generation(self._shared, number, generate_credentials(self._shared.entropy), preferences)
+        pending = Generation(self._shared, number, generate_credentials(self._shared.entropy), self._preferences())
         self._slots.pending = pending
         for base in self._bases.values():
             pending.base_added(base, now=now)
@@ -252,8 +253,9 @@ class IceSession:
         self._settle(now)
         return pending.local
 
-    def _preferences(self, bases: Iterable[Base]) -> LocalPreferences:
-        return LocalPreferences(self.config.interface_ranks, (base for base in bases if base.server is None))
+    def _preferences(self) -> LocalPreferences:
+        hosts = (base for base in self._bases.values() if base.server is None)
+        return LocalPreferences(self.config.interface_ranks, hosts)
 
     def revert_restart(self, *, now: float) -> None:
         """Give the pending generation up: its offer was taken back."""

@@ -27,6 +27,7 @@ class PeerSession(ABC):
         self._link = link
         self._events: deque[Event] = deque()
         self._pathways = Pathways(link, self._events.append)
+        self._pathways.take_events()  # candidates on the bases that there are
         self._state = ConnectionState.NEW
         #: When the peer was last heard, seconds; 0 before that.  Only what is authenticated is the peer's.
         self.heard_at = 0.0

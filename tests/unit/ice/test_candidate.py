@@ -242,12 +242,11 @@ def test_ice_12_a_session_on_known_bases_intermingles_their_families_from_the_be
     ice = IceSession(
         IceConfig(), role=Role.CONTROLLED, pacer=Pacer(), entropy=Entropy.seeded(1), now=0.0, bases=[*bases, relay]
     )
-    for base in bases:
-        ice.base_added(base, now=0.0)
     told: list[Candidate] = []
     while (event := ice.poll_event()) is not None:
         if isinstance(event, LocalCandidateGathered):
             told.append(event.candidate)
-    ordered = sorted(told, key=lambda each: each.priority, reverse=True)
+    *ordered, relayed = sorted(told, key=lambda each: each.priority, reverse=True)
+    assert relayed.address == relay.address
     assert "".join(str(each.address.family) for each in ordered) == "66664646"
     assert [each.priority for each in ordered] == [candidate_priority(CandidateType.HOST, 65535 - n) for n in range(8)]
