@@ -321,7 +321,6 @@ class Conversation:
             for generation in link.ice._slots.all():
                 assert len(generation.heard) <= 128
                 assert len(list(generation.checklist)) <= link.ice.config.max_pairs
-                assert len(list(generation._remotes)) <= link.ice.config.max_remote_candidates
             assert all(_REASON.fullmatch(reason) for reason in end.reasons)
 
 

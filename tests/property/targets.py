@@ -1,4 +1,4 @@
-"""All targets."""
+"""All that takes bytes from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from tests.property.associations import ASSOCIATIONS
 from tests.property.conversations import CONVERSATIONS
 from tests.property.posts import POSTS
 from tests.property.signed import SIGNED
+from tests.property.sockets import SOCKETS
 from tests.property.texts import TEXTS
 from tests.property.wire import WIRE
 
-__all__ = ["TARGETS"]
+__all__ = ["DECODERS", "TARGETS"]
 
-TARGETS = (*WIRE, *TEXTS, *SIGNED, *ASSOCIATIONS, *CONVERSATIONS, *POSTS)
+#: Functions of their input.
+DECODERS = (*WIRE, *TEXTS, *SIGNED)
+TARGETS = (*DECODERS, *ASSOCIATIONS, *CONVERSATIONS, *POSTS, *SOCKETS)
