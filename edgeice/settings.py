@@ -246,6 +246,10 @@ class IceSection:
     networks: tuple[str, ...] = attrs.field(default=(), validator=_check_networks)
     #: Networks whose addresses are left out.
     exclude_networks: tuple[str, ...] = attrs.field(default=(), validator=_check_networks)
+    #: Networks of peers: checks go there and nowhere else; empty for all.
+    peer_networks: tuple[str, ...] = attrs.field(default=(), validator=_check_networks)
+    #: Networks that no check goes to, whatever a peer names.
+    exclude_peer_networks: tuple[str, ...] = attrs.field(default=(), validator=_check_networks)
     #: UDP ports of the sockets, `FIRST-LAST`; empty for what the kernel gives.
     ports: str = attrs.field(default="", validator=_check_ports)
     #: This device's address -> the public one that a NAT maps it to, one to one and ports kept.

@@ -283,7 +283,7 @@ class Agent:
         return {protocol for protocol, on in offered.items() if on}
 
     def _node_config(self, config: AgentConfig) -> NodeConfig:
-        return NodeConfig.from_section(config.ice, self._relays)
+        return NodeConfig.from_section(config.ice, self._relays, broker=broker_address(config.broker.url)[:2])
 
     def _info(self, epoch: int) -> Info:
         link = uplink_kind()

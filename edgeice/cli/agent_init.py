@@ -38,6 +38,8 @@ url = {broker}
 # only = ["eth*", "end*"]             # interfaces to use, and no others
 # networks = ["192.0.2.0/24"]         # networks to use addresses of, and no others
 # exclude_networks = ["fd00::/8"]     # networks whose addresses are left out
+# peer_networks = ["10.0.0.0/8"]      # networks that checks go to, and no others
+# exclude_peer_networks = ["10.9.0.0/16"]   # networks that no check goes to, whatever a peer names
 # ports = "40000-40099"               # UDP ports that a firewall lets through
 # public = {{ "10.0.0.5" = "198.51.100.5" }}   # a NAT maps this device's address one to one, ports kept
 # policy = "all"                      # "no-host" tells operators no address of this device's own, "relay" none at all

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgeice.ice.candidate import Candidate, CandidateType, NamedCandidate, decode_candidate, encode_candidate
     from edgeice.ice.config import DEFAULT_PACING, CandidatePolicy, IceConfig, RemoteParameters, Role
     from edgeice.ice.credentials import IceCredentials, generate_credentials
+    from edgeice.ice.destinations import Destinations
     from edgeice.ice.events import (
         ConsentExpired,
         FailureVerdict,
@@ -41,6 +42,7 @@ else:
         candidate="Candidate CandidateType NamedCandidate decode_candidate encode_candidate",
         config="DEFAULT_PACING CandidatePolicy IceConfig RemoteParameters Role",
         credentials="IceCredentials generate_credentials",
+        destinations="Destinations",
         events="ConsentExpired FailureVerdict IceFailed IceState IceStateChanged"
         " LocalCandidateGathered LocalCandidatesEnded PairNominated PairReport RestartFailed"
         " RestartSucceeded RoleSwitched SelectedPathLost SendPathChanged ServerReflexiveLearned"
@@ -57,6 +59,7 @@ __all__ = [
     "CandidatePolicy",
     "CandidateType",
     "ConsentExpired",
+    "Destinations",
     "FailureVerdict",
     "IceConfig",
     "IceCredentials",

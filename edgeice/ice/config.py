@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 
 from edgeice.ice.credentials import IceCredentials
+from edgeice.ice.destinations import Destinations, Network
 
 __all__ = ["DEFAULT_PACING", "CandidatePolicy", "IceConfig", "RemoteParameters", "Role"]
 
@@ -84,11 +85,21 @@ class IceConfig:
     interface_ranks: Mapping[str, int] = attrs.field(factory=dict)
     #: Whether loopback addresses may be candidates and destinations: demonstrations and tests on one host.
     allow_loopback: bool = False
+    #: Networks that checks and data are sent to and no others; empty for all.
+    peer_networks: tuple[Network, ...] = ()
+    #: Networks that nothing is sent to.
+    exclude_peer_networks: tuple[Network, ...] = ()
     #: Which local candidates there are, and which of them the peer is told.
     policy: CandidatePolicy = CandidatePolicy.ALL
     #: Whether the peer's candidates with UUID names in `.local` are looked up on the local network: what browsers give
     #: while a page may not use camera or microphone.
     resolve_names: bool = False
+
+    def destinations(self) -> Destinations:
+        """Where sessions may send to by this configuration."""
+        return Destinations(
+            allow_loopback=self.allow_loopback, allowed=self.peer_networks, denied=self.exclude_peer_networks
+        )
 
 
 @attrs.frozen(kw_only=True)

@@ -170,7 +170,8 @@ class Generation:
 
     def _take_check(self, check: PeerCheck, now: float) -> None:
         """RFC 8445 §7.3.1.3-7.3.1.5: learn a candidate, trigger a check, note a nomination."""
-        nominates = self._number_of(check) > 0 and self._shared.role is Role.CONTROLLED
+        number = check.number(renomination=self._renominates)
+        nominates = number > 0 and self._shared.role is Role.CONTROLLED
         pair = self._pair_of(check, nominates=nominates)
         if pair is None:
             return
@@ -179,7 +180,7 @@ class Generation:
             return  # RFC 7675 §5.1: only new credentials revive the path
         if nominates:
             pair.nominated_by_peer = True
-            pair.nomination = max(pair.nomination, self._number_of(check))
+            pair.nomination = max(pair.nomination, number)
             if pair.state is PairState.SUCCEEDED:
                 self._select(pair, now)
                 return
@@ -190,12 +191,6 @@ class Generation:
             pair.check.silence()
         pair.apply(PairInput.TRIGGER)
         self.checklist.trigger(pair)
-
-    def _number_of(self, check: PeerCheck) -> int:
-        """Which of the peer's nominations a check is; 0 if it is none."""
-        if self._renominates and check.nomination:
-            return check.nomination
-        return int(check.use_candidate)
 
     def _pair_of(self, check: PeerCheck, *, nominates: bool) -> CandidatePair | None:
         """The pair that a check arrived on, made if there is none."""
@@ -232,6 +227,9 @@ class Generation:
         if pair is None or self.remote is None:
             return
         shared = self._shared
+        if (refused := shared.destinations.refuses(pair.path.remote)) is not None:
+            self._fail(pair, refused, now)  # it is known since as what serves this host
+            return
         nominate = shared.role is Role.CONTROLLING and pair.nominate_next
         rto = max(shared.config.rto, self.pacing * self.checklist.active)  # RFC 8445 §14.3
         self._checks.send(pair, self.remote, use_candidate=nominate, rto=rto, now=now)

@@ -50,6 +50,10 @@ class PeerCheck:
             min(request.get(Attribute.NOMINATION) or 0, _HIGHEST_NOMINATION),
         )
 
+    def number(self, *, renomination: bool) -> int:
+        """Which of the peer's nominations it is; 0 if it is none."""
+        return self.nomination if renomination and self.nomination else int(self.use_candidate)
+
 
 class EarlyChecks:
     """The latest check of each path, at most 32, until the peer's description says what to make of them.

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from edgeice.addresses import TransportAddress
 from edgeice.ice.candidate import Candidate, CandidateType
-from edgeice.ice.destinations import refused_destination
 from edgeice.ice.shared import Shared
 
 __all__ = ["RemoteCandidates"]
@@ -60,7 +59,7 @@ class RemoteCandidates:
         return candidate
 
     def _is_allowed(self, address: TransportAddress) -> bool:
-        refused = refused_destination(address, allow_loopback=self._shared.config.allow_loopback)
+        refused = self._shared.destinations.refuses(address)
         if refused is not None:
             self._shared.drops.count(refused)
         return refused is None

@@ -17,6 +17,7 @@ from edgeice.errors import DecodeError, LocalProtocolError
 from edgeice.ice.candidate import Candidate
 from edgeice.ice.config import CandidatePolicy, IceConfig, RemoteParameters, Role
 from edgeice.ice.credentials import IceCredentials, generate_credentials
+from edgeice.ice.destinations import Destinations
 from edgeice.ice.events import (
     FailureVerdict,
     IceFailed,
@@ -63,6 +64,7 @@ class IceSession:
         bases: Those that there are already; the order of their families depends on all of them (RFC 8421 §4).
         tracer: Hears of checks and states.
         refusals: The host's budget of answers to requests that nobody proved; by default one of its own.
+        destinations: Where the host may send to; by default as configured.
 
     Attributes:
         config: As given.
@@ -81,6 +83,7 @@ class IceSession:
         bases: Iterable[Base] = (),
         tracer: Tracer = ignore,
         refusals: RefusalBudget | None = None,
+        destinations: Destinations | None = None,
     ) -> None:
         self.config = config
         self.state = IceState.NEW
@@ -91,6 +94,7 @@ class IceSession:
             role=role,
             tie_breaker=int.from_bytes(entropy.token_bytes(8)),
             salt=entropy.token_bytes(16),
+            destinations=destinations or config.destinations(),
         )
         self.drops: DropCounter = self._shared.drops
         #: Messages so far whose integrity held: the peer's checks, which may be replayed, and its answers to new ones.

@@ -8,6 +8,7 @@ import attrs
 
 from edgeice.addresses import Path
 from edgeice.ice.config import IceConfig, Role
+from edgeice.ice.destinations import Destinations
 from edgeice.sansio import BoundedQueue, DropCounter, Entropy, Event, Transmit
 from edgeice.trace import Record, Tracer
 
@@ -38,6 +39,7 @@ class Shared:
     tracer: Tracer
     role: Role
     tie_breaker: int
+    destinations: Destinations = attrs.field(factory=Destinations)
     #: Of foundations, so that they say nothing about addresses.
     salt: bytes
     actions: BoundedQueue[Transmit] = attrs.field(factory=_actions)

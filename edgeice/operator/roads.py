@@ -9,6 +9,7 @@ from edgeice.errors import DecodeError
 from edgeice.operator.config import OperatorConfig
 from edgeice.operator.link import BrokerLink, open_broker
 from edgeice.sansio import Entropy
+from edgeice.settings import broker_address
 from edgeice.signaling import Party, TopicKind
 from edgeice.trace import Record, Tracer
 from edgeice.transport import Node, NodeConfig, RelaySource, open_node
@@ -51,10 +52,11 @@ async def keep_roads(
     relays = RelaySource(config.turn, me)
     if relays.has_issuer:
         filters += (BrokerLink.topics_of(config).of(TopicKind.TURN, me),)
+    broker = broker_address(config.broker.url)[:2]
     with trio.CancelScope() as scope:
         async with (
             open_broker(config, entropy, filters, patience) as link,
-            open_node(NodeConfig.from_section(config.ice, relays), entropy, tracer) as node,
+            open_node(NodeConfig.from_section(config.ice, relays, broker=broker), entropy, tracer) as node,
         ):
             scope.shield = True
             task_status.started(Roads(link, node, relays, tracer))

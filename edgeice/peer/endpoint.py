@@ -7,6 +7,7 @@ three uplinks need three sockets.  It knows no socket itself; the driver opens a
 from __future__ import annotations
 
 import errno
+import ipaddress
 import itertools
 from collections import deque
 from collections.abc import Mapping
@@ -22,12 +23,12 @@ from edgeice.peer.config import ConnectionConfig, TurnServer
 from edgeice.peer.demux import Kind, classify
 from edgeice.peer.reflexive import Reflexive
 from edgeice.peer.routes import Routes
-from edgeice.sansio import Action, BoundedQueue, Delivery, DropCounter, Entropy, Event, Transmit
+from edgeice.sansio import Action, BoundedQueue, Delivery, DropCounter, Entropy, Event, Resolve, Transmit
 from edgeice.trace import Tracer, ignore
 
 if TYPE_CHECKING:
     from edgeice.dtls import Certificate
-    from edgeice.ice import ServerReflexiveLearned
+    from edgeice.ice import Destinations, ServerReflexiveLearned
     from edgeice.peer.connection import Connection
     from edgeice.peer.link import IceLink
     from edgeice.peer.raw import IceConnection
@@ -38,8 +39,8 @@ __all__ = ["Endpoint", "EndpointConfig"]
 
 #: Sessions at once, over everything that the process does.
 SESSION_LIMIT: Final = 1024
-#: Refusals that wait to be sent; what is more is lost, as on a network.
-_REFUSED_LIMIT: Final = 64
+#: Refusals that wait to be sent, and names to be looked up; what is more is lost, as on a network.
+_ACTION_LIMIT: Final = 64
 
 
 @attrs.frozen(kw_only=True)
@@ -52,6 +53,8 @@ class EndpointConfig:
     connection: ConnectionConfig = attrs.field(factory=ConnectionConfig)
     #: STUN servers, `stun:HOST[:PORT]`.
     stun: tuple[str, ...] = ()
+    #: Hosts and ports of other servers of this host, which no peer may make it send checks to.
+    servers: tuple[tuple[str, int], ...] = ()
     #: Relays, asked while there are sessions.
     turn: tuple[TurnServer, ...] = ()
 
@@ -86,7 +89,12 @@ class Endpoint:
         self._gathered_told = False
         #: Answers to requests that nobody proved, for all sessions together; made with the first session or request.
         self._refusals: stun.RefusalBudget | None = None
-        self._refused: BoundedQueue[Action] = BoundedQueue(_REFUSED_LIMIT)
+        #: Refusals to be sent, and own servers to be looked up.
+        self._actions: BoundedQueue[Action] = BoundedQueue(_ACTION_LIMIT)
+        #: Where all sessions may send to; made with the first one.
+        self._destinations: Destinations | None = None
+        #: Names of own servers that were looked up.
+        self._asked_for: set[str] = set()
 
     # Commands
 
@@ -131,6 +139,7 @@ class Endpoint:
             self._relays.set_servers(servers, now=now)
         elif self._sessions:
             self._want_relays(now)
+        self._protect_servers()
         self._settle(now)
 
     def close(self, *, now: float) -> None:
@@ -190,6 +199,7 @@ class Endpoint:
                 self._touched.append(session)
         if self._relays is not None:
             self._relays.resolved(name, addresses, now=now)
+        self._protect_servers((name, addresses))
         self._settle(now)
 
     def flow_opened(self, flow_id: int, local: TransportAddress, *, now: float) -> None:  # noqa: ARG002
@@ -235,7 +245,7 @@ class Endpoint:
 
     def poll_action(self) -> Action | None:
         """Requests to servers, and names to look up."""
-        action = self._reflexive.poll_action() or self._refused.pop()
+        action = self._reflexive.poll_action() or self._actions.pop()
         return self._relays.poll_action() if action is None and self._relays is not None else action
 
     def poll_event(self) -> Event | None:
@@ -260,6 +270,8 @@ class Endpoint:
         if len(self._sessions) >= SESSION_LIMIT:
             raise LocalProtocolError(f"{SESSION_LIMIT} sessions are open already")
         session_id = next(self._ids)
+        if self._destinations is None:
+            self._destinations = self._config.ice.destinations()
         ice = IceSession(
             self._config.ice,
             role=role,
@@ -269,14 +281,14 @@ class Endpoint:
             bases=self._bases.values(),
             tracer=self._tracer,
             refusals=self._refusal_budget(),
+            destinations=self._destinations,
         )
         return session_id, IceLink(session_id, ice, self._routes)
 
     def _lend(self, session_id: int, session: PeerSession, now: float) -> None:
         self._sessions[session_id] = session
         self._want_relays(now)
-        for base in self._bases.values():
-            session.base_added(base, now=now)
+        self._protect_servers()
         for learned in self._reflexive.learned():
             session.server_reflexive_learned(learned.base, learned.mapped, learned.server, now=now)
         if self._relays is not None:
@@ -284,6 +296,24 @@ class Endpoint:
                 session.server_reflexive_learned(learned.base, learned.mapped, learned.server, now=now)
         if self._is_gathered:
             session.gathering_finished(now=now)
+
+    def _protect_servers(self, resolved: tuple[str, list[str]] | None = None) -> None:
+        """Let no peer make this host send checks to what serves it; `resolved`: a name with its addresses."""
+        if self._destinations is None:
+            return
+        relays = () if self._relays is None else self._relays.servers
+        for server in (*self._reflexive.servers, *relays):
+            self._destinations.protect(server)
+        for host, port in self._config.servers:
+            try:
+                addresses = [str(ipaddress.ip_address(host))]
+            except ValueError:
+                addresses = resolved[1] if resolved is not None and resolved[0] == host else []
+                if host not in self._asked_for:
+                    self._asked_for.add(host)
+                    self._actions.push(Resolve(host))
+            for ip in addresses:
+                self._destinations.protect(TransportAddress(ip, port))
 
     def _want_relays(self, now: float) -> None:
         if self._relays is None and self._turn:
@@ -359,7 +389,7 @@ class Endpoint:
         if not self._refusal_budget().take(path.remote, now):
             self.drops.count("refusal_rate")
         elif (answer := stun.error_response(message, 401 if named else 400)) is not None:
-            self._refused.push(Transmit(path, answer))
+            self._actions.push(Transmit(path, answer))
 
     def _settle(self, now: float) -> None:
         """Tell the sessions what servers said."""

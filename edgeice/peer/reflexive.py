@@ -90,6 +90,11 @@ class Reflexive:
             self._unresolved[uri.host] = uri.effective_port
             self._actions.append(Resolve(uri.host))
 
+    @property
+    def servers(self) -> tuple[TransportAddress, ...]:
+        """Addresses of the servers, as far as they are known."""
+        return tuple(self._servers)
+
     # Inputs
 
     def base_added(self, base: Base, *, now: float) -> None:

@@ -151,6 +151,11 @@ class Relays:
                     self._events.append(RelayFailed(str(server.uri), None, None, "name_unknown", None))
         self._race(now)
 
+    @property
+    def servers(self) -> tuple[TransportAddress, ...]:
+        """Addresses of the servers, as far as they are known, and of those that they led to."""
+        return (*(target.server for target in self._all_targets()), *(link.target.server for link in self._links))
+
     def is_server(self, path: Path) -> bool:
         """Whether an allocation's server is at the other end of a path."""
         return path in self._by_path

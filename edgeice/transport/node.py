@@ -50,6 +50,8 @@ class NodeConfig:
     public: Mapping[str, str] = attrs.field(factory=dict)
     #: Relays, asked while there are sessions.
     turn: tuple[TurnServer, ...] = ()
+    #: Hosts and ports of other servers of this host, which no peer may make it send checks to.
+    servers: tuple[tuple[str, int], ...] = ()
     #: Authorities of `turns:` servers, PEM; None for the system's.
     turn_ca: Path | None = None
     ice: IceConfig = attrs.field(factory=IceConfig)
@@ -60,8 +62,13 @@ class NodeConfig:
         return cls(loopback=("127.0.0.1",), interfaces=False, ice=IceConfig(allow_loopback=True))
 
     @classmethod
-    def from_section(cls, section: IceSection, relays: RelaySource | None = None) -> NodeConfig:
-        """From the `[ice]` section of a configuration file, and the relays that its `[turn]` section leads to."""
+    def from_section(
+        cls, section: IceSection, relays: RelaySource | None = None, *, broker: tuple[str, int] | None = None
+    ) -> NodeConfig:
+        """From the `[ice]` section of a configuration file, and the relays that its `[turn]` section leads to.
+
+        `broker`: its host and port, which no peer may make this host send checks to.
+        """
         return cls(
             loopback=section.loopback,
             interfaces=section.interfaces,
@@ -81,7 +88,10 @@ class NodeConfig:
                 allow_loopback=bool(section.loopback),
                 policy=CandidatePolicy(section.policy),
                 resolve_names=section.resolve_names,
+                peer_networks=tuple(map(ipaddress.ip_network, section.peer_networks)),
+                exclude_peer_networks=tuple(map(ipaddress.ip_network, section.exclude_peer_networks)),
             ),
+            servers=() if broker is None else (broker,),
         )
 
 
@@ -189,7 +199,9 @@ class Node:
 
     def _endpoint_config(self) -> EndpointConfig:
         config = self._config
-        return EndpointConfig(ice=config.ice, stun=config.stun, public=config.public, turn=config.turn)
+        return EndpointConfig(
+            ice=config.ice, stun=config.stun, public=config.public, turn=config.turn, servers=config.servers
+        )
 
     def _settle(self) -> None:
         wanted = [(ip, "") for ip in self._config.loopback]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import cast
 
 import pytest
 
 from edgeice import stun
-from edgeice.addresses import Path, TransportAddress
-from edgeice.sansio import Action, Transmit, drain
+from edgeice.addresses import Base, Path, TransportAddress
+from edgeice.ice import IceCredentials, RemoteParameters, Role
+from edgeice.peer import Endpoint, EndpointConfig, TurnServer
+from edgeice.sansio import Action, Entropy, Resolve, Transmit, drain
 from tests.unit.peer.pair import Pair
 
 
@@ -136,3 +139,42 @@ def test_host_05_what_is_no_check_is_never_answered(kind: str) -> None:
     flood.send(random.Random(1).randbytes(100) if kind == "garbage" else data, TransportAddress("203.0.113.9", 9))
     assert flood.answers == []
     assert flood.endpoint.drops.total == 1
+
+
+def test_host_11_no_candidate_names_a_server_of_this_host() -> None:
+    """STUN servers, relays and the broker, by address or by a name that is looked up once a session begins."""
+    config = EndpointConfig(
+        stun=("stun:203.0.113.5",),
+        turn=(TurnServer("turn:203.0.113.6:3479", "user", "secret"),),
+        servers=(("203.0.113.7", 8883), ("broker.example", 1883)),
+    )
+    endpoint = Endpoint(config, entropy=Entropy.seeded(5))
+    base = Base(TransportAddress("192.0.2.1", 4000), "eth0")
+    endpoint.base_added(base, now=0.0)
+    names: list[str] = []
+
+    def act(action: Action) -> None:
+        if isinstance(action, Resolve):
+            names.append(action.name)
+
+    drain(endpoint, act, lambda _event: None)
+    assert names == []  # an idle device looks nothing up
+    session = endpoint.connect_raw(Role.CONTROLLING, now=0.0)
+    drain(endpoint, act, lambda _event: None)
+    assert names == ["broker.example"]
+    endpoint.resolved("broker.example", ["203.0.113.8", "2001:db8::8"], now=0.1)
+    endpoint.connect_raw(Role.CONTROLLING, now=0.2)
+    drain(endpoint, act, lambda _event: None)
+    assert names == ["broker.example"]
+    peer = IceCredentials("peer", "p" * 22)
+    session.set_remote(RemoteParameters(credentials=peer, pacing=0.02), now=0.3)
+    victims = ("203.0.113.5 3478", "203.0.113.6 3479", "203.0.113.7 8883", "203.0.113.8 1883", "2001:db8::8 1883")
+    for number, victim in enumerate((*victims, "203.0.113.6 50000")):
+        line = f"candidate:{number} 1 udp {2130706431 - number} {victim} typ host"
+        session.add_remote_candidate(line, "peer", now=0.3)
+    assert session._link.ice.drops["destination_protected"] == len(victims)
+    sent: list[TransportAddress] = []
+    for step in range(200):
+        drain(session, lambda action: sent.append(cast("Transmit", action).path.remote), lambda _event: None)
+        session.handle_timeout(now=0.3 + step * 0.05)
+    assert set(sent) == {TransportAddress("203.0.113.6", 50000)}

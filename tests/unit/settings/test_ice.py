@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeice import stun
+from edgeice.addresses import TransportAddress
 from edgeice.errors import ConfigError
 from edgeice.ice import CandidatePolicy
 from edgeice.settings import IceSection, structure
@@ -108,6 +109,17 @@ def test_patterns_networks_ports_and_mapped_addresses_reach_the_node() -> None:
     assert config.ice.policy is CandidatePolicy.NO_HOST
 
 
+def test_host_11_networks_of_peers_and_the_broker_reach_the_node() -> None:
+    config = NodeConfig.from_section(
+        section(peer_networks=["192.0.2.0/24", "2001:DB8::/32"], exclude_peer_networks=["192.0.2.9"]),
+        broker=("broker.example", 8883),
+    )
+    assert config.servers == (("broker.example", 8883),)
+    destinations = config.ice.destinations()
+    reached = {"192.0.2.8": True, "192.0.2.9": False, "198.51.100.1": False, "2001:db8::1": True, "2001:db9::1": False}
+    assert {ip: destinations.refuses(TransportAddress(ip, 5000)) is None for ip in reached} == reached
+
+
 def test_with_relays_only_no_stun_server_is_asked() -> None:
     assert NodeConfig.from_section(section(stun=["stun:192.0.2.1"], policy="relay")).stun == ()
 
@@ -128,6 +140,8 @@ def test_with_relays_only_no_stun_server_is_asked() -> None:
         ({"networks": ["192.0.2.7/24"]}, "networks[0]: expected 192.0.2.0/24, or the address without a length"),
         ({"networks": ["192.0.2.0/33"]}, "networks[0]: expected a network"),
         ({"networks": ["fe80::1%eth0"]}, "networks[0]: expected a network"),
+        ({"peer_networks": ["eth0"]}, "peer_networks[0]: expected a network such as 192.0.2.0/24 or an address"),
+        ({"exclude_peer_networks": ["::/129"]}, "exclude_peer_networks[0]: expected a network"),
         ({"exclude_networks": ["::/129"]}, "exclude_networks[0]: expected a network"),
         (
             {"networks": ["10.0.0.0/8"], "exclude_networks": ["10.0.0.0/8"]},
