@@ -1,4 +1,4 @@
-"""How long a connection takes to come up, beside aioice and aiortc; in ms, medians.
+"""How long a connection takes to come up and how much CPU, beside aioice and aiortc; in ms, medians.
 
     python tests/bench/connect.py [--json] [--rounds N]
 
@@ -10,12 +10,15 @@
   are signed and go by a local mosquitto, data by DTLS and SCTP; the agent is a process of its own, and so is this
   operator.  Included are the offer's description, the device's new session and the opening of the data channel; not the
   operator's own way to the broker, and on its side not the certificate.
+- `cpu_ms_1`, `cpu_ms_5`, `cpu_ms_17`: CPU of two ICE transports in one process with so many addresses each, from
+  opening their sockets to closing them, once both have a nominated pair.  All addresses are of loopback, so that each
+  pair would work.  `aioice_cpu_ms_1` and so on: the same by aioice.
 - `aiortc_ms`: aiortc's own set-up, from createOffer to the open channel at the offerer: both ends in one process,
   without signaling, DTLS and SCTP on; certificates are made before.
 
-All pairs are on 127.0.0.1.  aioice, and aiortc by it, never take a loopback address: they look for the host's addresses
-as they always do, which is measured, and then are told that it is this one.  Each round measures each subject once, so
-that all see the same machine; a first round warms up and does not count.
+All pairs are on 127.0.0.1 (for CPU also on 127.0.0.2 to 17).  aioice, and aiortc by it, never take a loopback address:
+they look for the host's addresses as they always do, which is measured, and then are told that it is these.  Each round
+measures each subject once, so that all see the same machine; a first round warms up and does not count.
 """
 
 import argparse
@@ -36,6 +39,7 @@ import trio
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from edgeice.ice import IceConfig
 from edgeice.operator.config import load_config
 from edgeice.operator.interface import Step
 from edgeice.operator.session import open_session
@@ -46,7 +50,16 @@ from tests.agent.kit import AgentProcess, Device, Operator
 from tests.support.brokers import MOSQUITTO, mosquitto_sync
 
 PATIENCE = 20.0
-_FIGURES = ("ice_ms", "ice_nominated_ms", "aioice_ms", "offer_to_first_byte_ms", "aiortc_ms")
+#: How many addresses each side has where CPU is measured.
+ADDRESSES = (1, 5, 17)
+_FIGURES = (
+    "ice_ms",
+    "ice_nominated_ms",
+    "aioice_ms",
+    "offer_to_first_byte_ms",
+    "aiortc_ms",
+    *(f"{name}_{count}" for count in ADDRESSES for name in ("cpu_ms", "aioice_cpu_ms")),
+)
 
 
 async def edgeice_ice() -> tuple[float, float]:
@@ -68,41 +81,66 @@ async def edgeice_ice() -> tuple[float, float]:
         return valid, nominated
 
 
+async def edgeice_cpu(count: int) -> float:
+    """CPU seconds of both ends with so many addresses."""
+    config = NodeConfig(loopback=tuple(loopback(count)), interfaces=False, ice=IceConfig(allow_loopback=True))
+    begun = time.process_time()
+    async with open_node(config) as here, open_node(config) as there:
+        a, b = here.ice_transport(controlling=True), there.ice_transport(controlling=False)
+        introduce(a, b)
+        introduce(b, a)
+        await a.wait_connected()
+        await b.wait_connected()
+        while not (a.path.nominated and b.path.nominated):  # noqa: ASYNC110  # as above
+            await trio.sleep(0.01)
+        a.close()
+        b.close()
+    return time.process_time() - begun
+
+
+def loopback(count: int) -> list[str]:
+    return [f"127.0.0.{number}" for number in range(1, count + 1)]
+
+
 def introduce(sender: IceTransport, receiver: IceTransport) -> None:
-    receiver.set_remote(sender.ufrag, sender.pwd)
-    for line in sender.candidates_so_far():
-        receiver.add_candidate(line)
+    receiver.set_remote(sender.ufrag, sender.pwd, sender.candidates_so_far(), pacing=IceConfig().pacing)
 
 
 @contextlib.contextmanager
-def aioice_on_loopback() -> Iterator[None]:
-    """Let aioice ask for the host's addresses, and then use 127.0.0.1."""
+def aioice_on_loopback(count: int = 1) -> Iterator[None]:
+    """Let aioice ask for the host's addresses, and then use 127.0.0.1 and those after it."""
     ask = aioice.ice.get_host_addresses
 
     def answer(*args: bool, **kwargs: bool) -> list[str]:
         ask(*args, **kwargs)
-        return ["127.0.0.1"]
+        return loopback(count)
 
     with mock.patch.object(aioice.ice, "get_host_addresses", answer):
         yield
 
 
-async def aioice_ice() -> float:
-    begun = time.perf_counter()
+async def aioice_ice(clock: Callable[[], float] = time.perf_counter, count: int = 1) -> float:
+    """Seconds until both have a nominated pair, or, by the process's clock, CPU seconds until they are closed."""
+    begun = clock()
     a, b = aioice.Connection(ice_controlling=True), aioice.Connection(ice_controlling=False)
     await asyncio.gather(a.gather_candidates(), b.gather_candidates())
     for sender, receiver in ((a, b), (b, a)):
-        assert len(sender.local_candidates) == 1
+        assert len(sender.local_candidates) == count
         receiver.remote_username, receiver.remote_password = sender.local_username, sender.local_password
-        await receiver.add_remote_candidate(sender.local_candidates[0])
-        await receiver.add_remote_candidate(None)
+        for candidate in [*sender.local_candidates, None]:
+            await receiver.add_remote_candidate(candidate)
     await asyncio.gather(a.connect(), b.connect())
-    seconds = time.perf_counter() - begun
+    seconds = clock() - begun
     await a.send(b"x")
     assert await b.recv() == b"x"
     await a.close()
     await b.close()
-    return seconds
+    return seconds if clock is time.perf_counter else clock() - begun
+
+
+def aioice_cpu(count: int) -> float:
+    with aioice_on_loopback(count):
+        return asyncio.run(aioice_ice(time.process_time, count))
 
 
 async def aiortc_channel() -> float:
@@ -173,10 +211,15 @@ def measure(rounds: int) -> dict[str, float]:
             lambda: (asyncio.run(aioice_ice()),),
             lambda: (trio.run(edgeice_channel, operator, device),),
             lambda: (asyncio.run(aiortc_channel()),),
+            *(cpu_of(count) for count in ADDRESSES),
         )
         samples = [[seconds for subject in subjects for seconds in subject()] for _ in range(rounds + 1)][1:]
     columns = zip(*samples, strict=True)
     return {name: round(statistics.median(column) * 1000, 2) for name, column in zip(_FIGURES, columns, strict=True)}
+
+
+def cpu_of(count: int) -> Callable[[], tuple[float, ...]]:
+    return lambda: (trio.run(edgeice_cpu, count), aioice_cpu(count))
 
 
 def main() -> None:
@@ -190,6 +233,9 @@ def main() -> None:
         f"   (nominated {found['ice_nominated_ms']:.2f} ms)"
     )
     print(f"offer to first byte  {found['offer_to_first_byte_ms']:7.2f} ms   aiortc {found['aiortc_ms']:7.2f} ms")
+    for count in ADDRESSES:
+        ours, theirs = found[f"cpu_ms_{count}"], found[f"aioice_cpu_ms_{count}"]
+        print(f"CPU, {count:2} addresses    {ours:7.2f} ms   aioice {theirs:7.2f} ms")
     if options.json:
         print(json.dumps(found))
 

@@ -27,10 +27,17 @@ def run(*arguments: str) -> list[str]:
 
 def test_the_last_line_is_one_json_object() -> None:
     *lines, last = run("--json")
-    assert [line.split("  ")[0] for line in lines] == ["ICE", "offer to first byte"]
-    assert "aioice" in lines[0]
+    assert [line[:20].rstrip() for line in lines] == [
+        "ICE",
+        "offer to first byte",
+        "CPU,  1 addresses",
+        "CPU,  5 addresses",
+        "CPU, 17 addresses",
+    ]
+    assert ["aioice" in line for line in lines] == [True, False, True, True, True]
     assert "aiortc" in lines[1]
     figures = json.loads(last)
-    assert set(figures) == {"ice_ms", "ice_nominated_ms", "aioice_ms", "offer_to_first_byte_ms", "aiortc_ms"}
+    times = {"ice_ms", "ice_nominated_ms", "aioice_ms", "offer_to_first_byte_ms", "aiortc_ms"}
+    assert set(figures) == times | {f"{name}_{n}" for n in (1, 5, 17) for name in ("cpu_ms", "aioice_cpu_ms")}
     assert all(value > 0 for value in figures.values())
     assert figures["ice_ms"] <= figures["ice_nominated_ms"]
