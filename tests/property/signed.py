@@ -26,6 +26,7 @@ from edgeice.signaling.jws import MAX_SIZE, TYP, UnverifiedJws, decode, verify
 from edgeice.signaling.messages import Envelope, SessionBody, decode_body
 from edgeice.signaling.names import Topic
 from edgeice.signaling.presence import Status
+from edgeice.signaling.relay import RELAY_TYP, RelayCredentials, open_relay
 from tests.property.target import decoder
 
 __all__ = ["SIGNED", "resigned", "signed_payloads"]
@@ -85,9 +86,9 @@ def signed_payloads() -> Sequence[bytes]:
     return tuple(_load(name)["payload"].encode() for name in _names())
 
 
-def resigned(payload: bytes, key: PrivateKey) -> bytes:
+def resigned(payload: bytes, key: PrivateKey, *, typ: str = TYP) -> bytes:
     """A JWS of any payload, whatever it holds."""
-    header = dump_json({"alg": "EdDSA", "kid": key.public.kid, "typ": TYP})
+    header = dump_json({"alg": "EdDSA", "kid": key.public.kid, "typ": typ})
     signed = b".".join(b64url_encode(part).encode("ascii") for part in (header, payload))
     return signed + b"." + b64url_encode(key.cryptography_key.sign(signed)).encode("ascii")
 
@@ -133,6 +134,23 @@ def _open_audit(payload: bytes) -> tuple[Party, Audit]:
     return open_audit(resigned(payload, key), key.public)
 
 
+_RELAY = (
+    b'{"iss":"lab/i/1","aud":"lab/d/pi17","iat":1800000000,"exp":1800003600,"body":'
+    b'{"urls":["turn:relay.example.org:3478?transport=udp"],"username":"1800003600:pi17","credential":"c2VjcmV0"}}'
+)
+
+
+def _open_relay(payload: bytes) -> RelayCredentials:
+    key = _keys()["alice"]
+    jws = resigned(payload, key, typ=RELAY_TYP)
+    return open_relay(jws, key.public, Party.device("lab", "pi17"), wall=1_800_000_000)
+
+
+def _relay_holds(_payload: bytes, relay: RelayCredentials) -> None:
+    assert relay.exp > 1_800_000_000
+    assert len(relay.urls) <= 8
+
+
 def _status_holds(_data: bytes, status: Status) -> None:
     assert Status.decode(status.encode()) == status
 
@@ -152,6 +170,14 @@ INFO = decoder(
     lambda: (_load("info")["payload"].encode(), _load("info_channels")["payload"].encode()),
     lambda payload: open_info(resigned(payload, _keys()["device"])),
     _info_holds,
+    tokens=_JSON,
+    examples=100,
+)
+RELAY = decoder(
+    "relay-credentials",
+    lambda: (_RELAY,),
+    _open_relay,
+    _relay_holds,
     tokens=_JSON,
     examples=100,
 )
@@ -309,6 +335,7 @@ SIGNED = (
     BASE64,
     MESSAGE,
     INFO,
+    RELAY,
     AUDIT,
     STATUS,
     TOPIC,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.property.associations import ASSOCIATIONS
 from tests.property.conversations import CONVERSATIONS
 from tests.property.posts import POSTS
+from tests.property.relaying import RELAYING
 from tests.property.signed import SIGNED
 from tests.property.sockets import SOCKETS
 from tests.property.texts import TEXTS
@@ -14,4 +15,4 @@ __all__ = ["DECODERS", "TARGETS"]
 
 #: Functions of their input.
 DECODERS = (*WIRE, *TEXTS, *SIGNED)
-TARGETS = (*DECODERS, *ASSOCIATIONS, *CONVERSATIONS, *POSTS, *SOCKETS)
+TARGETS = (*DECODERS, *ASSOCIATIONS, *CONVERSATIONS, *RELAYING, *POSTS, *SOCKETS)

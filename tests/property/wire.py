@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 
-from edgeice import stun
+from edgeice import dns, stun
+from edgeice.addresses import TransportAddress
 from edgeice.dtls.record import sift_records
 from edgeice.errors import DecodeError, LocalProtocolError
+from edgeice.mdns.message import decode_addresses
 from edgeice.net import netlink
 from edgeice.sansio import DropCounter
 from edgeice.sctp import chunks
@@ -17,6 +19,7 @@ from edgeice.sctp.config import SctpConfig
 from edgeice.sctp.cookie import CookieSigner, StateCookie
 from edgeice.sctp.dcep import ACK, OpenMessage, decode_dcep, encode_open
 from edgeice.sctp.payload import decode_payload, encode_payload
+from edgeice.turn.framing import Deframer, decode_channel_data, encode_channel_data
 from tests.property.target import decoder
 from tests.support.dtls_pair import DtlsPair
 from tests.support.stun_wire import DATA, KEY, KEYS, raw_message, seal, sign, tlv
@@ -270,4 +273,86 @@ NETLINK = decoder(
     _netlink_holds,
 )
 
-WIRE = (STUN, STUN_SEALED, DTLS, SCTP, COOKIE, DCEP, PAYLOAD, NETLINK)
+# --- DNS
+
+
+def _record(name: bytes, kind: int, data: bytes, klass: int = dns.IN, ttl: int = 120) -> bytes:
+    return name + struct.pack("!HHIH", kind, klass, ttl, len(data)) + data
+
+
+_NAME = b"\x04name\x05local\0"
+_LABELS = (b"name", b"local")
+_ADDRESSES = struct.pack("!6H", 0, 0x8400, 0, 2, 0, 1) + (
+    _record(_NAME, dns.A, bytes([192, 0, 2, 1]), 0x8001)
+    + _record(b"\xc0\x0c", dns.AAAA, bytes(15) + b"\1", 0x8001)
+    + _record(b"\x04more\xc0\x11", dns.A, bytes([192, 0, 2, 2]))
+)
+_SERVICES = struct.pack("!6H", 7, 0x8180, 1, 1, 1, 0) + (
+    b"\x05_stun\x04_udp\x07example\3org\0"
+    + struct.pack("!HH", dns.SRV, dns.IN)
+    + _record(b"\xc0\x0c", dns.SRV, struct.pack("!HHH", 1, 2, 3478) + b"\x02s1\xc0\x17")
+    + _record(b"\xc0\x17", 2, b"\2ns\xc0\x17")
+)
+
+
+def _dns_holds(data: bytes, records: list[dns.Record]) -> None:
+    assert len(records) <= min(len(data) // 11, 256)
+    for record in records:
+        assert sum(1 + len(label) for label in (*record.name, *record.target)) <= 2 * 254
+        address = dns.address_of(record)
+        assert address is None or TransportAddress.parse(address, 0).ip == address
+
+
+def _mdns_holds(_data: bytes, found: dict[dns.Labels, tuple[str, ...]]) -> None:
+    assert set(found) <= {_LABELS}
+    assert all(addresses and len(set(addresses)) == len(addresses) for addresses in found.values())
+
+
+_DNS_TOKENS = (b"\xc0\x0c", b"\xc0\0", b"\0\1", b"\0\x1c", b"\0!", b"\x3f", _NAME)
+DNS = decoder("dns", lambda: (_ADDRESSES, _SERVICES), dns.decode_response, _dns_holds, tokens=_DNS_TOKENS)
+MDNS = decoder(
+    "mdns", lambda: (_ADDRESSES,), lambda data: decode_addresses(data, [_LABELS]), _mdns_holds, tokens=_DNS_TOKENS
+)
+
+
+# --- TURN
+
+
+def _channel_holds(data: bytes, message: tuple[int, bytes]) -> None:
+    number, payload = message
+    assert data.startswith(encode_channel_data(number, payload, padded=False))
+
+
+def _deframed(data: bytes, size: int) -> tuple[list[bytes], bool]:
+    """The messages of a stream that comes in pieces of so many bytes, and whether it broke."""
+    deframer = Deframer()
+    found = []
+    for at in range(0, len(data), size):
+        found += deframer.feed(data[at : at + size])
+        assert len(deframer._buffer) <= 65_555 + size
+    return found, deframer.broken
+
+
+def _deframed_holds(data: bytes, result: tuple[list[bytes], bool]) -> None:
+    assert _deframed(data, 7) == result
+    assert data.startswith(b"".join(result[0]))
+
+
+def _stream_seeds() -> Sequence[bytes]:
+    stuns = [message for message in DATA.values() if stun.is_stun(message)]
+    data = [encode_channel_data(0x4000 + size, bytes(size), padded=True) for size in (0, 1, 3, 4, 200)]
+    return (b"".join(stuns), b"".join(data), b"".join(data[:2] + stuns[:2] + data[2:]))
+
+
+CHANNEL_DATA = decoder(
+    "channel-data",
+    lambda: tuple(encode_channel_data(0x4001, bytes(size), padded=True) for size in (0, 1, 3, 4)),
+    decode_channel_data,
+    _channel_holds,
+    examples=50,
+)
+TURN_STREAM = decoder(
+    "turn-stream", _stream_seeds, lambda data: _deframed(data, len(data) + 1), _deframed_holds, examples=100
+)
+
+WIRE = (STUN, STUN_SEALED, DTLS, SCTP, COOKIE, DCEP, PAYLOAD, NETLINK, DNS, MDNS, CHANNEL_DATA, TURN_STREAM)
