@@ -6,8 +6,17 @@ import attrs
 import pytest
 
 from edgeice import stun
-from edgeice.addresses import Path
-from edgeice.ice import Candidate, CandidatePair, IceConfig, PairState, Role, RoleSwitched
+from edgeice.addresses import Base, Path
+from edgeice.ice import (
+    Candidate,
+    CandidatePair,
+    CandidateType,
+    IceConfig,
+    PairNominated,
+    PairState,
+    Role,
+    RoleSwitched,
+)
 from tests.support.ice_pair import Agent, World, address
 
 PATH = Path(address(1), address(2))
@@ -241,3 +250,168 @@ def test_trk_07_a_candidate_that_a_check_outran_leaves_one_pair_with_the_priorit
     assert (early.remote.type.value, early.remote.priority, early.state) == ("host", 1000, state)
     # Both are pairs with a controlling side of priority G and a controlled one of D = 1000.
     assert early.priority == (1000 << 32) + 2 * early.local.priority + 1
+
+
+def requests_of(agent: Agent) -> list[stun.Message]:
+    messages = [stun.decode(sent.data) for sent in agent.sent]
+    return [each for each in messages if each.message_class is stun.MessageClass.REQUEST]
+
+
+@pytest.mark.parametrize("roles", ["AB", "BA"])
+def test_ice_30_a_check_has_exactly_what_it_must(roles: str) -> None:
+    world = World(roles=roles)
+    world.connect()
+    world.run(10.0)  # consent too
+    for agent in (world.a, world.b):
+        mine, theirs = agent.ice.local_credentials, agent.peer.ice.local_credentials
+        controls = agent.ice.role is Role.CONTROLLING
+        claim = stun.Attribute.ICE_CONTROLLING if controls else stun.Attribute.ICE_CONTROLLED
+        host = agent.ice._slots.current.locals.host(agent.ice._slots.current.checklist.best_valid().path.local)  # type: ignore[union-attr]
+        assert host is not None
+        asked = requests_of(agent)
+        assert len(asked) >= 3
+        for request in asked:
+            assert request.get(stun.Attribute.USERNAME) == f"{theirs.ufrag}:{mine.ufrag}"
+            assert request.get(claim) == agent.ice._shared.tie_breaker
+            # RFC 8445 §7.1.1: as the candidate's own, but of the type of a peer-reflexive one.
+            assert request.get(stun.Attribute.PRIORITY) == host.priority - (126 << 24) + (110 << 24)
+            stun.authenticate(request, theirs.key, integrity="sha1")
+            assert request.has_fingerprint
+            names = {stun.Attribute.USERNAME, claim, stun.Attribute.PRIORITY}
+            nominates = stun.Attribute.USE_CANDIDATE in request
+            assert {name for name in stun.Attribute if name in request} - names <= {
+                stun.Attribute.USE_CANDIDATE,
+                stun.Attribute.MESSAGE_INTEGRITY,
+                stun.Attribute.FINGERPRINT,
+            }
+            assert controls or not nominates
+        assert sum(stun.Attribute.USE_CANDIDATE in request for request in asked) == controls
+
+
+def test_ice_13_a_role_that_was_switched_is_kept_over_restarts() -> None:
+    world = World(roles="AA")
+    world.connect()
+    world.run(1.0)
+    roles = world.a.ice.role, world.b.ice.role
+    assert set(roles) == {Role.CONTROLLING, Role.CONTROLLED}
+    switched = len(world.a.of(RoleSwitched)) + len(world.b.of(RoleSwitched))
+    for _ in range(3):
+        world.restart()
+        world.run(1.0)
+        assert (world.a.ice.role, world.b.ice.role) == roles
+        assert world.states == ("completed", "completed")
+    assert len(world.a.of(RoleSwitched)) + len(world.b.of(RoleSwitched)) == switched
+
+
+def test_ice_38_the_source_of_a_check_is_a_candidate_of_its_priority_like_no_other() -> None:
+    # A remote candidate that is named as one that was learned could be is told apart all the same.
+    world = World()
+    world.filter = lambda _agent, _sent: False
+    world.a.add_base(address(1))
+    world.a.add_base(address(11))
+    ufrag = world.b.ice.local_credentials.ufrag
+    world.b.candidates[:] = [(remote(3, "prflx1", 2000), ufrag), (remote(4, "prflx2", 1000), ufrag)]
+    world.b.describe_to(world.a)
+    receive(world.a, check(world))
+    learned = pair_of(world, PATH).remote
+    assert (learned.type.value, learned.priority, learned.component) == ("prflx", 1862270975, 1)
+    pairs = list(world.a.ice._slots.current.checklist)
+    foundations = {pair.remote.foundation for pair in pairs if pair.remote is not learned}
+    assert learned.foundation not in foundations
+    # It is paired with the base that the check came to, and with no other.
+    assert [pair.path for pair in pairs if pair.remote is learned] == [PATH]
+    receive(world.a, check(world, number=2), Path(address(11), address(5)))
+    assert pair_of(world, Path(address(11), address(5))).remote.foundation != learned.foundation
+
+
+RELAYED, RELAY = address(20, 50000), address(21, 3478)
+
+
+def relaying() -> World:
+    """A has a base and an allocation on a relay, and nothing answers."""
+    world = World()
+    world.filter = lambda _agent, _sent: False
+    world.a.add_base(address(1))
+    world.hosts[RELAYED] = world.a
+    relay = Base(RELAYED, "eth0", server=RELAY, mapped=address(22))
+    world.a.ice.base_added(relay, now=world.now)
+    world.a.drain()
+    world.b.add_base(address(2))
+    world.b.candidates.clear()
+    world.b.describe_to(world.a)
+    return world
+
+
+def test_ice_39_a_check_through_a_relay_came_from_the_peer_as_the_relay_saw_it() -> None:
+    world = relaying()
+    path = Path(RELAYED, address(66))
+    receive(world.a, check(world), path)
+    answer, triggered = (stun.decode(sent.data) for sent in world.a.sent)
+    assert [sent.path for sent in world.a.sent] == [path, path]
+    assert answer.get(stun.Attribute.XOR_MAPPED_ADDRESS) == address(66)
+    pair = pair_of(world, path)
+    # RFC 8445 §7.3.1.4: the local candidate is the relayed one.
+    assert (pair.local.type, pair.remote.type) == (CandidateType.RELAYED, CandidateType.PEER_REFLEXIVE)
+    assert triggered.get(stun.Attribute.PRIORITY) == (110 << 24) + (pair.local.priority & 0xFFFFFF)
+
+
+def test_ice_39_what_comes_by_the_host_does_not_belong_to_the_relay() -> None:
+    world = relaying()
+    receive(world.a, check(world), PATH)
+    assert pair_of(world, PATH).local.type is CandidateType.HOST
+    pairs = world.a.ice._slots.current.checklist
+    assert [pair.path for pair in pairs] == [PATH]
+
+
+@pytest.mark.parametrize("role", [Role.CONTROLLING, Role.CONTROLLED])
+def test_ice_42_a_nomination_by_a_peer_that_does_not_control_is_none(role: Role) -> None:
+    world = World(roles="AB" if role is Role.CONTROLLING else "BA")
+    world.filter = lambda _agent, _sent: False
+    world.gather()
+    world.b.candidates.clear()
+    world.b.describe_to(world.a)
+    local, mine = world.a.ice.local_credentials, world.b.ice.local_credentials
+    values: list[tuple[int, object]] = [
+        (stun.Attribute.USERNAME, f"{local.ufrag}:{mine.ufrag}"),
+        (stun.Attribute.PRIORITY, 1862270975),
+        (stun.Attribute.ICE_CONTROLLED, 1),
+        (stun.Attribute.USE_CANDIDATE, True),
+    ]
+    kind = stun.MessageClass.REQUEST
+    receive(world.a, stun.encode(stun.Method.BINDING, kind, b"n" * 12, values, key=local.key))
+    # One that controls nothing and meets one that does not either makes that one control.
+    assert world.a.ice.role is Role.CONTROLLING
+    world.run(0.02)
+    (request,) = requests_of(world.a)
+    mapped = [(stun.Attribute.XOR_MAPPED_ADDRESS, address(1))]
+    success = stun.encode(stun.Method.BINDING, stun.MessageClass.SUCCESS, request.transaction_id, mapped, key=mine.key)
+    receive(world.a, success)
+    assert pair_of(world, PATH).state is PairState.SUCCEEDED
+    assert not pair_of(world, PATH).nominated_by_peer
+    assert world.a.of(PairNominated) == []
+
+
+def test_ice_43_a_check_without_fingerprint_is_dropped_unanswered() -> None:
+    world = waiting()
+    local, mine = world.a.ice.local_credentials, world.b.ice.local_credentials
+    values: list[tuple[int, object]] = [
+        (stun.Attribute.USERNAME, f"{local.ufrag}:{mine.ufrag}"),
+        (stun.Attribute.PRIORITY, 1862270975),
+        (stun.Attribute.ICE_CONTROLLED, 1),
+    ]
+    kind = stun.MessageClass.REQUEST
+    bare = stun.encode(stun.Method.BINDING, kind, b"f" * 12, values, key=local.key, fingerprint=False)
+    receive(world.a, bare)
+    assert world.a.sent == []
+    assert world.a.ice.drops["fingerprint_missing"] == 1
+    receive(world.a, stun.encode(stun.Method.BINDING, kind, b"f" * 12, values, key=local.key))
+    assert classes(world.a) == [stun.MessageClass.SUCCESS, stun.MessageClass.REQUEST]
+
+
+def test_ice_43_a_request_of_rfc_3489_is_dropped_unanswered() -> None:
+    world = waiting()
+    data = bytearray(check(world))
+    data[4:8] = bytes(4)  # no magic cookie
+    receive(world.a, bytes(data))
+    assert world.a.sent == []
+    assert sum(world.a.ice.drops.snapshot().values()) == 1
