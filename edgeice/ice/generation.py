@@ -172,7 +172,7 @@ class Generation:
         """RFC 8445 §7.3.1.3-7.3.1.5: learn a candidate, trigger a check, note a nomination."""
         number = check.number(renomination=self._renominates)
         nominates = number > 0 and self._shared.role is Role.CONTROLLED
-        pair = self._pair_of(check, nominates=nominates)
+        pair = self._pair_of(check, number if nominates else 0)
         if pair is None:
             return
         pair.requests_received += 1
@@ -192,19 +192,22 @@ class Generation:
         pair.apply(PairInput.TRIGGER)
         self.checklist.trigger(pair)
 
-    def _pair_of(self, check: PeerCheck, *, nominates: bool) -> CandidatePair | None:
-        """The pair that a check arrived on, made if there is none."""
+    def _pair_of(self, check: PeerCheck, number: int) -> CandidatePair | None:
+        """The pair that a check arrived on, made if there is none; `number`: which nomination of it that is."""
         path = check.path
         pair = self.checklist.get(path.local, path.remote)
         # Once nominated, only another nomination of the peer's brings a pair back (RFC 8445 §8.1.1).
-        if pair is not None or (self._is_settled and not nominates):
+        if pair is not None or (self._is_settled and not number):
             return pair
         host = self.locals.host(path.local)
         if host is None:
             return None
         remotes = self._pairing.remotes
         remote = remotes.get(path.remote) or remotes.learn(path.remote, check.priority)
-        return None if remote is None else self.checklist.add_heard(host, remote, above=0 if nominates else self._worth)
+        if remote is None:
+            return None
+        replaces = number > (0 if self.selected is None else self.selected.nomination)
+        return self.checklist.add_heard(host, remote, above=0 if replaces else self._worth)
 
     # Own checks
 
@@ -302,13 +305,10 @@ class Generation:
 
     def _select(self, pair: CandidatePair, now: float) -> None:
         """The pair is nominated: those that are not valid are done with, the others soon."""
+        if not self._outranks(pair):
+            return
         if self.selected is not None:
-            # RFC 8445 §8.1.1: of several nominations the highest wins, as long as its path lives; numbers, which only
-            # renomination gives, come first.
-            before = self.selected
-            if (before.nomination, before.priority) >= (pair.nomination, pair.priority):
-                return
-            before.nominated = False
+            self.selected.nominated = False
         self.completed = True
         self.selected = pair
         self._nomination.conclude()
@@ -319,9 +319,8 @@ class Generation:
         self._shared.emit(PairNominated(pair.path, local, pair.remote, self.number))
 
     def _release(self, *, keep_valid: bool) -> None:
-        """Drop unselected pairs and all their checks (RFC 8445 §8.1.2), but for those that may be nominated yet."""
-        improves = not self._retired and self._renominates
-        better = {pair for pair in self.checklist if improves and self._betters(pair)}
+        """Drop unselected pairs and all their checks (RFC 8445 §8.1.2), but for those that may be selected yet."""
+        better = set() if self._retired else {pair for pair in self.checklist if self._may_follow(pair)}
         for pair in self.checklist:
             if pair is not self.selected and pair not in better:
                 self._checks.forget(pair)
@@ -329,6 +328,19 @@ class Generation:
         self.checklist.keep(
             lambda pair: pair is self.selected or pair in better or pair.is_dead or (keep_valid and pair.is_valid)
         )
+
+    def _may_follow(self, pair: CandidatePair) -> bool:
+        """Whether a pair may take the selected one's place: by renomination, or by what the peer has nominated."""
+        return self._betters(pair) or (pair.nominated_by_peer and pair.is_open and self._outranks(pair))
+
+    def _outranks(self, pair: CandidatePair) -> bool:
+        """Whether a nomination replaces the one before.
+
+        RFC 8445 §8.1.1: of several the highest priority wins, as long as its path lives; numbers, which only
+        renomination gives, come first.
+        """
+        before = self.selected
+        return before is None or (pair.nomination, pair.priority) > (before.nomination, before.priority)
 
     def _choose(self, now: float) -> None:
         if self._shared.role is not Role.CONTROLLING or self._nomination.pair is not None:
