@@ -1,15 +1,13 @@
-"""Structured trace records, and the redaction of addresses and secrets in them."""
+"""Structured trace records: what happened, in which layer and session, and with which facts; never a secret."""
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import attrs
 
-__all__ = ["Record", "Tracer", "ignore", "redact"]
+__all__ = ["Record", "Tracer", "entry_of", "fields_of", "ignore", "of_session", "plain", "without_secrets"]
 
 
 @attrs.frozen
@@ -25,30 +23,55 @@ class Record:
 Tracer: TypeAlias = Callable[[Record], None]
 
 _SECRET_FIELDS = frozenset({"pwd", "password", "credential", "key", "token", "nonce"})
-_ADDRESS = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7})(?![\w.])")
 
 
 def ignore(_record: Record) -> None:
     """The tracer that keeps nothing."""
 
 
-def redact(record: Record, *, addresses: bool = True) -> Record:
-    """A copy without secrets and, where asked, with IP addresses shortened to their network (/16 or /32)."""
+def fields_of(event: object) -> dict[str, object]:
+    """What an event, an attrs class, says."""
+    return {each.name: getattr(event, each.name) for each in attrs.fields(type(event))}  # type: ignore[arg-type]
+
+
+def of_session(tracer: Tracer, session: int) -> Tracer:
+    """What traces for one session: its records have a field `session`."""
+    if tracer is ignore:
+        return ignore
+
+    def trace(record: Record) -> None:
+        tracer(Record(record.at, record.layer, record.name, {"session": session, **record.fields}))
+
+    return trace
+
+
+def without_secrets(record: Record) -> Record:
+    """A copy whose fields hold no secret, by their names; bytes, which may be anything, become their number."""
     fields: dict[str, object] = {}
     for name, value in record.fields.items():
         if name in _SECRET_FIELDS:
             fields[name] = "[secret]"
-        elif addresses and isinstance(value, str):
-            fields[name] = _ADDRESS.sub(_shorten, value)
+        elif isinstance(value, bytes | bytearray | memoryview):
+            fields[name] = f"[{len(value)} bytes]"
         else:
             fields[name] = value
     return attrs.evolve(record, fields=fields)
 
 
-def _shorten(match: re.Match[str]) -> str:
-    try:
-        ip = ipaddress.ip_address(match[0])
-    except ValueError:
-        return match[0]
-    prefix = 16 if ip.version == 4 else 32
-    return str(ipaddress.ip_network((ip, prefix), strict=False).network_address)
+def entry_of(record: Record) -> dict[str, object]:
+    """A record as strings, numbers, lists and dicts; the time in seconds as the record has it."""
+    facts = {name: plain(value) for name, value in record.fields.items()}
+    return {"at": round(record.at, 4), "layer": record.layer, "name": record.name, **facts}
+
+
+def plain(value: object) -> object:
+    """A value for JSON: of an enumeration its value, of what JSON does not have its text."""
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, str | int | None):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(plain(name)): plain(item) for name, item in value.items()}
+    return str(getattr(value, "value", value))

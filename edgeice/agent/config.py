@@ -18,6 +18,7 @@ __all__ = [
     "LogSection",
     "ServicesSection",
     "TelemetrySection",
+    "TraceSection",
     "changed_keys",
     "load_config",
 ]
@@ -132,6 +133,18 @@ class LogSection:
 
 
 @attrs.frozen(kw_only=True)
+class TraceSection:
+    """[trace]: everything that sessions try on their way, and how each went, as JSON lines."""
+
+    #: File to append to; None for no trace.
+    file: Path | None = None
+    #: Pseudonyms instead of IP addresses, the same for the same address until the agent ends.
+    redact: bool = False
+    #: Mebibytes at which the file is renamed to `FILE.1`, which replaces the one before, and begins anew.
+    size: int = attrs.field(default=16, validator=attrs.validators.in_(range(1, 1025)))
+
+
+@attrs.frozen(kw_only=True)
 class AgentConfig:
     """The whole of `agent.toml`."""
 
@@ -154,6 +167,7 @@ class AgentConfig:
     #: Free labels for operators to find the device by.
     labels: Mapping[str, str] = attrs.field(factory=dict, validator=_check_labels)
     log: LogSection = attrs.field(factory=LogSection)
+    trace: TraceSection = attrs.field(factory=TraceSection)
 
     @property
     def telemetry_socket(self) -> Path:

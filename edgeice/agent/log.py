@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, TextIO, TypeAlias
 
-from edgeice.trace import Record, Tracer, redact
+from edgeice.trace import Record, Tracer, entry_of, ignore, without_secrets
 
 __all__ = ["LEVELS", "Level", "Log", "goes_to_journal", "trace_to"]
 
@@ -60,6 +60,10 @@ class Log:
         self._prefix = prefix
         self._wall = wall
 
+    def writes(self, level: Level) -> bool:
+        """Whether events of a level are written."""
+        return LEVELS[level] <= self._threshold
+
     def debug(self, event: str, /, **fields: object) -> None:
         """What only someone who looks for a fault wants."""
         self._write("debug", event, fields)
@@ -77,7 +81,7 @@ class Log:
         self._write("error", event, fields)
 
     def _write(self, level: Level, event: str, fields: dict[str, object]) -> None:
-        if LEVELS[level] > self._threshold:
+        if not self.writes(level):
             return
         if "traceback" in fields:
             fields = {**fields, "traceback": str(fields["traceback"])[-_TRACEBACK_LIMIT:]}
@@ -92,14 +96,18 @@ class Log:
 
 
 def trace_to(log: Log) -> Tracer:
-    """What writes trace records at level debug, without secrets.
+    """What writes trace records at level debug, without secrets; nothing where that level is not written.
 
     Addresses stay: whoever looks for a path needs them, and the journal is the device's own.
     """
+    if not log.writes("debug"):
+        return ignore
 
     def write(record: Record) -> None:
+        entry = entry_of(without_secrets(record))
+        del entry["at"], entry["layer"], entry["name"]
         event = f"{record.layer}.{record.name}"
-        log.debug(event, **redact(record, addresses=False).fields)
+        log.debug(event, **entry)
 
     return write
 

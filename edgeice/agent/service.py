@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -53,6 +56,7 @@ from edgeice.signaling import (
     sign_audit,
     sign_info,
 )
+from edgeice.trace import Record
 from edgeice.transport import SIGNAL_PROTOCOL, Node, NodeConfig, RelaySource, SignalPump, broker_config, open_node
 
 __all__ = ["Agent", "load_key", "load_trust"]
@@ -88,7 +92,7 @@ class Agent:
         self._entropy = entropy
         self._party = Party.device(config.fleet, config.device)
         self._topics = Topics(config.fleet, config.broker.root)
-        self._trace = trace_to(log)
+        self._tracer = trace_to(log)
         self._started_at = trio.current_time()
         self._failures = Failures(log)
         self._status_drops = DropCounter()
@@ -136,8 +140,13 @@ class Agent:
     def check(self) -> None:
         """Make what `run` would, but open nothing; raises ConfigError for what would end it or hide the device."""
         self._check_user()
-        self._node = Node(self._node_config(self._config), self._entropy, self._trace)
+        self._node = Node(self._node_config(self._config), self._entropy, self._tracer)
         self._sessions = self._make_sessions()
+        file = self._config.trace.file
+        if file is not None and file.is_dir():
+            raise ConfigError(f"{file}: cannot be written: it is a folder")
+        if file is not None and not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise ConfigError(f"{file}: cannot be written")
         try:
             open_info(sign_info(self._party, self._info(1), self._key, iat=int(time.time())))
         except DecodeError as error:
@@ -151,8 +160,8 @@ class Agent:
         keep_capabilities_from_children()  # before there is a thread that has them
         listener = open_status_socket(self._config.socket)
         try:
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-                async with open_node(self._node_config(self._config), self._entropy, self._trace) as self._node:
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals, self._tracing():
+                async with open_node(self._node_config(self._config), self._entropy, self._tracer) as self._node:
                     self._sessions = self._make_sessions()
                     async with trio.open_nursery() as nursery:
                         self._sessions.use(self._pump, nursery)
@@ -252,6 +261,35 @@ class Agent:
             await self._sessions.wait_idle()
         await self._presence.leave()
 
+    @contextmanager
+    def _tracing(self) -> Iterator[None]:
+        """Trace to the file too, where there is one; raises ConfigError where it cannot be written."""
+        section, to_log = self._config.trace, self._tracer
+        if section.file is None:
+            yield
+            return
+        from edgeice.redaction import Pseudonyms  # noqa: PLC0415  # most devices never need them
+        from edgeice.trace_file import TraceFile  # noqa: PLC0415
+
+        def failed(error: OSError) -> None:
+            self._log.error("trace-ended", file=section.file, reason=error.strerror)
+
+        with TraceFile(
+            section.file,
+            wall=time.time,
+            clock=trio.current_time,
+            pseudonyms=Pseudonyms() if section.redact else None,
+            size=section.size << 20,
+            on_failure=failed,
+        ) as file:
+
+            def trace(record: Record) -> None:
+                to_log(record)
+                file.write(record)
+
+            self._tracer = trace
+            yield
+
     def _make_sessions(self) -> Sessions:
         return Sessions(
             signaling=self._signaling,
@@ -263,6 +301,7 @@ class Agent:
             log=self._log,
             failures=self._failures,
             audit=self._audit,
+            tracer=self._tracer,
         )
 
     def _check_user(self) -> None:

@@ -31,6 +31,7 @@ from edgeice.signaling import (
     SessionFailed,
     SessionId,
 )
+from edgeice.trace import Record, Tracer, ignore
 from edgeice.transport import (
     SIGNAL_PROTOCOL,
     ConnectionFailedError,
@@ -102,6 +103,7 @@ class Sessions:
         log: Where events go.
         failures: Where defects go.
         audit: Where the fleet is told.
+        tracer: Hears whose each session is, and the verdict on it.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Sessions:
         log: Log,
         failures: Failures,
         audit: AuditSink,
+        tracer: Tracer,
     ) -> None:
         self._signaling = signaling
         self._node = node
@@ -126,6 +129,7 @@ class Sessions:
         self._log = log
         self._failures = failures
         self._audit = audit
+        self._tracer = tracer
         self._sessions: dict[SessionId, _Session] = {}
         self._nursery: trio.Nursery | None = None
         self._pump: SignalPump | None = None
@@ -287,6 +291,7 @@ class Sessions:
 
         signaled.attach(self._node.connection(self._certificate, watch, on_failure=failed))
         self._sessions[event.session] = session
+        self._trace("offered", session, operator=event.session.peer.name, sid=event.session.sid, want=event.want)
         self._nursery.start_soon(self._run, session)
         try:
             signaled.answer_first(event)
@@ -298,6 +303,10 @@ class Sessions:
             signaled.peer.abort()
             return
         self._log.info("offered", operator=event.session.peer.name, sid=event.session.sid, want=",".join(event.want))
+
+    def _trace(self, name: str, session: _Session, **facts: object) -> None:
+        fields = {"session": session.signaled.peer.session_id, **facts}
+        self._tracer(Record(trio.current_time(), "session", name, fields))
 
     def _watch(self, session: _Session, progress: Progress) -> None:
         try:
@@ -459,7 +468,10 @@ class Sessions:
         for reason, count in session.signaled.drops().items():
             self.drops.count(reason, count)
         seconds = round(trio.current_time() - session.opened_at, 1)
-        self._log.info("ended", operator=session.id.peer.name, sid=session.id.sid, why=why, seconds=seconds)
+        path = describe_path(peer.path_used)
+        self._log.info("ended", operator=session.id.peer.name, sid=session.id.sid, why=why, path=path, seconds=seconds)
+        if self._tracer is not ignore:
+            self._trace("verdict", session, **self._node.verdict(peer))
         self._tell("ended", session.id, why=why)
 
 

@@ -82,6 +82,11 @@ url = {broker}
 [log]
 # level = "info"                      # debug, info, warning, error
 # json = false
+
+[trace]
+# file = "trace.jsonl"                # what sessions try on their way, and how each went, as JSON lines; mode 0600
+# redact = false                      # pseudonyms instead of IP addresses
+# size = 16                           # MiB, then it becomes trace.jsonl.1, which replaces the one before
 """
 
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import attrs
 import click
@@ -31,6 +31,9 @@ from edgeice.operator.interface import DeviceSession, Step, Watcher
 from edgeice.operator.shared_client import NotSharedError, SharedSession, SilentSessionError, join_shared
 from edgeice.operator.shared_path import shared_socket
 from edgeice.services import ServiceError
+
+if TYPE_CHECKING:
+    from edgeice.redaction import Pseudonyms
 
 __all__ = [
     "LOST",
@@ -67,6 +70,10 @@ class Options:
     verbose: bool
     #: Use a session that `edgeice session` keeps open, where there is one.
     share: bool
+    #: File that everything that is tried is appended to.
+    trace: Path | None = None
+    #: Stand for IP addresses in all that is shown of the way to the device, and in the trace.
+    pseudonyms: Pseudonyms | None = None
 
 
 def load_options(path: str | None) -> OperatorConfig:
@@ -95,13 +102,17 @@ def connection_options(function: Callable[..., None]) -> Callable[..., None]:
         accept_key: str | None,
         quiet: bool,
         verbose: bool,
+        trace: str | None,
+        redact: bool,
         no_share: bool = False,
         **rest: object,
     ) -> None:
-        with reporting(as_json=as_json, verbose=verbose):
+        pseudonyms = _pseudonyms() if redact else None
+        with reporting(as_json=as_json, verbose=verbose, pseudonyms=pseudonyms):
             loaded = load_options(config)
-            share = loaded.share and not no_share
-            options = Options(loaded, as_json, timeout, accept_key, quiet, verbose, share)
+            share = loaded.share and not no_share and trace is None
+            file = Path(trace).absolute() if trace else None
+            options = Options(loaded, as_json, timeout, accept_key, quiet, verbose, share, file, pseudonyms)
             function(options, **rest)
 
     for decorate in (
@@ -115,11 +126,27 @@ def connection_options(function: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("-q", "--quiet", is_flag=True, help="No progress on standard error."),
         click.option("-v", "--verbose", is_flag=True, help="Everything that is tried, on standard error."),
+        click.option(
+            "--trace",
+            metavar="FILE",
+            help="Append everything that is tried to FILE, as JSON lines, in a session of its own.",
+        ),
+        click.option(
+            "--redact",
+            is_flag=True,
+            help="Show pseudonyms instead of IP addresses, also in the trace, to give it away.",
+        ),
     ):
         wrapper = decorate(wrapper)
     wrapper.__name__ = function.__name__
     wrapper.__doc__ = function.__doc__
     return wrapper
+
+
+def _pseudonyms() -> Pseudonyms:
+    from edgeice.redaction import Pseudonyms  # noqa: PLC0415  # see above
+
+    return Pseudonyms()
 
 
 def session_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -130,7 +157,7 @@ def session_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextlib.contextmanager
-def reporting(*, as_json: bool, verbose: bool = False) -> Iterator[None]:
+def reporting(*, as_json: bool, verbose: bool = False, pseudonyms: Pseudonyms | None = None) -> Iterator[None]:
     """Turn what is raised into one message and the right exit code; with `verbose` the timeline was shown already."""
     try:
         try:
@@ -141,20 +168,35 @@ def reporting(*, as_json: bool, verbose: bool = False) -> Iterator[None]:
     except (EdgeIceError, KeyboardInterrupt, OSError) as error:
         if _is_defect(error):
             raise
-        fail(error, as_json=as_json, verbose=verbose)
+        fail(error, as_json=as_json, verbose=verbose, pseudonyms=pseudonyms)
     except BaseExceptionGroup as group:
         first = first_of(group, EdgeIceError, KeyboardInterrupt, OSError)
         if first is None or _is_defect(first):
             raise
-        fail(first, as_json=as_json, verbose=verbose)
+        fail(first, as_json=as_json, verbose=verbose, pseudonyms=pseudonyms)
 
 
 def _is_defect(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno not in _UNWRITABLE
 
 
-def fail(error: BaseException, *, as_json: bool, verbose: bool = False, service_code: int = 1) -> NoReturn:
-    """Say what went wrong and exit with its code; `service_code` for what a service refused, if not by authority."""
+def fail(
+    error: BaseException,
+    *,
+    as_json: bool,
+    verbose: bool = False,
+    service_code: int = 1,
+    pseudonyms: Pseudonyms | None = None,
+) -> NoReturn:
+    """Say what went wrong and exit with its code.
+
+    Args:
+        error: What was raised.
+        as_json: Say it to a program.
+        verbose: The timeline was shown already.
+        service_code: For what a service refused, if not by authority.
+        pseudonyms: Stand for IP addresses.
+    """
     if isinstance(error, KeyboardInterrupt):
         sys.exit(130)
     if isinstance(error, OSError):
@@ -165,10 +207,13 @@ def fail(error: BaseException, *, as_json: bool, verbose: bool = False, service_
             print(f"edgeice: {what} cannot be written: {error.strerror}", file=sys.stderr)
         sys.exit(1)
     code = 1
+    verdict: dict[str, Any] = {}
     facts: dict[str, object] = {"error": str(error)}
     if isinstance(error, OperatorError):
         code = error.exit_code
+        verdict = error.detail.pop("verdict", {})
         facts |= {"step": error.step, "tried": error.detail}
+        facts["verdict"] = {"outcome": "failed", **verdict, "step": error.step, "reason": str(error)}
     elif isinstance(error, ServiceError):
         code = RefusedError.exit_code if error.code == "unauthorized" else service_code
         facts |= {"step": "service", "code": str(error.code)}
@@ -176,19 +221,22 @@ def fail(error: BaseException, *, as_json: bool, verbose: bool = False, service_
         code = 2
         facts |= {"step": "configuration"}
     if as_json:
-        print(json.dumps(facts), flush=True)
+        print(json.dumps(facts if pseudonyms is None else pseudonyms.value(facts)), flush=True)
     else:
-        print(f"edgeice: {error}", file=sys.stderr)
+        lines = [f"edgeice: {error}"]
         if isinstance(error, OperatorError):
-            for line in _tried(error, timeline=not verbose):
-                print(f"  {line}", file=sys.stderr)
+            lines += (f"  {line}" for line in _tried(error, verdict, timeline=not verbose))
+        for line in lines:
+            print(line if pseudonyms is None else pseudonyms.text(line), file=sys.stderr)
     sys.exit(code)
 
 
-def _tried(error: OperatorError, *, timeline: bool) -> Iterator[str]:
-    """The pairs that were tried, and where paths were, everything that led there."""
-    for pair in error.detail.get("pairs", ()):
-        yield f"tried {pair['local']} -> {pair['remote']}: {pair['result'] or pair['state']}"
+def _tried(error: OperatorError, verdict: dict[str, Any], *, timeline: bool) -> Iterator[str]:
+    """Where paths were tried, the verdict in words and everything that led there."""
+    if _PATH_STEPS & {error.step, verdict.get("step")}:
+        from edgeice.operator.verdict import verdict_lines  # noqa: PLC0415  # see above
+
+        yield from verdict_lines(verdict)
     if timeline and error.step in _PATH_STEPS:
         from edgeice.operator.timeline import describe  # noqa: PLC0415  # see above
 

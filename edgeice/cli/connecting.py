@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import click
+import trio
 
 from edgeice.cli.common import LOST, Options
 from edgeice.cli.ending import ended_at_once_by_signals, ended_by_signals
@@ -19,9 +22,12 @@ from edgeice.operator.config import OperatorConfig
 from edgeice.operator.errors import RefusedError
 from edgeice.operator.interface import Step, Watcher
 from edgeice.operator.session import Session, open_session
-from edgeice.operator.timeline import describe, entry_of
+from edgeice.operator.timeline import describe
+from edgeice.operator.verdict import verdict_lines
+from edgeice.redaction import Pseudonyms
 from edgeice.signaling import KnownDevices, Party, PrivateKey, PublicKey
-from edgeice.trace import Record, ignore
+from edgeice.trace import Record, Tracer, entry_of, ignore
+from edgeice.trace_file import TraceFile
 
 __all__ = ["load_known", "load_operator_key", "own_session"]
 
@@ -113,6 +119,8 @@ async def own_session(
         return accepted
 
     def on_step(step: Step) -> None:
+        if options.pseudonyms is not None:
+            step = Step(step.name, options.pseudonyms.text(step.text))
         line(step)
         if watch is not None:
             watch(step)
@@ -120,6 +128,7 @@ async def own_session(
     try:
         async with (
             ended_by_signals(),
+            _tracing(options) as trace,
             open_session(
                 config,
                 key,
@@ -129,7 +138,7 @@ async def own_session(
                 confirm=confirm,
                 watch=on_step,
                 timeout=options.timeout,
-                trace=_say_record if options.verbose else ignore,
+                trace=trace,
             ) as session,
         ):
             try:
@@ -141,8 +150,33 @@ async def own_session(
         line.clear()
 
 
-def _say_record(record: Record) -> None:
-    print(describe(entry_of(record)), file=sys.stderr)
+@asynccontextmanager
+async def _tracing(options: Options) -> AsyncIterator[Tracer]:
+    """What hears everything that is tried: a file, standard error, or both."""
+    pseudonyms, began_at = options.pseudonyms, trio.current_time()
+    if options.trace is None:
+        yield partial(_say_record, pseudonyms) if options.verbose else ignore
+        return
+
+    def failed(error: OSError) -> None:
+        say_aside(f"{options.trace}: the trace ends here: {error.strerror}")
+
+    def clock() -> float:
+        return trio.current_time() - began_at
+
+    with TraceFile(options.trace, wall=time.time, clock=clock, pseudonyms=pseudonyms, on_failure=failed) as file:
+
+        def both(record: Record) -> None:
+            file.write(record)
+            _say_record(pseudonyms, record)
+
+        yield both if options.verbose else file.write
+
+
+def _say_record(pseudonyms: Pseudonyms | None, record: Record) -> None:
+    entry = entry_of(record)
+    for line in verdict_lines(entry) if record.name == "verdict" else [describe(entry)]:
+        print(line if pseudonyms is None else pseudonyms.text(line), file=sys.stderr)
 
 
 def load_known(path: Path) -> KnownDevices:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         RoleSwitched,
         SelectedPathLost,
         SendPathChanged,
+        ServerNameUnknown,
         ServerReflexiveLearned,
         ServerUnanswered,
     )
@@ -45,7 +46,7 @@ else:
         destinations="Destinations",
         events="ConsentExpired FailureVerdict IceFailed IceState IceStateChanged"
         " LocalCandidateGathered LocalCandidatesEnded PairNominated PairReport RestartFailed"
-        " RestartSucceeded RoleSwitched SelectedPathLost SendPathChanged ServerReflexiveLearned"
+        " RestartSucceeded RoleSwitched SelectedPathLost SendPathChanged ServerNameUnknown ServerReflexiveLearned"
         " ServerUnanswered",
         pacer="Pacer Turn",
         pair="CandidatePair PairInput PairState",
@@ -82,6 +83,7 @@ __all__ = [
     "RoleSwitched",
     "SelectedPathLost",
     "SendPathChanged",
+    "ServerNameUnknown",
     "ServerReflexiveLearned",
     "ServerUnanswered",
     "Turn",

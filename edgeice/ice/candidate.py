@@ -45,6 +45,9 @@ class Candidate:
     #: Where datagrams for a local candidate are sent from; None on a remote one.
     base: TransportAddress | None = None
 
+    def __str__(self) -> str:
+        return f"{self.type.value} {self.address}"
+
 
 @attrs.frozen
 class NamedCandidate:

@@ -37,6 +37,8 @@ class Checklist:
         self._pairs: dict[PairKey, CandidatePair] = {}
         self._ordered: list[CandidatePair] | None = None
         self._by_foundation: dict[str, list[CandidatePair]] = {}
+        #: Pairs that were taken out, for a verdict; the oldest are forgotten.
+        self.dropped: deque[CandidatePair] = deque(maxlen=limit)
         #: First in, first out; no pair is in it twice (RFC 8445 §6.1.4.1).
         self._triggered: deque[CandidatePair] = deque()
 
@@ -142,6 +144,7 @@ class Checklist:
         if self._pairs.pop(pair.key, None) is not None:
             self._ordered = None
             self._leave_foundation(pair)
+            self.dropped.append(pair)
         if pair in self._triggered:
             self._triggered.remove(pair)
 
@@ -239,6 +242,7 @@ class Checklist:
     def keep(self, wanted: Callable[[CandidatePair], bool]) -> None:
         """Drop all pairs but the wanted ones, as nomination does; the queue keeps those of them still to be checked."""
         self._triggered = deque(pair for pair in self._triggered if pair.is_open and wanted(pair))
+        self.dropped += (pair for pair in self._pairs.values() if not wanted(pair))
         self._pairs = {key: pair for key, pair in self._pairs.items() if wanted(pair)}
         self._by_foundation = {}
         for pair in self._pairs.values():

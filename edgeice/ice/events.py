@@ -28,6 +28,7 @@ __all__ = [
     "RoleSwitched",
     "SelectedPathLost",
     "SendPathChanged",
+    "ServerNameUnknown",
     "ServerReflexiveLearned",
     "ServerUnanswered",
 ]
@@ -191,3 +192,10 @@ class ServerUnanswered(Event):
     server: TransportAddress
     #: `timeout` or `error_NNN`, or `malformed`
     reason: str
+
+
+@attrs.frozen
+class ServerNameUnknown(Event):
+    """The name of a STUN server could not be looked up."""
+
+    uri: str

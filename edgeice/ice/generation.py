@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -237,7 +237,7 @@ class Generation:
         rto = max(shared.config.rto, self.pacing * self.checklist.active)  # RFC 8445 §14.3
         self._checks.send(pair, self.remote, use_candidate=nominate, rto=rto, now=now)
         pair.apply(PairInput.CHECK_SENT)
-        shared.trace(now, "check_sent", path=str(pair.path), nominate=nominate)
+        shared.trace(now, "check_sent", path=pair.path, nominate=nominate)
 
     # Answers
 
@@ -282,7 +282,7 @@ class Generation:
             self.checklist.untrigger(pair)
         self.checklist.unfreeze(pair.foundation)
         self._consents.grant(pair, now)
-        shared.trace(now, "check_succeeded", path=str(pair.path), rtt=pair.rtt)
+        shared.trace(now, "check_succeeded", path=pair.path, rtt=pair.rtt)
         if (check.use_candidate and shared.role is Role.CONTROLLING) or (
             pair.nominated_by_peer and shared.role is Role.CONTROLLED
         ):
@@ -375,16 +375,21 @@ class Generation:
 
     def next_timeout(self) -> float | None:
         """The earliest deadline of `work`, and of failure."""
-        times = [self._checks.next_timeout(), self._patience_at, self._pairing.due_at]
+        return min((at for _, at in self.deadlines() if at is not None), default=None)
+
+    def deadlines(self) -> Iterator[tuple[str, float | None]]:
+        """All of them, by what comes then; None while that does not."""
+        yield "retransmission", self._checks.next_timeout()
+        yield "patience", self._patience_at
+        yield "conveyance", self._pairing.due_at
         if self.selected is not None:
-            times.append(self._settle_at)
+            yield "settling", self._settle_at
         for pair, consent in self._consents:
-            times.append(consent.expires_at)
+            yield "consent_expiry", consent.expires_at
             if self._wants_consent(pair):
-                times.append(consent.due_at)
+                yield "consent", consent.due_at
         if not self.completed and self._nomination.pair is None:
-            times.append(self._nomination.deadline)
-        return min((at for at in times if at is not None), default=None)
+            yield "nomination", self._nomination.deadline
 
     def _fail(self, pair: CandidatePair, result: str, now: float) -> None:
         """RFC 8445 §7.2.5.2: the pair is no way."""
@@ -396,7 +401,7 @@ class Generation:
         pair.consent = None
         if pair is self.selected:
             self.selected = None
-        self._shared.trace(now, "pair_failed", path=str(pair.path), result=result)
+        self._shared.trace(now, "pair_failed", path=pair.path, result=result)
 
     # Consent
 
@@ -485,11 +490,12 @@ class Generation:
             self._nomination.give_up(self._nomination.pair)
 
     def verdict(self, *, now: float) -> FailureVerdict:
-        """Why there is no path."""
+        """Why there is no path, and what was tried; of a pair that was formed twice the last of it."""
+        pairs = {pair.key: pair for pair in (*self.checklist.dropped, *self.checklist)}
         return explain_failure(
             self.locals.counts(),
             self._pairing.remotes.counts(),
-            self.checklist,
-            now - self._started_at,
+            pairs.values(),
+            0.0 if self.remote is None else now - self._started_at,
             nomination=self._nomination_failed,
         )

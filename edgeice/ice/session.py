@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
@@ -39,6 +39,9 @@ from edgeice.ice.slots import Slots
 from edgeice.sansio import DropCounter, Entropy, Event, Transmit
 from edgeice.stun import Message, MessageClass, Method, RefusalBudget
 from edgeice.trace import Tracer, ignore
+
+if TYPE_CHECKING:
+    from edgeice.ice.tracing import PairTrace
 
 __all__ = ["IceSession"]
 
@@ -121,6 +124,13 @@ class IceSession:
         self._had_path = False
         #: Of the latest restart, if it failed while no path was there.
         self._restart_verdict: FailureVerdict | None = None
+        self._pair_trace = None if tracer is ignore else self._trace_pairs(tracer)
+
+    @staticmethod
+    def _trace_pairs(tracer: Tracer) -> PairTrace:
+        from edgeice.ice.tracing import PairTrace  # noqa: PLC0415  # only for sessions that are traced
+
+        return PairTrace(tracer)
 
     # What it knows
 
@@ -143,6 +153,11 @@ class IceSession:
     def send_path(self) -> Path | None:
         """Where data goes: the selected pair, before that the best valid one; None while nothing may be sent."""
         return self._send_path
+
+    def report(self, *, now: float) -> FailureVerdict:
+        """What the generation that carries the session, or else the newest, tried; the reason is that of a failure."""
+        current = self._slots.current
+        return (self._slots.newest if current.best_pair is None else current).verdict(now=now)
 
     def ufrags(self) -> tuple[str, ...]:
         """Local ufrags of all living generations."""
@@ -285,6 +300,7 @@ class IceSession:
                 self._receive_response(message, path, now)
         except DecodeError as error:
             self.drops.count(error.reason)
+            self._shared.trace(now, "stun_dropped", path=path, reason=error.reason)
         self._settle(now)
 
     def socket_error(self, path: Path, error: int, *, now: float) -> bool:
@@ -328,6 +344,8 @@ class IceSession:
         """Act on every deadline that has come."""
         if self.state is IceState.CLOSED:
             return
+        if self._pair_trace is not None:
+            self._pair_trace.due(self._slots.all(), now=now)
         for generation in self._slots.active():
             generation.pair_told()
         for generation in self._slots.all():
@@ -372,6 +390,8 @@ class IceSession:
         self._send_requests(now)
         self._tell_path(now)
         self._tell_state(now)
+        if self._pair_trace is not None:
+            self._pair_trace.note(self._slots.all(), now=now)
 
     def _move_slots(self, now: float) -> None:
         pending = self._slots.pending

@@ -10,7 +10,7 @@ from edgeice.addresses import Path
 from edgeice.ice.config import IceConfig, Role
 from edgeice.ice.destinations import Destinations
 from edgeice.sansio import BoundedQueue, DropCounter, Entropy, Event, Transmit
-from edgeice.trace import Record, Tracer
+from edgeice.trace import Record, Tracer, ignore
 
 __all__ = ["Shared"]
 
@@ -58,7 +58,8 @@ class Shared:
 
     def trace(self, now: float, name: str, **fields: object) -> None:
         """Record what happened."""
-        self.tracer(Record(now, "ice", name, fields))
+        if self.tracer is not ignore:
+            self.tracer(Record(now, "ice", name, fields))
 
     def new_tie_breaker(self) -> None:
         """Draw the tie-breaker anew (RFC 8445 §7.2.5.1)."""

@@ -15,7 +15,8 @@ class OperatorError(EdgeIceError):
 
     Attributes:
         step: Where it failed: "broker", "device", "offer", "checks", "dtls", "sctp", "session".
-        detail: What was tried, for a machine to read: `pairs`, where there were any, and the `timeline`.
+        detail: What was tried, for a machine to read: the `verdict` on the session (`edgeice.peer.verdict`) where one
+            was begun, and the `timeline`.
         exit_code: What a command exits with.
     """
 

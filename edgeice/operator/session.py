@@ -139,7 +139,7 @@ class Session:
         """Why the session is over, for a service that lost its channel."""
         ended = self.peer.ended
         reason = self._bye or (ended.reason if ended else "the session is over")
-        return UnreachableError("session", f"the session with {self.device.name} ended: {reason}")
+        return UnreachableError("session", f"the session with {self.device.name} ended: {reason}", self._tried())
 
     async def connect(self, nursery: trio.Nursery, patience: float) -> None:
         """Reach the device; raises OperatorError that names the step that failed and what was tried.
@@ -176,6 +176,23 @@ class Session:
         self._pump.touch()
         if self._signaled is not None:
             self._signaled.peer.abort()
+            self._timeline.note("session", "verdict", **self.verdict())
+
+    def verdict(self) -> dict[str, object]:
+        """What was tried and what became of it so far, or when the session ended: see `edgeice.peer.verdict`.
+
+        Its phases begin with the steps before the first check.
+        """
+        steps = self._timeline.seconds(before="checks")
+        if self._signaled is None:
+            return {"outcome": "failed", "step": self._step, "phases": steps}
+        verdict = self._node.verdict(self._signaled.peer)
+        phases = verdict.get("phases")
+        if isinstance(phases, dict):
+            verdict["phases"] = {**steps, **{name: spent for name, spent in phases.items() if name != "new"}}
+        if self._bye and verdict["step"]:
+            verdict["reason"] = self._bye
+        return verdict
 
     # Inside
 
@@ -304,8 +321,7 @@ class Session:
         # The reason follows the change of state within the same batch of events.
         ended = await self.peer.wait_closed()
         if not self._established.is_set() and self._failure is None:
-            verdict = dict(ended.verdict)
-            self._fail(UnreachableError(ended.step, f"{ended.step}: {self._bye or ended.reason}", verdict))
+            self._fail(UnreachableError(ended.step, f"{ended.step}: {self._bye or ended.reason}", self._tried()))
 
     def _path_changed(self, path: PathChanged) -> None:
         if self._recovery is not None:
@@ -352,9 +368,11 @@ class Session:
         self._established.set()
 
     def _say(self, name: str, text: str) -> None:
-        if name not in ("notice", "path"):
+        if name in ("notice", "path"):
+            self._timeline.note("session", name, text=text)
+        else:
             self._step = name
-        self._timeline.note("session", name, text=text)
+            self._timeline.step(name, text)
         self._watch(Step(name, text))
 
     def _timeout_error(self, patience: float) -> OperatorError:
@@ -374,10 +392,10 @@ class Session:
         return UnreachableError(self._step, f"{message} (waited {patience:g} s)", self._tried())
 
     def _tried(self) -> dict[str, object]:
-        if self._signaled is None:
-            return {}
-        peer = self._signaled.peer
-        return {"state": peer.state.value, "bases": [str(base.address) for base in self._node.bases]}
+        verdict = self.verdict()
+        if verdict["outcome"] == "open":
+            verdict["outcome"] = "failed"  # it is given up
+        return {"verdict": verdict}
 
 
 def _wall() -> int:
@@ -422,7 +440,7 @@ async def open_session(
     filters = (topics.rx_filter(me, party), topics.of(TopicKind.STATUS, party), topics.of(TopicKind.INFO, party))
     timeline = Timeline(trace)
     connecting = Step("broker", f"connecting to {config.broker.url}")
-    timeline.note("session", connecting.name, text=connecting.text)
+    timeline.step(connecting.name, connecting.text)
     watch(connecting)
     connector = Connector(
         me=me, key=key, device=party, pinned=pinned, want=want, entropy=entropy, timeout=max(timeout, 1.0)

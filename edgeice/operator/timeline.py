@@ -10,15 +10,19 @@ import trio
 
 from edgeice.sansio import Event
 from edgeice.text import printable
-from edgeice.trace import Record, Tracer, ignore, redact
+from edgeice.trace import Record, Tracer, entry_of, ignore, without_secrets
 
-__all__ = ["LIMIT", "Timeline", "describe", "entry_of"]
+__all__ = ["LIMIT", "Timeline", "describe"]
 
 #: Records kept; older ones are dropped, and counted.
 LIMIT: Final = 256
 
 #: What a record takes of an event: nothing that holds a secret, as a description does.
 _FACTS: Final = ("gen", "code", "reason", "kind", "state", "ufrag", "candidate", "candidates", "succeeded")
+
+
+#: Told to who watches and not kept: each change of each pair and every timer; a verdict has what they came to.
+_FINE: Final = frozenset({"pair_changed", "pair_dropped", "pair_formed", "timer", "verdict"})
 
 
 class Timeline:
@@ -32,22 +36,34 @@ class Timeline:
         self._watch = watch
         self._began_at = trio.current_time()
         self._records: deque[Record] = deque(maxlen=LIMIT)
+        #: When each step was taken first, seconds since the attempt began.
+        self._steps: dict[str, float] = {}
         #: Older records that the bound cost.
         self.dropped = 0
 
     def take(self, record: Record) -> None:
         """Keep what a machine traced; `at` becomes seconds since the attempt began."""
-        kept = redact(
-            Record(record.at - self._began_at, record.layer, record.name, record.fields),
-            addresses=False,  # they are this user's own, and what a failure is about
-        )
-        self.dropped += len(self._records) == LIMIT
-        self._records.append(kept)
+        kept = without_secrets(Record(record.at - self._began_at, record.layer, record.name, record.fields))
+        if record.name not in _FINE:
+            self.dropped += len(self._records) == LIMIT
+            self._records.append(kept)
         self._watch(kept)
 
     def note(self, layer: str, name: str, **fields: object) -> None:
         """Keep what happens now."""
         self.take(Record(trio.current_time(), layer, name, fields))
+
+    def step(self, name: str, text: str) -> None:
+        """Keep that the session takes a step, and when."""
+        self._steps.setdefault(name, trio.current_time() - self._began_at)
+        self.note("session", name, text=text)
+
+    def seconds(self, *, before: str) -> dict[str, float]:
+        """How long each step took until the next one, and the last until now; those before a step only."""
+        names = list(self._steps)
+        ends = [*list(self._steps.values())[1:], trio.current_time() - self._began_at]
+        spent = {name: round(end - self._steps[name], 3) for name, end in zip(names, ends, strict=True)}
+        return {name: spent[name] for name in names[: names.index(before) if before in names else None]}
 
     def event(self, layer: str, event: Event) -> None:
         """Keep that a machine told this event."""
@@ -57,20 +73,6 @@ class Timeline:
     def entries(self) -> list[dict[str, object]]:
         """All records for a program to read, the oldest first; times in seconds since the attempt began."""
         return [entry_of(record) for record in self._records]
-
-
-def entry_of(record: Record) -> dict[str, object]:
-    """A record as strings, numbers and lists."""
-    facts = {name: _plain(value) for name, value in record.fields.items()}
-    return {"at": round(record.at, 4), "layer": record.layer, "name": record.name, **facts}
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, str | int | float | bool | None):
-        return value
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(getattr(value, "value", value))
 
 
 def describe(entry: Mapping[str, object]) -> str:

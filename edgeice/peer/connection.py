@@ -43,12 +43,20 @@ class Connection(PeerSession):
         certificate: This side's DTLS certificate.
         config: Sizes and limits.
         entropy: Source of randomness.
+        now: Present time.
     """
 
     def __init__(
-        self, session_id: int, link: IceLink, certificate: Certificate, config: ConnectionConfig, entropy: Entropy
+        self,
+        session_id: int,
+        link: IceLink,
+        certificate: Certificate,
+        config: ConnectionConfig,
+        entropy: Entropy,
+        *,
+        now: float,
     ) -> None:
-        super().__init__(session_id, link)
+        super().__init__(session_id, link, now=now)
         self.drops = DropCounter()
         self._certificate = certificate
         self._config = config
@@ -161,6 +169,8 @@ class Connection(PeerSession):
         """Act on every deadline that has come."""
         if self._state is ConnectionState.CLOSED:
             return
+        if self._link.is_traced:
+            self._trace_timers(now)
         if self._dtls is not None:
             self._dtls.handle_timeout(now=now)
         if self._channels is not None:
@@ -169,6 +179,17 @@ class Connection(PeerSession):
             if self._link.ice.send_path is not None:
                 self._channels.handle_timeout(now=now)
         super().handle_timeout(now=now)
+
+    def _trace_timers(self, now: float) -> None:
+        """Say which of the timers above ICE has fired."""
+        timers = {
+            "dtls": self._dtls.next_timeout() if self._dtls is not None else None,
+            "sctp": self._channels.next_timeout() if self._channels is not None else None,
+            "association": self._timers.next(),
+        }
+        for name, at in timers.items():
+            if at is not None and at <= now:
+                self._link.trace(now, "timer", timer=name, late=now - at)
 
     # Outputs
 
@@ -229,14 +250,14 @@ class Connection(PeerSession):
 
     def _pump(self, now: float) -> None:
         """Move what each part has for the others until nothing moves."""
-        if self._pathways.take_events():
+        if self._pathways.take_events(now=now):
             self._path_changed(now)
         if self._pathways.failure is not None and not self._associated:
             self._end(self._pathways.failure, now)
         dtls = self._dtls
         if dtls is not None:
             self._pump_dtls(dtls, now)
-        self._settle_state()
+        self._settle_state(now)
 
     def _path_changed(self, now: float) -> None:
         self._link.release()
@@ -317,13 +338,13 @@ class Connection(PeerSession):
         dtls.close(now=now)
         self._send_datagrams(dtls)
 
-    def _settle_state(self) -> None:
+    def _settle_state(self, now: float) -> None:
         if self._state is ConnectionState.CLOSED:
             return
         has_path = self._link.ice.send_path is not None
         if self._channels is not None:
-            self._set_state(ConnectionState.CONNECTED if has_path else ConnectionState.INTERRUPTED)
+            self._set_state(ConnectionState.CONNECTED if has_path else ConnectionState.INTERRUPTED, now)
         elif has_path:
-            self._set_state(ConnectionState.SECURING)
+            self._set_state(ConnectionState.SECURING, now)
         elif self._negotiation.remote is not None:
-            self._set_state(ConnectionState.CHECKING)
+            self._set_state(ConnectionState.CHECKING, now)

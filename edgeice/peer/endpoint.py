@@ -11,6 +11,7 @@ import ipaddress
 import itertools
 from collections import deque
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -24,12 +25,13 @@ from edgeice.peer.demux import Kind, classify
 from edgeice.peer.reflexive import Reflexive
 from edgeice.peer.routes import Routes
 from edgeice.sansio import Action, BoundedQueue, Delivery, DropCounter, Entropy, Event, Resolve, Transmit
-from edgeice.trace import Tracer, ignore
+from edgeice.trace import Tracer, ignore, of_session
 
 if TYPE_CHECKING:
     from edgeice.dtls import Certificate
     from edgeice.ice import Destinations, ServerReflexiveLearned
     from edgeice.peer.connection import Connection
+    from edgeice.peer.host import HostLog
     from edgeice.peer.link import IceLink
     from edgeice.peer.raw import IceConnection
     from edgeice.peer.relays import Relays
@@ -111,7 +113,7 @@ class Endpoint:
         from edgeice.peer.connection import Connection  # noqa: PLC0415  # not before the first session
 
         session_id, link = self._make_link(role, now)
-        connection = Connection(session_id, link, certificate, self._config.connection, self._entropy)
+        connection = Connection(session_id, link, certificate, self._config.connection, self._entropy, now=now)
         self._lend(session_id, connection, now)
         return connection
 
@@ -120,7 +122,7 @@ class Endpoint:
         from edgeice.peer.raw import IceConnection  # noqa: PLC0415  # as above
 
         session_id, link = self._make_link(role, now)
-        connection = IceConnection(session_id, link)
+        connection = IceConnection(session_id, link, now=now)
         self._lend(session_id, connection, now)
         return connection
 
@@ -177,6 +179,7 @@ class Endpoint:
         if address not in self._bases:
             return
         self._reflexive.base_removed(address, now=now)
+        self._host_log.base_removed(address)
         if self._relays is not None:
             self._relays.base_removed(address, now=now)
         self._remove_base(address, now)
@@ -185,6 +188,7 @@ class Endpoint:
     def socket_error(self, path: Path, errno: int, *, now: float) -> None:
         """The kernel, or a relay, refused to send on a path: a hint that anybody can forge, so checks decide."""
         self.drops.count("socket-error")
+        self._host_log.refused(path, errno)
         owner = self._sessions.get(self._routes.by_path(path) or 0)
         # A path that nobody owns yet may be checked by several.
         for session in self._sessions.values() if owner is None else (owner,):
@@ -251,7 +255,15 @@ class Endpoint:
     def poll_event(self) -> Event | None:
         """What servers said, for a trace."""
         event = self._reflexive.poll_event()
-        return self._relays.poll_event() if event is None and self._relays is not None else event
+        if event is None and self._relays is not None:
+            event = self._relays.poll_event()
+        if event is not None:
+            self._host_log.take(event)
+        return event
+
+    def report(self) -> dict[str, object]:
+        """What servers answered last, and the bases with what the kernel refused: see `edgeice.peer.verdict`."""
+        return {"servers": self._host_log.servers(), "bases": self._host_log.bases(self._bases.values())}
 
     def poll_delivery(self) -> Delivery | None:
         """A datagram that a relay brought, for a session."""
@@ -263,6 +275,12 @@ class Endpoint:
 
     # Inside
 
+    @cached_property
+    def _host_log(self) -> HostLog:
+        from edgeice.peer.host import HostLog  # noqa: PLC0415  # not before there is something to remember
+
+        return HostLog()
+
     def _make_link(self, role: Role, now: float) -> tuple[int, IceLink]:
         from edgeice.ice import IceSession  # noqa: PLC0415  # as above
         from edgeice.peer.link import IceLink  # noqa: PLC0415
@@ -272,6 +290,7 @@ class Endpoint:
         session_id = next(self._ids)
         if self._destinations is None:
             self._destinations = self._config.ice.destinations()
+        tracer = of_session(self._tracer, session_id)
         ice = IceSession(
             self._config.ice,
             role=role,
@@ -279,11 +298,11 @@ class Endpoint:
             entropy=self._entropy,
             now=now,
             bases=self._bases.values(),
-            tracer=self._tracer,
+            tracer=tracer,
             refusals=self._refusal_budget(),
             destinations=self._destinations,
         )
-        return session_id, IceLink(session_id, ice, self._routes)
+        return session_id, IceLink(session_id, ice, self._routes, tracer)
 
     def _lend(self, session_id: int, session: PeerSession, now: float) -> None:
         self._sessions[session_id] = session

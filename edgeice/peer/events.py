@@ -130,7 +130,7 @@ class ConnectionEnded(Event):
     step: str
     reason: str
     #: What was tried, for a machine to read.
-    verdict: Mapping[str, object] = attrs.field(factory=dict)
+    verdict: Mapping[str, object] = attrs.field(factory=dict, eq=False)
 
     @property
     def broken(self) -> bool:

@@ -12,11 +12,14 @@ from edgeice.ice import CandidatePolicy, IceCredentials, IceSession, NamedCandid
 from edgeice.peer.hidden import HiddenCandidates
 from edgeice.peer.routes import Routes
 from edgeice.sansio import Action, DropCounter, Transmit
+from edgeice.trace import Record, Tracer, ignore
 
 __all__ = ["IceLink"]
 
 #: Datagrams kept while no path has consent yet, such as a server's answer to an early ClientHello.
 HELD_LIMIT = 32
+#: Characters of a candidate line that cannot be used in a trace.
+_SHOWN = 200
 
 _BINDING_REQUEST = b"\0\1"
 
@@ -28,6 +31,7 @@ class IceLink:
         session_id: The session's key in the routing tables.
         ice: The ICE session.
         routes: The Endpoint's routing tables.
+        tracer: Hears what happens to the session.
 
     Attributes:
         drops: Datagrams dropped here, by reason: `no-path` (nothing has consent), `held-full`, and those of candidate
@@ -35,8 +39,9 @@ class IceLink:
             (names are not looked up here).
     """
 
-    def __init__(self, session_id: int, ice: IceSession, routes: Routes[int]) -> None:
+    def __init__(self, session_id: int, ice: IceSession, routes: Routes[int], tracer: Tracer = ignore) -> None:
         self.ice = ice
+        self._tracer = tracer
         self.drops = DropCounter()
         self._session_id = session_id
         self._routes = routes
@@ -45,6 +50,16 @@ class IceLink:
         self._out: deque[Transmit] = deque()
         self._closed = False
         routes.bind_ufrags(session_id, ice.ufrags())
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether anybody hears what happens."""
+        return self._tracer is not ignore
+
+    def trace(self, now: float, name: str, **fields: object) -> None:
+        """Record what happened."""
+        if self.is_traced:
+            self._tracer(Record(now, "peer", name, fields))
 
     def receive(self, data: bytes, path: Path, *, now: float) -> bool:
         """Take a datagram; True if it is for the layer above."""
@@ -79,7 +94,9 @@ class IceLink:
                 candidate = decode_candidate(line)
             except DecodeError as error:
                 self.drops.count(error.reason)
+                self.trace(now, "remote_candidate", ufrag=ufrag, candidate=line[:_SHOWN], ignored=error.reason)
                 continue
+            self.trace(now, "remote_candidate", ufrag=ufrag, candidate=line)
             if isinstance(candidate, NamedCandidate):
                 self._add_hidden(candidate, ufrag)
             else:

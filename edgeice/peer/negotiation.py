@@ -94,7 +94,7 @@ class Negotiation:
         setup = sdp.answer_setup(offer.setup, present)
         if self.remote is not None and sdp.is_restart(self.remote, offer):
             self._link.restart(now=now)
-            self._pathways.take_events()
+            self._pathways.take_events(now=now)
         self._role = "client" if setup == "active" else "server"
         self._take(offer, now)
         description = sdp.answer(offer, self._describe(setup, None), present=present)

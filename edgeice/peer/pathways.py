@@ -16,8 +16,9 @@ from edgeice.ice import (
 )
 from edgeice.peer.events import CandidateGathered, CandidatesEnded, ConnectionEnded, PathChanged, RestartEnded
 from edgeice.peer.link import IceLink
-from edgeice.peer.verdict import verdict_as_dict
+from edgeice.peer.verdict import pairs_as_dict
 from edgeice.sansio import Event
+from edgeice.trace import fields_of
 
 __all__ = ["Pathways"]
 
@@ -33,6 +34,8 @@ class Pathways:
     def __init__(self, link: IceLink, emit: Callable[[Event], None]) -> None:
         #: The pair that carries data, as last told; `path` is None before the first.
         self.current = PathChanged(None)
+        #: The same of the last pair that carried data.
+        self.last = self.current
         #: Why no path was found, once ICE gave up.
         self.failure: ConnectionEnded | None = None
         self._link = link
@@ -48,10 +51,12 @@ class Pathways:
         self._ended &= alive
         return tuple(self._gathered.pop(ufrag, ())), ufrag in self._ended
 
-    def take_events(self) -> bool:
+    def take_events(self, *, now: float) -> bool:
         """Pass on what ICE has to say; True if data goes another way from now on."""
         moved = False
         while (event := self._link.ice.poll_event()) is not None:
+            if self._link.is_traced:
+                self._trace(event, now)
             match event:
                 case LocalCandidateGathered():
                     line = encode_candidate(event.candidate)
@@ -69,10 +74,25 @@ class Pathways:
                     self._link.rebind()
                     self._emit(RestartEnded(isinstance(event, RestartSucceeded)))
                 case IceFailed():
-                    self.failure = ConnectionEnded("ice", event.verdict.reason, verdict_as_dict(event.verdict))
+                    self.failure = ConnectionEnded("ice", event.verdict.reason)
                 case _:
-                    pass  # traced by the ICE session itself
+                    pass
         return moved
+
+    def _trace(self, event: Event, now: float) -> None:
+        match event:
+            case LocalCandidateGathered():
+                line = encode_candidate(event.candidate)
+                self._link.trace(now, "local_candidate", ufrag=event.ufrag, candidate=line)
+            case IceFailed():
+                pass  # the verdict on the session has it
+            case RestartFailed():
+                facts = {"reason": event.verdict.reason, **pairs_as_dict(event.verdict)}
+                self._link.trace(now, "RestartFailed", generation=event.generation, **facts)
+            case SendPathChanged():
+                pass  # told as PathChanged
+            case _:
+                self._link.trace(now, type(event).__name__, **fields_of(event))
 
     def _take_path(self, event: SendPathChanged) -> bool:
         before: Path | None = self.current.path
@@ -83,6 +103,8 @@ class Pathways:
             event.nominated,
             event.fading,
         )
+        if event.path is not None:
+            self.last = self.current
         self._link.note_selected(event.path if event.nominated else None)
         self._emit(self.current)
         return event.path != before

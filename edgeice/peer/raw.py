@@ -26,10 +26,11 @@ class IceConnection(PeerSession):
     Args:
         session_id: The session's key in the Endpoint.
         link: Its ICE session and routes.
+        now: Present time.
     """
 
-    def __init__(self, session_id: int, link: IceLink) -> None:
-        super().__init__(session_id, link)
+    def __init__(self, session_id: int, link: IceLink, *, now: float) -> None:
+        super().__init__(session_id, link, now=now)
         self._datagrams: BoundedQueue[DatagramReceived] = BoundedQueue(RECEIVE_LIMIT, "drop_oldest")
 
     @property
@@ -47,7 +48,7 @@ class IceConnection(PeerSession):
         self._link.ice.set_remote_description(parameters, now=now)
         self._link.add_remote_candidates(candidates, parameters.credentials.ufrag, now=now)
         if self._state is ConnectionState.NEW:
-            self._set_state(ConnectionState.CHECKING)
+            self._set_state(ConnectionState.CHECKING, now)
         self._pump(now)
 
     def restart(self, *, now: float) -> IceCredentials:
@@ -74,9 +75,9 @@ class IceConnection(PeerSession):
     def _pump(self, now: float) -> None:
         if self._state is ConnectionState.CLOSED:
             return
-        if self._pathways.take_events():
+        if self._pathways.take_events(now=now):
             self._link.release()
             has_path = self._link.ice.send_path is not None
-            self._set_state(ConnectionState.CONNECTED if has_path else ConnectionState.INTERRUPTED)
+            self._set_state(ConnectionState.CONNECTED if has_path else ConnectionState.INTERRUPTED, now)
         if self._pathways.failure is not None and self._state is ConnectionState.CHECKING:
             self._end(self._pathways.failure, now)

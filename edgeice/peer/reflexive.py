@@ -38,6 +38,8 @@ class _Query:
     transaction: stun.Transaction | None = None
     #: The answer, or its absence, is known.
     settled: bool = False
+    #: The last time, there was no answer.
+    failing: bool = False
     mapped: TransportAddress | None = None
 
 
@@ -116,6 +118,8 @@ class Reflexive:
         port = self._unresolved.pop(name, None)
         if port is None:
             return
+        if not addresses:
+            self._events.append(ice.ServerNameUnknown(f"stun:{name}:{port}"))
         for ip in addresses[:_MAX_ADDRESSES]:
             server = TransportAddress(str(ipaddress.ip_address(ip)), port)
             self._servers.append(server)
@@ -231,12 +235,14 @@ class Reflexive:
         if isinstance(outcome, stun.TransactionSucceeded):
             mapped = outcome.response.get(stun.Attribute.XOR_MAPPED_ADDRESS)
         if isinstance(mapped, TransportAddress):
+            learned = ice.ServerReflexiveLearned(query.base, mapped, query.server)
             if mapped != query.mapped:
-                query.mapped = mapped
-                learned = ice.ServerReflexiveLearned(query.base, mapped, query.server)
                 self._new.append(learned)
+            if mapped != query.mapped or query.failing:
                 self._events.append(learned)
+            query.mapped, query.failing = mapped, False
             return
+        query.failing = True
         reason = "malformed"
         if isinstance(outcome, stun.TransactionRejected):
             reason = f"error_{outcome.error.code}"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Mapping
+
+import attrs
 
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.peer.events import ConnectionEnded, ConnectionState, StateChanged
 from edgeice.peer.link import IceLink
 from edgeice.peer.pathways import Pathways
+from edgeice.peer.verdict import Phases, session_verdict
 from edgeice.sansio import Action, Event
 
 __all__ = ["PeerSession"]
@@ -20,15 +24,19 @@ class PeerSession(ABC):
     Args:
         session_id: The session's key in the Endpoint.
         link: Its ICE session and routes.
+        now: Present time.
     """
 
-    def __init__(self, session_id: int, link: IceLink) -> None:
+    def __init__(self, session_id: int, link: IceLink, *, now: float) -> None:
         self.session_id = session_id
         self._link = link
         self._events: deque[Event] = deque()
         self._pathways = Pathways(link, self._events.append)
-        self._pathways.take_events()  # candidates on the bases that there are
+        self._pathways.take_events(now=now)  # candidates on the bases that there are
         self._state = ConnectionState.NEW
+        self._phases = Phases(now)
+        #: What ended it, with its verdict.
+        self._ended: ConnectionEnded | None = None
         #: When the peer was last heard, seconds; 0 before that.  Only what is authenticated is the peer's.
         self.heard_at = 0.0
         #: What was authenticated by then.
@@ -43,6 +51,10 @@ class PeerSession(ABC):
     def pathways(self) -> Pathways:
         """The candidate pair in use, and what is known of it."""
         return self._pathways
+
+    def verdict(self, *, now: float) -> Mapping[str, object]:
+        """What was tried, what became of it, and where the time went: see `edgeice.peer.verdict`."""
+        return self._judge(None, now) if self._ended is None else self._ended.verdict
 
     # Commands
 
@@ -146,11 +158,26 @@ class PeerSession(ABC):
     def _end(self, ended: ConnectionEnded, now: float) -> None:
         """Let go of everything; does nothing a second time."""
         if self._state is not ConnectionState.CLOSED:
-            self._set_state(ConnectionState.CLOSED)
+            self._ended = attrs.evolve(ended, verdict=self._judge(ended, now))
+            self._set_state(ConnectionState.CLOSED, now)
             self._link.close(now=now)
-            self._events.append(ended)
+            self._events.append(self._ended)
 
-    def _set_state(self, state: ConnectionState) -> None:
+    def _judge(self, ended: ConnectionEnded | None, now: float) -> dict[str, object]:
+        ice = self._link.ice
+        verdict = session_verdict(
+            report=ice.report(now=now),
+            phases=self._phases,
+            state=self._state,
+            path=self._pathways.last,
+            ended=ended,
+            now=now,
+        )
+        return {**verdict, "role": ice.role.value, "generation": ice.generation}
+
+    def _set_state(self, state: ConnectionState, now: float) -> None:
         if state is not self._state:
+            self._link.trace(now, "state", state=state, was=self._state)
             self._state = state
+            self._phases.enter(state, now)
             self._events.append(StateChanged(state))

@@ -19,7 +19,7 @@ from edgeice.net import Assessed, Driver, InterfaceMonitor, InterfacePolicy, Sna
 from edgeice.peer import Endpoint, EndpointConfig, PathChanged, TurnServer
 from edgeice.sansio import Entropy, Event
 from edgeice.settings import IceSection
-from edgeice.trace import Record, Tracer, ignore
+from edgeice.trace import Record, Tracer, fields_of, ignore
 from edgeice.transport.peer import PeerConnection, Progress
 from edgeice.transport.relays import RelaySource
 
@@ -121,6 +121,11 @@ class Node:
         left = [each for each in assess(self._snapshot, self._config.policy) if each.why]
         refused = [Assessed(interface, ip, why) for (ip, interface), why in self._refused.items()]
         return left + refused if self._config.interfaces else refused
+
+    def verdict(self, peer: PeerConnection) -> dict[str, object]:
+        """What became of a session, and of what it rests on here: see `edgeice.peer.verdict`."""
+        left_out = [attrs.asdict(each) for each in self.left_out()]
+        return {**peer.verdict(), **self._endpoint.report(), "left_out": left_out}
 
     def connection(
         self,
@@ -231,7 +236,8 @@ class Node:
         self._tracer(Record(trio.current_time(), "net", "base_failed", fields))
 
     def _hear(self, event: Event) -> None:
-        self._tracer(Record(trio.current_time(), "endpoint", type(event).__name__, attrs.asdict(event)))  # type: ignore[arg-type]  # events are attrs classes
+        if self._tracer is not ignore:
+            self._tracer(Record(trio.current_time(), "endpoint", type(event).__name__, fields_of(event)))
 
 
 @asynccontextmanager

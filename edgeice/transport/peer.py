@@ -195,6 +195,23 @@ class PeerConnection:
         """Why the session is over, None while it is not."""
         return self._ended
 
+    @property
+    def path_used(self) -> PathChanged:
+        """The pair that carries data, or carried it last."""
+        return self._connection.pathways.last
+
+    @property
+    def session_id(self) -> int:
+        """What tells the session from others of this process, in its trace too."""
+        return self._connection.session_id
+
+    def verdict(self) -> Mapping[str, object]:
+        """What was tried and what became of it so far, or when the session ended: see `edgeice.peer.verdict`."""
+        if self._ended is None:
+            return self._connection.verdict(now=trio.current_time())
+        # One that a bug ended has none.
+        return self._ended.verdict or {"outcome": "failed", "step": self._ended.step, "reason": self._ended.reason}
+
     def drops(self) -> dict[str, int]:
         """Input that was dropped, by reason."""
         return self._connection.drop_counts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -56,20 +57,47 @@ async def test_json_holds_the_whole_timeline(deaf: Operator) -> None:
     assert "ice-pwd" not in done.stdout.decode()
 
 
+async def test_json_holds_the_whole_verdict(deaf: Operator) -> None:
+    done = await edgeice(deaf, "exec", "--json", "--timeout", "1.5", "deaf", "--", "true")
+    verdict = done.json()["verdict"]
+    assert {name: verdict[name] for name in ("outcome", "step", "state", "reason", "path", "role", "generation")} == {
+        "outcome": "failed",
+        "step": "checks",
+        "state": "checking",
+        "reason": "no candidate pair answered (waited 1.5 s)",
+        "path": None,
+        "role": "controlling",
+        "generation": 0,
+    }
+    assert list(verdict["phases"]) == ["broker", "device", "offer", "checking"]
+    (pair,) = verdict["pairs"]
+    assert pair["local"].startswith("host 127.0.0.1:")
+    assert (pair["state"], pair["responses_received"]) == ("in_progress", 0)
+    assert pair["requests_sent"] >= 2
+    assert [base["address"] for base in verdict["bases"]] == [pair["local"].removeprefix("host ")]
+    assert verdict["servers"] == verdict["left_out"] == []
+    assert verdict["local_candidates"] == verdict["remote_candidates"] == {"host": 1}
+
+
 async def test_people_are_shown_the_timeline_under_the_failure(deaf: Operator) -> None:
     done = await edgeice(deaf, "exec", "--timeout", "1.5", "deaf", "--", "true")
     assert done.code == 3
-    failure, *lines = done.stderr.splitlines()
+    failure, tried, time, *lines = done.stderr.splitlines()
     assert failure == "edgeice: no candidate pair answered (waited 1.5 s)"
+    # The device gets nothing, and sends its own.
+    silent = "no answer to [2-4] checks, though the device's own came"
+    assert re.fullmatch(rf"  tried host 127\.0\.0\.1:\d+ -> host 127\.0\.0\.1:\d+: {silent}", tried)
+    assert re.fullmatch(r"  time: broker \d\.\d\d s, device \d\.\d\d s, offer \d\.\d\d s, checking 1\.\d\d s", time)
     assert any("s session.offer" in line for line in lines)
-    assert any("s ice.check_sent path=" in line for line in lines)
+    assert any("s ice.check_sent session=1 path=" in line for line in lines)
     assert all(line.startswith("  ") for line in lines)
 
 
 async def test_verbose_says_each_step_when_it_is_taken(deaf: Operator) -> None:
     done = await edgeice(deaf, "exec", "-v", "--timeout", "1.5", "deaf", "--", "true")
-    looked, *steps, failure = done.stderr.splitlines()
+    looked, *steps, failure, tried, time = done.stderr.splitlines()
     assert looked.startswith("edgeice: no session is shared: there is no ")
+    assert (tried[:8], time[:8]) == ("  tried ", "  time: ")
     assert failure == "edgeice: no candidate pair answered (waited 1.5 s)"  # the steps are above it already
     assert "session.broker" in steps[0]
     assert any("ice.check_sent" in line for line in steps)

@@ -1,0 +1,100 @@
+"""What a session's trace says of its pairs and timers; only sessions that are traced load this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from edgeice.ice.pair import CandidatePair, PairKey
+from edgeice.trace import Record, Tracer
+
+__all__ = ["PairTrace", "Traced"]
+
+#: What is told of a pair whenever it changes.
+_Facts = dict[str, object]
+
+
+class Traced(Protocol):
+    """A generation, as far as it is traced."""
+
+    @property
+    def number(self) -> int:
+        """Its number."""
+
+    @property
+    def checklist(self) -> Iterable[CandidatePair]:
+        """Its pairs."""
+
+    def deadlines(self) -> Iterable[tuple[str, float | None]]:
+        """What comes when."""
+
+
+class PairTrace:
+    """Compares the pairs of a session with what was told of them last.
+
+    So no change is missed, whatever brought it about, and sessions that are not traced pay nothing.  Numbers of
+    requests and responses are told as totals: one more request sent in the state `in_progress` is a check or its
+    repetition, in the state `succeeded` consent that is asked for; one received is a check of the peer.
+
+    Args:
+        tracer: Hears the changes.
+    """
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+        self._told: dict[tuple[int, PairKey], _Facts] = {}
+
+    def note(self, generations: Iterable[Traced], *, now: float) -> None:
+        """Tell what became of each pair since the last call."""
+        present: dict[tuple[int, PairKey], _Facts] = {}
+        for generation in generations:
+            for pair in generation.checklist:
+                key = generation.number, pair.key
+                facts = present[key] = _facts(pair)
+                known = self._told.get(key)
+                changes = facts if known is None else {k: v for k, v in facts.items() if v != known[k]}
+                if changes:
+                    name = "pair_formed" if known is None else "pair_changed"
+                    self._tell(name, generation.number, pair.key, changes, now)
+        for number, pair_key in self._told.keys() - present.keys():
+            self._tell("pair_dropped", number, pair_key, {}, now)
+        self._told = present
+
+    def due(self, generations: Iterable[Traced], *, now: float) -> None:
+        """Tell which timers have fired."""
+        for generation in generations:
+            for timer, at in generation.deadlines():
+                if at is not None and at <= now:
+                    fields = {"timer": timer, "generation": generation.number, "late": now - at}
+                    self._tracer(Record(now, "ice", "timer", fields))
+
+    def _tell(self, name: str, generation: int, key: PairKey, changes: _Facts, now: float) -> None:
+        told = {"generation": generation, "path": f"{key[0]}->{key[1]}", **changes}
+        until = told.pop("consent_until", None)
+        if isinstance(until, float):
+            told["consent_left"] = until - now  # whoever reads it need not know when this clock began
+        self._tracer(Record(now, "ice", name, told))
+
+
+def _facts(pair: CandidatePair) -> _Facts:
+    facts = dict(_static(pair))
+    facts |= {
+        "state": pair.state,
+        "sent": pair.requests_sent,
+        "received": pair.requests_received,
+        "answered": pair.responses_received,
+        "rtt": pair.rtt,
+        "result": pair.result,
+        "mapped": None if pair.valid_local is None else pair.valid_local.address,
+        "consent_until": None if pair.consent is None else pair.consent.expires_at,
+        "nominating": pair.nominate_next,
+        "nominated": pair.nominated,
+    }
+    return facts
+
+
+def _static(pair: CandidatePair) -> Iterator[tuple[str, object]]:
+    yield "local", pair.local.type
+    yield "remote", pair.remote.type
+    yield "priority", pair.priority
+    yield "foundation", pair.foundation
