@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import Enum
 from typing import Final, Literal
 
-from edgeice.errors import LocalProtocolError
+from edgeice.addresses import TransportAddress
+from edgeice.errors import DecodeError, LocalProtocolError
+from edgeice.stun import values
 from edgeice.stun.attributes import Attribute
+from edgeice.stun.message import AuthenticatedMessage, Message
+from edgeice.stun.values import AddressErrorCode
 
-__all__ = ["TERMINAL", "TRANSITIONS", "AllocationInput", "AllocationState", "allocate_attributes", "next_state"]
+__all__ = [
+    "TERMINAL",
+    "TRANSITIONS",
+    "AllocationInput",
+    "AllocationState",
+    "allocate_attributes",
+    "next_state",
+    "refused_family",
+    "relayed_addresses",
+]
 
 #: IANA's number of UDP, the only transport to peers (RFC 8656 §7.1).
 _UDP: Final = 17
+#: ADDITIONAL-ADDRESS-FAMILY and ADDRESS-ERROR-CODE by the numbers that coturn knows them by, which are older than the
+#: RFC's; other servers ignore what they do not know (RFC 8489 §14).
+COTURN_ADDITIONAL_ADDRESS_FAMILY: Final = 0x8032
+COTURN_ADDRESS_ERROR_CODE: Final = 0x8033
 
 
 class AllocationState(Enum):
@@ -136,5 +154,26 @@ def allocate_attributes(
         (Attribute.EVEN_PORT, even_port),
         (Attribute.RESERVATION_TOKEN, reservation_token),
     )
-    attributes += [(kind, value) for kind, value in optional if value is not None]
+    attributes += [(kind, given) for kind, given in optional if given is not None]
+    if additional_family is not None:
+        attributes.append((COTURN_ADDITIONAL_ADDRESS_FAMILY, values.encode_family(additional_family)))
     return attributes
+
+
+def relayed_addresses(response: Message | AuthenticatedMessage) -> dict[int, TransportAddress]:
+    """The relayed addresses in a success response by family; of each the first (RFC 8656 §7.3)."""
+    found: dict[int, TransportAddress] = {}
+    for address in response.get_all(Attribute.XOR_RELAYED_ADDRESS):
+        if address.port:  # coturn lists 0.0.0.0:0 for a family that it does not have
+            found.setdefault(address.family, address)
+    return found
+
+
+def refused_family(response: Message | AuthenticatedMessage) -> AddressErrorCode | None:
+    """The family that was asked for and not granted, None if there is none (RFC 8656 §18.12)."""
+    refused = response.get(Attribute.ADDRESS_ERROR_CODE)
+    raw = response.get(COTURN_ADDRESS_ERROR_CODE)
+    if refused is None and isinstance(raw, bytes):
+        with suppress(DecodeError):
+            return values.decode_address_error_code(raw, response.transaction_id)
+    return refused

@@ -30,6 +30,8 @@ from edgeice.turn.allocation import (
     AllocationState,
     allocate_attributes,
     next_state,
+    refused_family,
+    relayed_addresses,
 )
 from edgeice.turn.config import TurnConfig
 from edgeice.turn.credentials import TurnCredentials
@@ -355,7 +357,7 @@ class Allocation:
 
     def _granted(self, answer: Answer, outcome: TransactionSucceeded, now: float) -> None:
         response = outcome.response
-        relayed = {address.family: address for address in response.get_all(Attribute.XOR_RELAYED_ADDRESS)}
+        relayed = relayed_addresses(response)
         mapped = response.get(Attribute.XOR_MAPPED_ADDRESS)
         main = relayed.get(self._family) or (next(iter(relayed.values()), None) if self._dual else None)
         if self._state is AllocationState.ABANDONED:
@@ -376,7 +378,7 @@ class Allocation:
         self._events.append(
             Allocated(relayed=main, additional=additional, mapped=mapped, lifetime=lifetime, rtt=outcome.rtt)
         )
-        refused = response.get(Attribute.ADDRESS_ERROR_CODE)
+        refused = refused_family(response)
         if self._dual and refused is not None:
             retry_at = family_retry_at(refused.code, now=now)
             self._events.append(FamilyRefused(refused.family, refused.code, retry_at))

@@ -24,6 +24,7 @@ from edgeice.turn import (
     AllocationLost,
     AllocationReleased,
     AllocationState,
+    FamilyRefused,
     PeerRefused,
     TurnCredentials,
     rest_credentials,
@@ -139,7 +140,9 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def connected(server: Coturn, way: Way, given: TurnCredentials | None = None) -> AsyncIterator[Client]:
+async def connected(
+    server: Coturn, way: Way, given: TurnCredentials | None = None, *, dual: bool = False
+) -> AsyncIterator[Client]:
     """A client whose first request is on its way."""
     address = server.tls_address if way == "tls" else server.address
     allocation = Allocation(
@@ -147,6 +150,7 @@ async def connected(server: Coturn, way: Way, given: TurnCredentials | None = No
         stream=way != "udp",
         credentials=given or credentials(server),
         family=4,
+        dual=dual,
         entropy=Entropy(),
         now=trio.current_time(),
         software="edgeice",
@@ -328,6 +332,25 @@ async def test_turn_12_a_family_that_the_server_does_not_have(tmp_path: Path) ->
             with trio.fail_after(10):
                 await client.run()
         assert client.events[-1] == AllocationFailed(reason="family_unsupported", code=440, retry_at=None)
+
+
+@pytest.mark.parametrize("six", [False, True])
+async def test_turn_07_turn_08_both_families_by_one_allocation(tmp_path: Path, six: bool) -> None:
+    options = ["--relay-ip=::1"] if six else []
+    async with coturn(tmp_path, *options) as server, connected(server, "udp", dual=True) as client:
+        event = await client.event(Allocated)
+        assert event.relayed.ip == "127.0.0.1"
+        if six:
+            assert event.additional is not None
+            assert event.additional.ip == "::1"
+            await client.permit(TransportAddress("::1", 9))
+            await client.permit(TransportAddress("127.0.0.1", 9))
+            assert len(client.events) == 2
+        else:
+            assert event.additional is None
+            assert await client.event(FamilyRefused) == FamilyRefused(6, 440, None)
+        await client.skip(541)
+        assert (await client.close()).confirmed
 
 
 async def test_turn_05_the_server_was_started_again(tmp_path: Path) -> None:

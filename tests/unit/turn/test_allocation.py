@@ -58,6 +58,21 @@ def holding(server: TurnServer) -> list[Message]:
     return held
 
 
+def answering_allocate(*more: tuple[int, object], relayed: list[TransportAddress]) -> TurnServer:
+    """A server that grants these relayed addresses, and says more."""
+    server = TurnServer()
+
+    def grant(request: Message) -> list[bytes] | None:
+        if request.method != Method.ALLOCATE or not request.has_integrity:
+            return None
+        server.allocated_until = 1e9
+        attributes: list[tuple[int, object]] = [(Attribute.XOR_RELAYED_ADDRESS, address) for address in relayed]
+        return [server.success(request, [*attributes, (Attribute.XOR_MAPPED_ADDRESS, MAPPED), *more])]
+
+    server.hook = grant
+    return server
+
+
 # Allocate
 
 
@@ -192,26 +207,32 @@ def test_turn_07_both_families_by_one_allocation() -> None:
     assert methods(link)[-1] == "REFRESH"
 
 
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        (Attribute.ADDRESS_ERROR_CODE, (6, 440, "")),
+        (0x8033, bytes.fromhex("02000428")),  # as coturn has it
+    ],
+)
+def test_turn_08_a_family_that_the_server_does_not_have(attribute: tuple[int, object]) -> None:
+    link = Link(answering_allocate(attribute, relayed=[RELAYED, TransportAddress("0.0.0.0", 0)]), dual=True).allocate()
+    assert link.events[1:] == [
+        Allocated(relayed=RELAYED, additional=None, mapped=MAPPED, lifetime=600.0, rtt=0.0),
+        FamilyRefused(6, 440, None),
+    ]
+
+
+def test_turn_08_what_nobody_can_read_says_nothing_about_a_family() -> None:
+    link = Link(answering_allocate((0x8033, b"\2\0\7"), relayed=[RELAYED]), dual=True).allocate()
+    assert len(link.events) == 2
+
+
 @pytest.mark.parametrize(("code", "pause"), [(440, None), (508, 60.0)])
 def test_turn_08_one_family_of_two_is_refused(code: int, pause: float | None) -> None:
-    server = TurnServer()
-
-    def partly(request: Message) -> list[bytes] | None:
-        if not request.has_integrity:
-            return None
-        server.allocated_until = 1e9
-        attributes: list[tuple[int, object]] = [
-            (Attribute.XOR_RELAYED_ADDRESS, RELAYED),
-            (Attribute.XOR_MAPPED_ADDRESS, MAPPED),
-            (Attribute.ADDRESS_ERROR_CODE, (6, code, "")),
-        ]
-        return [server.success(request, attributes)]
-
-    server.hook = partly
-    link = Link(server, dual=True).allocate()
+    link = Link(answering_allocate((Attribute.ADDRESS_ERROR_CODE, (6, code, "")), relayed=[RELAYED]), dual=True)
+    link.allocate()
     retry_at = None if pause is None else link.now + pause
     assert link.events[2] == FamilyRefused(6, code, retry_at)
-    server.hook = lambda _request: None
     link.send(TransportAddress("2001:db8::3", 7000), b"6")
     assert link.allocation.drops["peer_family"] == 1
 
