@@ -102,7 +102,7 @@ class IceSession:
         self.drops: DropCounter = self._shared.drops
         #: Messages so far whose integrity held: the peer's checks, which may be replayed, and its answers to new ones.
         self.authenticated = 0
-        self._bases: dict[TransportAddress, Base] = {base.address: base for base in bases}
+        self._bases: dict[TransportAddress, Base] = {base.address: base for base in bases if self._may_use(base)}
         #: The latest answer of each server about each base.
         self._reflexive: dict[tuple[TransportAddress, TransportAddress], TransportAddress] = {}
         self._gathered = False
@@ -175,12 +175,16 @@ class IceSession:
 
     def base_added(self, base: Base, *, now: float) -> None:
         """A base can be used: it becomes a host or relayed candidate of the generations that still gather."""
-        if self.config.policy is CandidatePolicy.RELAY and base.server is None:
-            return  # nothing is sent from there, and what comes there is not answered
+        if not self._may_use(base):
+            return
         self._bases[base.address] = base
         for generation in self._slots.active():
             generation.base_added(base, now=now)
         self._settle(now)
+
+    def _may_use(self, base: Base) -> bool:
+        # Otherwise nothing is sent from there, and what comes there is not answered.
+        return base.server is not None or self.config.policy is not CandidatePolicy.RELAY
 
     def base_removed(self, address: TransportAddress, *, now: float) -> None:
         """A base is gone, and with it its candidates and pairs in all generations."""

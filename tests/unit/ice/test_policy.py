@@ -10,12 +10,15 @@ from edgeice.ice import (
     CandidatePolicy,
     CandidateType,
     IceConfig,
+    IceSession,
     LocalCandidateGathered,
     Pacer,
     PairNominated,
+    Role,
     decode_candidate,
     encode_candidate,
 )
+from edgeice.sansio import Entropy
 from tests.support.ice_pair import Agent, World, address
 
 PUBLIC = TransportAddress("198.51.100.1", 4100)
@@ -90,3 +93,16 @@ def test_no_host_still_checks_from_the_host_and_finds_the_path(*, controls: bool
     (nominated,) = other.of(PairNominated)
     assert isinstance(nominated, PairNominated)
     assert nominated.remote.type is CandidateType.PEER_REFLEXIVE
+
+
+def test_relay_uses_no_address_of_this_host_that_was_there_before_the_session() -> None:
+    own = Base(address(1), "eth0")
+    relayed = Base(address(2), "eth0", server=address(3), mapped=address(4))
+    config = IceConfig(policy=CandidatePolicy.RELAY)
+    session = IceSession(
+        config, role=Role.CONTROLLING, pacer=Pacer(), entropy=Entropy.seeded(1), now=0.0, bases=[own, relayed]
+    )
+    told = []
+    while (event := session.poll_event()) is not None:
+        told += [event.candidate] if isinstance(event, LocalCandidateGathered) else []
+    assert [(each.type, each.address) for each in told] == [(CandidateType.RELAYED, relayed.address)]
