@@ -171,10 +171,6 @@ class IceSession:
         """Whether the peer proved that it sends on this path: data from there is its (RFC 8445 §12.2)."""
         return any(path in generation.heard for generation in self._slots.all())
 
-    def _may_use(self, base: Base) -> bool:
-        """Whether the policy allows a base: otherwise nothing is sent from there, and what comes is not answered."""
-        return self.config.policy is not CandidatePolicy.RELAY or base.server is not None
-
     # Local candidates
 
     def base_added(self, base: Base, *, now: float) -> None:

@@ -82,20 +82,6 @@ def test_relay_sends_nothing_from_this_host_itself_and_answers_nothing_there(*, 
     assert silent.ice.drops["no_base"] == len(other.sent)
 
 
-def test_relay_leaves_out_bases_that_were_there_before_the_session() -> None:
-    bases = [Base(address(1), "eth0"), RELAYED]
-    session = IceSession(
-        IceConfig(policy=CandidatePolicy.RELAY),
-        role=Role.CONTROLLING,
-        pacer=Pacer(),
-        entropy=Entropy.seeded(1),
-        now=0.0,
-        bases=bases,
-    )
-    told = [event.candidate.address for event in iter(session.poll_event, None) if hasattr(event, "candidate")]
-    assert told == [RELAYED.address]
-
-
 @pytest.mark.parametrize("controls", [True, False])
 def test_no_host_still_checks_from_the_host_and_finds_the_path(*, controls: bool) -> None:
     world, quiet, other = against_another(CandidatePolicy.NO_HOST, controls=controls)
