@@ -65,7 +65,7 @@ def test_a_failed_session_comes_back_by_another_restart_and_fails_again_without(
     assert world.a.state == "disconnected"
 
 
-def test_a_restart_that_failed_while_the_path_lived_fails_nothing_later() -> None:
+def test_ice_60_a_restart_that_failed_while_the_path_lived_fails_nothing_later() -> None:
     world = World()
     world.connect()
     world.a.ice.restart(now=world.now)

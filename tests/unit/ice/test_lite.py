@@ -43,7 +43,7 @@ def requests(agent: Agent) -> list[stun.Message]:
 
 
 @pytest.mark.parametrize("role", ["A", "B"])
-def test_ice_13_62_this_side_controls_a_lite_peer_and_nominates_once(role: str) -> None:
+def test_ice_13_ice_62_this_side_controls_a_lite_peer_and_nominates_once(role: str) -> None:
     world = LiteWorld(role=role)
     world.run(1.0)
     assert world.a.ice.role is Role.CONTROLLING

@@ -84,7 +84,7 @@ def nominates(sent: Transmit, ufrag: str) -> bool:
     return wanted and message.get(stun.Attribute.USE_CANDIDATE) is not None
 
 
-def test_a_retiring_generation_answers_and_nominates_nothing() -> None:
+def test_ice_59_a_retiring_generation_answers_and_nominates_nothing() -> None:
     world = World()
     world.gather()
     old = world.b.ice.local_credentials.ufrag

@@ -288,7 +288,7 @@ def test_one_counter_numbers_the_messages_of_both_roads() -> None:
 # Candidates
 
 
-def test_early_candidates_are_held_and_delivered_after_their_description() -> None:
+def test_trk_04_early_candidates_are_held_and_delivered_after_their_description() -> None:
     operator, device, _ = started()
     device.answer(0, DEVICE_SDP, wall=WALL)
     device.send_candidates(0, "DeviceU", (CANDIDATE,), end=True, now=0.0, wall=WALL)
@@ -304,7 +304,7 @@ def test_early_candidates_are_held_and_delivered_after_their_description() -> No
     assert operator.next_timeout() is None
 
 
-def test_early_candidates_are_forgotten_after_5_seconds() -> None:
+def test_trk_04_early_candidates_are_forgotten_after_5_seconds() -> None:
     operator, device, offer = started()
     give(operator, device_message(Candidates("DeviceU", (CANDIDATE,)), 1), now=0.5)
     operator.handle_timeout(now=5.4, wall=WALL)
