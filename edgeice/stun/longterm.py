@@ -39,7 +39,7 @@ def security_features(nonce: bytes) -> int:
     if not nonce.startswith(_NONCE_COOKIE) or len(nonce) < _FLAGS_END:
         return 0
     try:
-        flags = binascii.a2b_base64(nonce[len(_NONCE_COOKIE) : _FLAGS_END], strict_mode=True)
+        flags = binascii.a2b_base64(nonce[len(_NONCE_COOKIE) : _FLAGS_END])
     except binascii.Error:
         return 0
     return int.from_bytes(flags, "big") if len(flags) == 3 else 0

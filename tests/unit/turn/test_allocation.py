@@ -214,8 +214,11 @@ def test_turn_07_both_families_by_one_allocation() -> None:
         (0x8033, bytes.fromhex("02000428")),  # as coturn has it
     ],
 )
-def test_turn_08_a_family_that_the_server_does_not_have(attribute: tuple[int, object]) -> None:
-    link = Link(answering_allocate(attribute, relayed=[RELAYED, TransportAddress("0.0.0.0", 0)]), dual=True).allocate()
+@pytest.mark.parametrize("first", [False, True])
+def test_turn_08_a_family_that_the_server_does_not_have(attribute: tuple[int, object], first: bool) -> None:
+    none = TransportAddress("0.0.0.0", 0)
+    relayed = [none, RELAYED] if first else [RELAYED, none]
+    link = Link(answering_allocate(attribute, relayed=relayed), dual=True).allocate()
     assert link.events[1:] == [
         Allocated(relayed=RELAYED, additional=None, mapped=MAPPED, lifetime=600.0, rtt=0.0),
         FamilyRefused(6, 440, None),
