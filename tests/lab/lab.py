@@ -61,7 +61,7 @@ __all__ = ["Host", "Impairment", "Lab", "LabError", "Link", "missing", "missing_
 _SERIALS = itertools.count(1)
 _PREFIX_LENGTH = 30
 _FIRST_TABLE = 100
-#: Its link watch runs once a second, and a link has no IPv6 before.
+#: The kernel looks at its links once a second.
 _LINK_WATCH = 5.0
 
 
@@ -206,11 +206,11 @@ class Lab:
         return host
 
     def settle(self) -> None:
-        """Wait until IPv6 works on every link: for up to a second after it was made it does not."""
+        """Wait until frames pass on every link, and IPv6 works: for up to a second after it was made neither does."""
         deadline = time.monotonic() + _LINK_WATCH
-        while any(map(_lacks_ipv6, self._namespaces)):
+        while not all(map(_is_settled, self._namespaces)):
             if time.monotonic() > deadline:
-                raise LabError("a link has no IPv6 after seconds")
+                raise LabError("a link does not come up")
             time.sleep(0.02)
 
     def _namespace(self, label: str) -> str:
@@ -220,18 +220,21 @@ class Lab:
         return namespace
 
 
-def _lacks_ipv6(namespace: str) -> bool:
-    """Whether a device that has a carrier, and may have IPv6, has no link-local address."""
-    devices = json.loads(ip("-n", namespace, "-json", "address"))
-    return any(
-        device["ifname"] != "lo" and "NO-CARRIER" not in device["flags"] and _waits(device) for device in devices
-    )
+def _is_settled(namespace: str) -> bool:
+    devices = json.loads(ip("-n", namespace, "-json", "-details", "address"))
+    return all(map(_is_up, devices))
 
 
-def _waits(device: dict[str, Any]) -> bool:
+def _is_up(device: dict[str, Any]) -> bool:
+    """Whether a device works, or has no cable in it."""
+    if device["ifname"] == "lo" or "LOWER_UP" not in device["flags"]:
+        return True
+    if "NO-CARRIER" in device["flags"]:  # the kernel has not looked at it yet
+        return False
+    if device.get("linkinfo", {}).get("info_slave_data", {}).get("state", "forwarding") != "forwarding":
+        return False
     addresses = [address for address in device["addr_info"] if address["family"] == "inet6"]
-    ready = (address for address in addresses if address["scope"] == "link" and not address.get("tentative"))
-    return bool(addresses) and next(ready, None) is None
+    return not addresses or any(each["scope"] == "link" and not each.get("tentative") for each in addresses)
 
 
 if __name__ == "__main__":

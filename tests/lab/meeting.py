@@ -20,7 +20,7 @@ import trio
 
 from tests.lab.lab import Host, LabError
 
-__all__ = ["End", "Meeting", "Pair", "meet"]
+__all__ = ["End", "Meeting", "Pair", "gather", "meet"]
 
 _ADAPTERS = Path(__file__).parents[1] / "interop"
 #: Seconds for processes to start and gather.
@@ -225,6 +225,24 @@ async def meet(
         ends = offerer.end(begun), answerer.end(begun)
         nursery.cancel_scope.cancel()
     return Meeting(ends, echoed)
+
+
+async def gather(host: Host, peer: str, ice_servers: Sequence[dict[str, str]]) -> list[str]:
+    """All candidate lines of a peer that nobody is opposite of, in the order in which it tells them."""
+    config = {"ice_servers": list(ice_servers), "ice_only": True, "role": "offer"}
+    lines: list[str] = []
+    async with _adapter(host, peer, config, {}) as offerer:
+        assert offerer.process.stdout is not None
+        buffer = b""
+        with trio.fail_after(_START):
+            async for chunk in offerer.process.stdout:
+                *said, buffer = (buffer + chunk).split(b"\n")
+                for message in map(json.loads, said):
+                    if message["type"] == "candidate":
+                        if not message["candidate"]:
+                            return lines
+                        lines.append(message["candidate"])
+    raise LabError(f"{peer} ended before it had gathered all candidates")
 
 
 async def _echo(offerer: _Peer) -> bool:

@@ -87,6 +87,7 @@ def discovered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, D
         server = lab.public_host("server", addresses=2)
         sites = {name: _site(lab, name, case) for name, case in _CASES.items()}
         with coturn(server, tmp_path_factory.mktemp("coturn")) as turn:
+            lab.settle()
             runs = {
                 name: subprocess.Popen(
                     host.command(NATDISCOVERY, "-m", "-f", "-H", turn.address),

@@ -146,7 +146,7 @@ class Uplink:
         for namespace, device in ((self._owner, self.device), (self._port.namespace, self._port.device)):
             table = f"netdev hole_{device.replace('-', '_')}"
             chain = f'type filter hook ingress device "{device}" priority 0; policy drop;'
-            hole = f"table {table} {{ chain all {{ {chain} }} }}\n" if on else ""
+            hole = f"table {table} {{\n chain everything {{ {chain} }}\n}}\n" if on else ""
             nft(namespace, f"add table {table}\ndelete table {table}\n{hole}")
 
     def impair(self, impairment: Impairment, *, seed: int = 0) -> None:
