@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from edgeice.errors import ConfigError, DecodeError
@@ -171,8 +171,8 @@ class PrivateKey:
             raise ConfigError(
                 f"{source}: the key's type or encryption is not supported; an Ed25519 key is needed"
             ) from None
-        except (ValueError, TypeError):
-            # OpenSSL and OpenSSH forms fail alike here: the check bytes do not match.
+        except (ValueError, TypeError, InternalError):
+            # OpenSSL and OpenSSH forms fail alike here: the check bytes do not match, or OpenSSL cannot use the key.
             hint = "the passphrase is wrong, or the key is damaged" if secret is not None else "the key is damaged"
             raise ConfigError(f"{source}: {hint}") from None
         if not isinstance(key, Ed25519PrivateKey):

@@ -128,6 +128,12 @@ def ec_key(form: PrivateFormat) -> bytes:
     return ec.derive_private_key(7, ec.SECP256R1()).private_bytes(Encoding.PEM, form, NoEncryption())
 
 
+def short_pkcs8() -> bytes:
+    """A well-formed key of 31 bytes (RFC 8410 §7 has 32)."""
+    der = bytes.fromhex("302d020100300506032b6570042104") + bytes((31,)) + bytes(31)
+    return b"-----BEGIN PRIVATE KEY-----\n" + base64.b64encode(der) + b"\n-----END PRIVATE KEY-----\n"
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -140,6 +146,7 @@ def ec_key(form: PrivateFormat) -> bytes:
         (ALICE_KEY.openssh_bytes()[:120], "k: the key is damaged"),
         (ALICE_KEY.openssh_bytes().replace(b"b3Blbn", b"b3Blbm"), "k: the key is damaged"),
         (pkcs8(ALICE_KEY).replace(b"MC4C", b"MC5C"), "k: the key is damaged"),
+        (short_pkcs8(), "k: the key is damaged"),
     ],
 )
 def test_bad_key_files_are_explained(data: bytes, message: str) -> None:
