@@ -169,6 +169,8 @@ class Conversation:
             data = damaged(sent.data, fault, list(self._honest)[-_MEMORY:])
             if fault.origin & 0x40 and stun.is_stun(data):
                 data = repaired_stun(data, b"no key that anybody has")
+            elif fault.origin & 0x08 and stun.is_stun(sent.data) and len(data) >= 20:
+                data = data[:2] + (len(data) - 20 & 0xFFFC).to_bytes(2, "big") + data[4 : len(data) & ~3]
             if self._may_send(data):
                 source = (sender.base.address, *_SOURCES)[fault.origin % 4]
                 self._fly(Transmit(Path(source, sent.path.remote), data), 0.0005 * (fault.origin >> 4 & 3), forged=True)
@@ -201,13 +203,14 @@ class Conversation:
         """Give an end a forged datagram, and look at what comes of it."""
         end.tick()
         end.answers.clear()
-        drops, received = end.drops, len(end.received)
+        drops, received, believed = end.drops, len(end.received), end.session._link.ice.authenticated
         end.receive(sent.data, sent.path.local)
         is_stun = stun.is_stun(sent.data)
         planted = end.received[received:]
         is_proved = sent.data in self._honest or (is_stun and self._is_proved(end, sent.data))
         if is_proved and is_stun:
             self._vouched.add((end, sent.path.local))  # a replayed check is the peer's, wherever it comes from
+        assert is_proved or end.session._link.ice.authenticated == believed, "nobody signed that"
         if planted and not is_proved:
             assert self.raw, "data that nobody sent"
             assert planted == [sent.data]

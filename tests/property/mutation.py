@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Final
+from typing import Final, Literal
 
 __all__ = ["LIMIT", "minimize", "mutate"]
 
-#: Longest input that `mutate` makes, bytes: an IPv4 datagram at most, and twice the largest signaling message.
-LIMIT: Final = 65_536
+#: Longest input that `mutate` makes, bytes: more than a datagram holds, and twice the largest signaling message.
+LIMIT: Final = 80_000
 
 #: Where lengths, counts and numbers turn over.
 _WORDS: Final = (0, 1, 2, 3, 4, 5, 7, 8, 12, 16, 19, 20, 21, 255, 256, 0x7FFF, 0x8000, 0xFFFC, 0xFFFD, 0xFFFF)
 _BYTES: Final = (0, 1, 0x0A, 0x20, 0x22, 0x30, 0x5C, 0x7B, 0x7F, 0x80, 0xC0, 0xFE, 0xFF)
 _DIGITS: Final = re.compile(rb"[0-9]+")
-_NUMBERS: Final = (b"0", b"00", b"-1", b"65536", b"4294967296", b"18446744073709551616", b"9" * 400, b"1e999", b"1.5")
-_REPEATS: Final = (2, 3, 10, 100)
+_NUMBERS: Final = (b"0", b"00", b"-1", b"65536", b"4294967296", b"18446744073709551616", b"9" * 5000, b"1e999", b"1.5")
+_REPEATS: Final = (2, 3, 10, 100, 2000)
 _CHANGES: Final = (1, 1, 1, 2, 3, 6)
 
 _Change = Callable[[Random, bytearray, Sequence[bytes], Sequence[bytes]], None]
@@ -71,7 +71,9 @@ def minimize(data: bytes, fails: Callable[[bytes], bool], *, tries: int = 2000) 
 
 
 def _place(dice: Random, data: bytearray) -> int:
-    return dice.randrange(len(data) + 1)
+    """Half of the time near the beginning, where most headers stand."""
+    size = len(data) + 1
+    return dice.randrange(min(size, 40) if dice.randrange(2) else size)
 
 
 def _truncate(dice: Random, data: bytearray, _seeds: Sequence[bytes], _tokens: Sequence[bytes]) -> None:
@@ -91,7 +93,8 @@ def _set_byte(dice: Random, data: bytearray, _seeds: Sequence[bytes], _tokens: S
 def _set_word(dice: Random, data: bytearray, _seeds: Sequence[bytes], _tokens: Sequence[bytes]) -> None:
     """Lengths and counts are words at even places, relative to what stands before them."""
     at = _place(dice, data) & ~1
-    data[at : at + 2] = dice.choice((*_WORDS, len(data) & 0xFFFF)).to_bytes(2, "big")
+    order: Literal["big", "little"] = "little" if dice.randrange(4) == 0 else "big"
+    data[at : at + 2] = dice.choice((*_WORDS, len(data) & 0xFFFF)).to_bytes(2, order)
 
 
 def _delete(dice: Random, data: bytearray, _seeds: Sequence[bytes], _tokens: Sequence[bytes]) -> None:
@@ -101,8 +104,8 @@ def _delete(dice: Random, data: bytearray, _seeds: Sequence[bytes], _tokens: Seq
 
 def _repeat(dice: Random, data: bytearray, _seeds: Sequence[bytes], _tokens: Sequence[bytes]) -> None:
     at = _place(dice, data)
-    piece = bytes(data[at : at + 1 + dice.randrange(64)])
-    data[at:at] = piece * dice.choice(_REPEATS)
+    times = dice.choice(_REPEATS)
+    data[at:at] = data[at : at + 1 + dice.randrange(64 if times < 1000 else 4)] * times
 
 
 def _move(dice: Random, data: bytearray, _seeds: Sequence[bytes], _tokens: Sequence[bytes]) -> None:

@@ -252,7 +252,9 @@ def _honest() -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
 def _device_seeds() -> Sequence[bytes]:
     lines = _honest()[0]
     second = _payload(message(Offer(make_sdp("AliceU"), ("exec",)), sid=make_sid(9), nonce=_Device().machine.nonce))
-    return b"\n".join(lines), b"\n".join(lines[:1] * 3), b"\n".join((*lines[:2], second)), b"\n".join(lines[::-1])
+    stale = [_payload(message(Offer(make_sdp("AliceU")), sid=make_sid(20 + n), nonce="stale")) for n in range(8)]
+    stories = (lines, lines[:1] * 3, (*lines[:2], second), lines[::-1], stale)
+    return tuple(map(b"\n".join, stories))
 
 
 @cache

@@ -104,8 +104,13 @@ def _jws_holds(data: bytes, message: UnverifiedJws) -> None:
         assert data in _jws_seeds() or claims == {}, "a signature holds for what was never signed"
 
 
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
 def _json_holds(data: bytes, value: dict[str, object]) -> None:
-    assert json.loads(data) == value
+    assert json.loads(data, object_pairs_hook=_unique) == value
     json.dumps(value, ensure_ascii=False).encode()
 
 

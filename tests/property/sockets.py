@@ -48,7 +48,7 @@ _VECTORS = Path(__file__).parents[1] / "vectors" / "service-channels.json"
 _PROTOCOLS = (EXEC_PROTOCOL, SHELL_PROTOCOL, TELEMETRY_PROTOCOL, PING_PROTOCOL, FORWARD_PROTOCOL)
 _SEPARATOR = b"\n---\n"
 _REASON = re.compile(r"[a-z0-9-]{3,40}")
-_TOKENS = (_SEPARATOR, b"{", b"}", b'"', b":", b"[", b"]", b'"open"', b'"eof":true', b"\0", b"\n")
+_TOKENS = (_SEPARATOR, b"{", b"}", b'"', b":", b"[", b"]", b'"open"', b'"eof":true', b"\0", b"\\u0000", b"\n")
 _MESSAGES = 64
 
 
@@ -350,6 +350,7 @@ SOCKETS = (
         seeds=lambda: (
             _SEPARATOR.join((b'{"name":"a","value":1}', b'{"name":"b","value":true}\n{"name":"c","value":"x"}')),
             b'{"name":"door","value":1.5,"tags":{"door":"shed"},"t":1700000000}',
+            b"x" * (MAX_DATAGRAM + 1),
         ),
         check=_telemetry_socket,
         tokens=_TOKENS,

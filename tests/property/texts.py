@@ -163,6 +163,7 @@ def _control_seeds() -> Sequence[bytes]:
 def _control_holds(data: bytes, message: Control) -> None:
     assert len(data) <= MAX_CONTROL
     json.dumps(message, allow_nan=False, ensure_ascii=False).encode()
+    assert _depth(message) <= 16
     for refusable in (
         lambda: parse_error(message.get("error")),
         lambda: parse_subscribe(message.get("subscribe")),
@@ -175,6 +176,11 @@ def _control_holds(data: bytes, message: Control) -> None:
         assert decode_control(encode_control(message)) == message
     except LocalProtocolError:
         return  # spelled shorter than it is written
+
+
+def _depth(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
 
 
 def _refusable(parse: Callable[[], object]) -> None:

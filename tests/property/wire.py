@@ -9,7 +9,7 @@ from functools import cache
 
 from edgeice import dns, stun
 from edgeice.addresses import TransportAddress
-from edgeice.dtls.record import sift_records
+from edgeice.dtls.record import sift_records, split_records
 from edgeice.errors import DecodeError, LocalProtocolError
 from edgeice.mdns.message import decode_addresses
 from edgeice.net import netlink
@@ -120,6 +120,7 @@ def _sifted_holds(data: bytes, result: tuple[bytes, DropCounter]) -> None:
     kept, drops = result
     assert kept == data or (drops.total > 0 and len(kept) < len(data))
     assert drops.total <= len(data) // 13 + 1
+    assert all(len(record) == 13 + int.from_bytes(record[11:13], "big") for record in split_records(kept))
     assert _sifted(kept)[0] == kept
     assert not _sifted(kept)[1].total
 
@@ -202,6 +203,7 @@ def _dcep_holds(data: bytes, opened: OpenMessage | None) -> None:
     assert (opened is None) == (data == ACK)
     if opened is not None:
         assert decode_dcep(encode_open(opened)) == opened
+        assert len(encode_open(opened)) == len(data)
 
 
 def _payload_holds(data: bytes, value: bytes | str) -> None:
@@ -336,6 +338,7 @@ def _deframed(data: bytes, size: int) -> tuple[list[bytes], bool]:
 def _deframed_holds(data: bytes, result: tuple[list[bytes], bool]) -> None:
     assert _deframed(data, 7) == result
     assert data.startswith(b"".join(result[0]))
+    assert all(len(message) % 4 == 0 for message in result[0])
 
 
 def _stream_seeds() -> Sequence[bytes]:
