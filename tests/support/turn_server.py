@@ -64,6 +64,8 @@ class TurnServer:
         self.channels: dict[int, tuple[TransportAddress, float]] = {}
         #: What peers got.
         self.relayed_data: list[tuple[TransportAddress, bytes]] = []
+        #: Relay nothing, and so object to nothing, where the client believes what the server never said.
+        self.is_deaf = False
 
     def counted(self) -> Counter[str]:
         """Requests by method."""
@@ -71,6 +73,8 @@ class TurnServer:
 
     def receive(self, data: bytes, now: float) -> list[bytes]:
         """Take a datagram or message of the client; what goes back."""
+        if self.is_deaf and (data[0] >= 0x40 or decode(data).message_class is MessageClass.INDICATION):
+            return []
         if data[0] >= 0x40:
             number, payload = decode_channel_data(data)
             peer, until = self.channels[number]

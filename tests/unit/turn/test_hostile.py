@@ -94,6 +94,7 @@ def test_host_08_no_sequence_raises_or_runs_away(
         # One request is out, and no answer came.
         link.server.hook = lambda _request: []
         link.exchange()
+    link.server.is_deaf = True
     sent = len(link.sent)
     for kind, value in actions:
         # The usual answers are left to chance from here on.
