@@ -56,7 +56,7 @@ async def drops(agent: AgentProcess) -> dict[str, int]:
 async def comes_to(agent: AgentProcess, before: dict[str, int], expected: dict[str, int]) -> None:
     """Wait until exactly this was dropped since."""
     since: dict[str, int] = {}
-    with trio.move_on_after(5):
+    with trio.move_on_after(PATIENCE):
         while not since or since != expected:  # each question takes a process, so this does not spin
             since = {
                 reason: count - before.get(reason, 0)
