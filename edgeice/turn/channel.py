@@ -140,6 +140,11 @@ class Channels:
             channel.ask_at = now  # nobody used it for a while, or the server was out of reach
         return None
 
+    def is_due(self, peer: TransportAddress, *, now: float) -> bool:
+        """Whether a channel to a peer is to be asked for."""
+        channel = self._by_peer.get(peer)
+        return channel is not None and channel.ask_at is not None and channel.ask_at <= now
+
     def receiving(self, number: int) -> Channel | None:
         """The channel that a number stands for, None if it stands for nothing."""
         channel = self._by_number.get(number)

@@ -68,6 +68,9 @@ class Relaying:
         self._drops = drops
         self._permissions = Permissions(config)
         self._channels = Channels(config)
+        # The earliest deadline is asked for after each datagram, which hardly ever moves it.
+        self._next_at: float | None = None
+        self._is_moved = False
         #: Families of the relayed addresses; peers are of the same (RFC 8656 §9.1).
         self.families: frozenset[int] = frozenset()
         #: Whether the server sets DF where it is asked to.
@@ -101,11 +104,13 @@ class Relaying:
             self._drops.count("permission_refused")
         elif not permission.waiting.push((peer, data)):
             self._drops.count("permission_queue_full")
-        at = self.next_timeout()
-        return at is not None and at <= now
+        return (permission.ask_at is not None and permission.ask_at <= now) or (
+            channel is None and self._channels.is_due(peer, now=now)
+        )
 
     def bind(self, peer: TransportAddress, *, now: float) -> bool:
         """Want a channel to a peer; False if there can be none."""
+        self._is_moved = True
         return peer.family in self.families and self._channels.bind(peer, now=now)
 
     # Inputs
@@ -151,6 +156,7 @@ class Relaying:
 
     def answered(self, answer: Answer, *, now: float) -> None:
         """Take the end of a request for a permission or a channel."""
+        self._is_moved = True
         purpose = answer.request.purpose
         if isinstance(purpose, PermissionFor):
             self._permission_answered(purpose.ip, answer, now)
@@ -159,6 +165,7 @@ class Relaying:
 
     def work(self, *, now: float) -> None:
         """Ask for what is due."""
+        self._is_moved = True
         for channel in self._channels.take_due(now):
             self._permissions.postpone(channel.peer.ip, now + _CHANNEL_PATIENCE)
             attributes = [(Attribute.CHANNEL_NUMBER, channel.number), (Attribute.XOR_PEER_ADDRESS, channel.peer)]
@@ -170,8 +177,11 @@ class Relaying:
 
     def next_timeout(self) -> float | None:
         """When `work` is to be called."""
-        times = (self._permissions.next_timeout(), self._channels.next_timeout())
-        return min((at for at in times if at is not None), default=None)
+        if self._is_moved:
+            times = (self._permissions.next_timeout(), self._channels.next_timeout())
+            self._next_at = min((at for at in times if at is not None), default=None)
+            self._is_moved = False
+        return self._next_at
 
     # Inside
 

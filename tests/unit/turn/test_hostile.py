@@ -81,6 +81,13 @@ def act(link: Link, kind: str, value: object) -> None:
         allocation.closed(now=link.now)
 
 
+def check_deadline(link: Link) -> None:
+    """The deadline that is remembered is the earliest that there is."""
+    relaying = link.allocation._relaying
+    times = (relaying._permissions.next_timeout(), relaying._channels.next_timeout())
+    assert relaying.next_timeout() == min((at for at in times if at is not None), default=None)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(allocated=st.booleans(), actions=st.lists(ACTIONS, max_size=25))
@@ -105,6 +112,7 @@ def test_host_08_no_sequence_raises_or_runs_away(
         else:
             act(link, kind, value)
             link.exchange()
+        check_deadline(link)
     elapsed = sum(value for kind, value in actions if kind == "advance" and isinstance(value, float))
     # No answer brings more than two requests, and time no more than a few a second.
     assert len(link.sent) - sent <= 10 * len(actions) + 5 * elapsed + 10
