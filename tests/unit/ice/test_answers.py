@@ -21,6 +21,7 @@ from edgeice.ice import (
     SendPathChanged,
 )
 from edgeice.ice.priority import pair_priority
+from edgeice.sansio import Transmit
 from tests.support.ice_pair import Agent, World, address
 
 PATH = Path(address(1), address(2))
@@ -97,7 +98,7 @@ def tie_breaker(request: stun.Message) -> object:
 
 @pytest.mark.parametrize("role", ["A", "B"])
 def test_ice_15_a_role_conflict_makes_this_side_take_the_other_role_and_check_again(role: str) -> None:
-    world = checking(role=role)
+    world = checking(remote(2, 12345, "2"), role=role)
     before = world.a.ice.role
     (first,) = requests(world.a)
     respond(world, first, code=487)
@@ -141,7 +142,7 @@ def test_ice_15_a_conflict_without_end_is_a_failure() -> None:
 
 @pytest.mark.parametrize("path", [Path(address(1), address(3)), Path(address(1), address(2, 4001)), "other base"])
 @pytest.mark.parametrize("code", [0, 400, 487])
-def test_ice_32_34_an_answer_from_elsewhere_or_to_elsewhere_fails_the_pair(path: Path | str, code: int) -> None:
+def test_ice_32_ice_34_an_answer_from_elsewhere_or_to_elsewhere_fails_the_pair(path: Path | str, code: int) -> None:
     world = checking()
     world.a.add_base(address(11))
     where = path if isinstance(path, Path) else Path(address(11), address(2))
@@ -182,7 +183,7 @@ def test_ice_34_a_check_without_an_answer_fails_its_pair_after_seven_times_and_n
     assert pair_of(world, other).state is PairState.IN_PROGRESS
 
 
-def test_ice_34_40_the_failure_of_a_check_that_another_one_replaced_is_none() -> None:
+def test_ice_34_ice_40_the_failure_of_a_check_that_another_one_replaced_is_none() -> None:
     world = checking()
     (first,) = requests(world.a)
     trigger(world, 1)
@@ -261,6 +262,29 @@ def test_ice_33_a_path_that_works_is_not_lost_by_refusals() -> None:
         world.run(1.0)
     assert world.states == ("completed", "completed")
     assert pair_of(world).state is PairState.SUCCEEDED
+
+
+def test_ice_33_a_refused_nomination_does_not_end_what_works() -> None:
+    world = World()
+    world.gather()
+    lost: list[bytes] = []
+
+    def lose_nominations(_agent: Agent, sent: Transmit) -> bool:
+        if stun.Attribute.USE_CANDIDATE in stun.decode(sent.data):
+            lost.append(sent.data)
+        return not lost
+
+    world.filter = lose_nominations
+    world.exchange()
+    for _ in range(6):
+        world.run(0.4)
+        refuse(world)
+    assert len(lost) >= 3
+    assert (world.a.state, world.a.sends_to()) == ("connected", address(2))
+    lost.clear()
+    world.filter = lambda _agent, _sent: True
+    world.run(5.0)
+    assert world.states == ("completed", "completed")
 
 
 def test_ice_36_the_valid_pair_joins_the_address_that_the_peer_saw_and_the_one_that_was_asked() -> None:
@@ -369,7 +393,7 @@ def test_ice_23_a_check_is_repeated_when_all_that_wait_had_their_turn_and_never_
     assert round(times[1] - times[0], 6) == rto
 
 
-def test_ice_41_42_nothing_is_nominated_by_whoever_does_not_control() -> None:
+def test_ice_41_ice_42_nothing_is_nominated_by_whoever_does_not_control() -> None:
     world = checking()
     respond(world, requests(world.a)[0])
     trigger(world, 1, nominate=True)

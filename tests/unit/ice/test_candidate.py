@@ -120,7 +120,7 @@ def test_dec_7_only_uuid_names_are_taken_and_hold_any_address(uuid: object, port
     assert accepted(f"candidate:1 1 udp 5 {uuid}.example {port} typ host") is None
 
 
-def test_ice_07_08_17_priorities() -> None:
+def test_ice_07_ice_08_ice_17_priorities() -> None:
     kinds = (
         CandidateType.HOST,
         CandidateType.PEER_REFLEXIVE,

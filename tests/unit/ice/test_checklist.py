@@ -238,7 +238,7 @@ def test_ice_40_a_pair_that_the_peer_was_heard_on_makes_room_in_a_full_list() ->
     assert drops.snapshot() == {"pair_displaced": 2, "pairs_full": 1}
 
 
-def test_ice_21_37_the_checks_of_a_session_in_order() -> None:
+def test_ice_21_ice_37_the_checks_of_a_session_in_order() -> None:
     world = World(roles="BA")
     for host in (1, 2):
         world.a.add_base(address(host))

@@ -77,7 +77,7 @@ def test_ice_01_no_candidate_is_made_of_an_address_that_is_no_way_to_a_host(ip: 
 
 
 @pytest.mark.parametrize("ip", ["192.168.1.2", "100.64.0.1", "169.254.1.1", "fe80::1", "fd00::1", "2001:db8::1"])
-def test_ice_01_02_each_usable_address_is_one_host_candidate_and_its_own_base(ip: str) -> None:
+def test_ice_01_ice_02_each_usable_address_is_one_host_candidate_and_its_own_base(ip: str) -> None:
     side = Side()
     address = TransportAddress(ip, 4000)
     for _ in range(2):
