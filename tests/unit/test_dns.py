@@ -60,6 +60,7 @@ MALFORMED = {
     "a pointer forward": response(record(b"\xc0\x20", 1, bytes(40))),
     "a label of kind 0x40": response(record(b"\x40" + bytes(70), 1, bytes(4))),
     "a label of kind 0x80": response(record(b"\x80\0", 1, bytes(4))),
+    "a pointer to a label of kind 0x80": response(record(b"\0", 16, b"\x80\0"), record(b"\xc0\x17", 1, bytes(4))),
     "a name of 256 bytes": response(record(encode_name(".".join(["a" * 63] * 4)), 1, bytes(4))),
     "a service whose target ends early": response(record(b"\0", SRV, bytes(6) + b"\0\0")),
     "a service whose target ends late": response(record(b"\0", SRV, bytes(6) + b"\1")),

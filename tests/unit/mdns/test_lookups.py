@@ -69,7 +69,7 @@ def test_a_host_that_slept_asks_once(slept: float, asked: int, ended: int) -> No
 @pytest.mark.parametrize("ip", ["192.0.2.7", "2001:db8::7", "fe80::7"])
 def test_mdns_03_an_answer_ends_the_look_up(ip: str) -> None:
     lookups, drops = asking(NAME, OTHER)
-    lookups.receive(response(address_record(NAME, ip)))
+    assert lookups.receive(response(address_record(NAME, ip)))
     assert events(lookups) == [NameResolved(NAME, (ip,))]
     assert len(lookups) == 1
     lookups.receive(response(address_record(NAME, "192.0.2.8")))  # it comes too late
@@ -107,8 +107,9 @@ IGNORED = {
 
 @pytest.mark.parametrize("data", IGNORED.values(), ids=IGNORED.keys())
 def test_mdns_03_what_answers_nothing(data: bytes) -> None:
-    lookups, _ = asking(NAME)
-    lookups.receive(data)
+    lookups, drops = asking(NAME)
+    assert not lookups.receive(data)
+    assert drops.total == 0
     assert events(lookups) == []
     assert len(lookups) == 1
 

@@ -90,9 +90,11 @@ def test_host_15_a_description_that_came_back_is_refused() -> None:
 # Options, pacing, lite
 
 
-def test_sdp_05_ice2_is_announced_in_offer_and_answer() -> None:
-    assert "ice2" in sdp.parse(session().create_offer(now=NOW)).options
-    assert "ice2" in sdp.parse(answered(REMOTE)[1]).options
+@pytest.mark.parametrize("renomination", [True, False])
+def test_sdp_05_ice2_is_announced_in_offer_and_answer(*, renomination: bool) -> None:
+    config = IceConfig(renomination=renomination)
+    assert "ice2" in sdp.parse(session(config).create_offer(now=NOW)).options
+    assert "ice2" in sdp.parse(answered(REMOTE, config)[1]).options
 
 
 @pytest.mark.parametrize(

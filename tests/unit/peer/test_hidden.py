@@ -188,6 +188,19 @@ def test_host_14_a_restart_may_name_as_many_again() -> None:
     assert host.drops == {}
 
 
+def test_host_14_what_was_asked_for_is_forgotten_with_its_generation() -> None:
+    host = Host()
+    for number in range(50):
+        host.session.restart(now=host.now)
+        host.set_remote(f"ufrag{number}")
+        host.add(line(name(number)), f"ufrag{number}")
+        host.asked()
+        host.resolve(name(number))
+    hidden = host.session._link._hidden
+    assert set(hidden._asked) == {"ufrag49"}
+    assert not hidden._waiting
+
+
 REFUSED = {
     "127.0.0.1": "destination_loopback",
     "::1": "destination_loopback",
