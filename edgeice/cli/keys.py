@@ -34,6 +34,8 @@ url = {broker}
 
 [ice]
 # stun = ["stun:stun.example.org"]
+# exclude = ["wwan*"]                 # interfaces to leave out
+# policy = "no-host"                  # tell devices no address of this computer's own; "relay" none at all
 
 [turn]
 # urls = ["turn:relay.example.org", "turns:relay.example.org"]   # for where no direct path is found

@@ -11,7 +11,6 @@ import ipaddress
 import itertools
 from collections import deque
 from collections.abc import Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -80,6 +79,7 @@ class Endpoint:
         self._ids = itertools.count(1)
         self._bases: dict[TransportAddress, Base] = {}
         self._sessions: dict[int, PeerSession] = {}
+        self._log: HostLog | None = None
         self._touched: deque[PeerSession] = deque()
         self._gathering = Turn(self._pacer, config.ice.pacing)
         self._reflexive = Reflexive(config.stun, config.ice, self._gathering, entropy, config.public)
@@ -179,7 +179,8 @@ class Endpoint:
         if address not in self._bases:
             return
         self._reflexive.base_removed(address, now=now)
-        self._host_log.base_removed(address)
+        if self._log is not None:
+            self._log.base_removed(address)
         if self._relays is not None:
             self._relays.base_removed(address, now=now)
         self._remove_base(address, now)
@@ -275,11 +276,13 @@ class Endpoint:
 
     # Inside
 
-    @cached_property
+    @property
     def _host_log(self) -> HostLog:
-        from edgeice.peer.host import HostLog  # noqa: PLC0415  # not before there is something to remember
+        if self._log is None:
+            from edgeice.peer.host import HostLog  # noqa: PLC0415  # not before there is something to remember
 
-        return HostLog()
+            self._log = HostLog()
+        return self._log
 
     def _make_link(self, role: Role, now: float) -> tuple[int, IceLink]:
         from edgeice.ice import IceSession  # noqa: PLC0415  # as above
