@@ -116,3 +116,8 @@ class RemoteParameters:
     #: Both sides announce the option `renomination` (draft-thatcher-ice-renomination-01): several nominations may
     #: follow each other, numbered, and the latest counts.
     renomination: bool = False
+
+    def ta(self, own: float) -> float:
+        """The Ta that is kept, in seconds: the larger of both sides' (RFC 8445 §14.2), up to one second."""
+        theirs = DEFAULT_PACING if self.pacing is None else self.pacing
+        return max(own, min(theirs, 1.0))

@@ -11,11 +11,11 @@ from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.ice.candidate import Candidate
 from edgeice.ice.checklist import Checklist
 from edgeice.ice.checks import Check, CheckTable
-from edgeice.ice.config import DEFAULT_PACING, RemoteParameters, Role
+from edgeice.ice.config import RemoteParameters, Role
 from edgeice.ice.consent import Consent, Consents
 from edgeice.ice.credentials import IceCredentials
 from edgeice.ice.events import ConsentExpired, FailureVerdict, PairNominated
-from edgeice.ice.incoming import EarlyChecks, PeerCheck
+from edgeice.ice.incoming import EarlyChecks, HeardPaths, PeerCheck
 from edgeice.ice.nomination import Nomination
 from edgeice.ice.pair import CandidatePair, PairInput, PairState
 from edgeice.ice.pairing import Pairing
@@ -37,6 +37,7 @@ class Generation:
 
     Attributes:
         locals: This side's candidates.
+        remotes: The peer's.
         selected: The nominated pair; None before, and after its base or consent is lost.  The other valid pairs stay
             for `settle_time` longer, and where the selected one is lost by then, as long as consent to them lasts.
         completed: A pair was nominated once: no other will be (RFC 8445 §8.1.1), unless both sides know renomination
@@ -50,11 +51,11 @@ class Generation:
         self.remote: RemoteParameters | None = None
         self.selected: CandidatePair | None = None
         self.completed = False
-        self.heard: dict[Path, None] = {}
+        self.heard = HeardPaths(2 * shared.config.max_remote_candidates)
         self.checklist = Checklist(role=shared.role, limit=shared.config.max_pairs, drops=shared.drops)
         self._shared = shared
         self._pairing = Pairing(shared, self.checklist, local.ufrag, preferences)
-        self.locals = self._pairing.locals
+        self.locals, self.remotes = self._pairing.locals, self._pairing.remotes
         self._early = EarlyChecks(shared.drops)
         self._checks = CheckTable(shared, local)
         self._consents = Consents(shared, self.checklist)
@@ -92,7 +93,7 @@ class Generation:
             self._nomination.give_up(pair)
             if pair is self.selected:
                 self.selected = None
-        self.heard = {path: None for path in self.heard if path.local != address}
+        self.heard.forget_base(address)
 
     def end_of_local_candidates(self) -> None:
         """No more local candidates will come."""
@@ -155,18 +156,13 @@ class Generation:
 
     def receive_check(self, check: PeerCheck, *, now: float) -> None:
         """Act on an authenticated request of the peer that was answered with success."""
-        self._note_heard(check.path)
+        self.heard.note(check.path)
         if self._retired:
             return
         if self.remote is None:
             self._early.add(check)
         else:
             self._take_check(check, now)
-
-    def _note_heard(self, path: Path) -> None:
-        self.heard[path] = None
-        if len(self.heard) > 2 * self._shared.config.max_remote_candidates:
-            del self.heard[next(iter(self.heard))]
 
     def _take_check(self, check: PeerCheck, now: float) -> None:
         """RFC 8445 §7.3.1.3-7.3.1.5: learn a candidate, trigger a check, note a nomination."""
@@ -202,8 +198,7 @@ class Generation:
         host = self.locals.host(path.local)
         if host is None:
             return None
-        remotes = self._pairing.remotes
-        remote = remotes.get(path.remote) or remotes.learn(path.remote, check.priority)
+        remote = self.remotes.get(path.remote) or self.remotes.learn(path.remote, check.priority)
         if remote is None:
             return None
         replaces = number > (0 if self.selected is None else self.selected.nomination)
@@ -219,10 +214,8 @@ class Generation:
     @property
     def pacing(self) -> float:
         """Ta: the larger of both sides' (RFC 8445 §14.2)."""
-        if self.remote is None:
-            return self._shared.config.pacing
-        theirs = DEFAULT_PACING if self.remote.pacing is None else self.remote.pacing
-        return max(self._shared.config.pacing, min(theirs, 1.0))
+        own = self._shared.config.pacing
+        return own if self.remote is None else self.remote.ta(own)
 
     def send_check(self, *, now: float) -> None:
         """Send the check whose turn it is."""
@@ -257,7 +250,7 @@ class Generation:
         if answer.failure:
             self._fail(pair, answer.failure, now)
         elif answer.mapped is not None:
-            self._note_heard(path)
+            self.heard.note(path)
             self._succeed(pair, answer.mapped, answer.check, now)
         else:
             return self._conflict(pair, answer.check, now)
@@ -494,7 +487,7 @@ class Generation:
         pairs = {pair.key: pair for pair in (*self.checklist.dropped, *self.checklist)}
         return explain_failure(
             self.locals.counts(),
-            self._pairing.remotes.counts(),
+            self.remotes.counts(),
             pairs.values(),
             0.0 if self.remote is None else now - self._started_at,
             nomination=self._nomination_failed,

@@ -6,11 +6,11 @@ from typing import Final
 
 import attrs
 
-from edgeice.addresses import Path
+from edgeice.addresses import Path, TransportAddress
 from edgeice.sansio import DropCounter
 from edgeice.stun import Attribute, AuthenticatedMessage
 
-__all__ = ["EarlyChecks", "PeerCheck"]
+__all__ = ["EarlyChecks", "HeardPaths", "PeerCheck"]
 
 _EARLY_LIMIT: Final = 32
 _HIGHEST_PRIORITY: Final = (1 << 31) - 1
@@ -53,6 +53,32 @@ class PeerCheck:
     def number(self, *, renomination: bool) -> int:
         """Which of the peer's nominations it is; 0 if it is none."""
         return self.nomination if renomination and self.nomination else int(self.use_candidate)
+
+
+class HeardPaths:
+    """Paths on which an authenticated message of the peer arrived; at `limit` the one that came first is forgotten."""
+
+    __slots__ = ("_limit", "_paths")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._paths: dict[Path, None] = {}
+
+    def note(self, path: Path) -> None:
+        """A message arrived."""
+        self._paths[path] = None
+        if len(self._paths) > self._limit:
+            del self._paths[next(iter(self._paths))]
+
+    def forget_base(self, base: TransportAddress) -> None:
+        """Nothing arrives on a base any more."""
+        self._paths = {path: None for path in self._paths if path.local != base}
+
+    def __contains__(self, path: Path) -> bool:
+        return path in self._paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
 
 class EarlyChecks:
