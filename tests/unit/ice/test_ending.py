@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from edgeice import stun
-from edgeice.addresses import Path
-from edgeice.ice import IceFailed, PairNominated, PairState, RemoteParameters, SendPathChanged
+from edgeice.addresses import Base, Path, TransportAddress
+from edgeice.ice import IceConfig, IceFailed, PairNominated, PairState, RemoteParameters, RestartFailed, SendPathChanged
 from edgeice.sansio import Transmit
 from tests.support.ice_pair import Agent, World, address
 
@@ -68,34 +68,49 @@ def test_ice_52_a_check_after_nomination_is_answered_and_triggers_none() -> None
 
 
 def test_ice_52_checks_that_wait_in_the_queue_are_not_sent_any_more() -> None:
-    world = World(delay=0.05)
-    for host, agent in ((1, world.a), (11, world.a), (2, world.b)):
-        agent.add_base(address(host))
-    world.filter = lambda _agent, sent: address(11) not in (sent.path.local, sent.path.remote)
+    world = World(delay=0.004)
+    others = [Path(address(host), address(2)) for host in range(11, 15)]
+    for host in (1, 11, 12, 13, 14):
+        world.a.add_base(address(host))
+    world.b.add_base(address(2))
+    world.filter = lambda _agent, sent: SELECTED.local in (sent.path.local, sent.path.remote)
     world.exchange()
-    world.run(5.0, lambda: bool(world.a.of(PairNominated)))
-    sent = requests_on(world.a, OTHER)
-    assert sent >= 1
-    # A check of the peer queued one more, just before nomination ended: it has no consequence.
+    world.run(5.0, lambda: any(stun.decode(sent.data).get(stun.Attribute.USE_CANDIDATE) for sent in world.a.sent))
+    # Checks of the peer come while the nominating one is under way: each triggers one, 20 ms apart.
+    for number, path in enumerate(others):
+        world.a.ice.receive_stun(check_of_b(world, number), path, now=world.now)
+        world.a.drain()
+    sent = [requests_on(world.a, path) for path in others]
+    world.run(0.01)
+    assert len(world.a.of(PairNominated)) == 1
     world.run(60.0)
-    assert requests_on(world.a, OTHER) == sent
+    assert [requests_on(world.a, path) for path in others] == sent
 
 
-def failing(*, valid: bool) -> World:
-    """Patience and candidates are over; one pair has failed, another one is in progress or valid."""
+def test_ice_50_a_plain_peer_sees_no_second_nomination_when_the_selected_path_is_lost() -> None:
+    world = two_ways()
+    world.run(1.0)
+    world.a.remove_base(address(1))
+    world.run(5.0)
+    assert len(world.a.of(PairNominated)) == len(world.b.of(PairNominated)) == 1
+    assert world.a.sends_to() is None
+
+
+def failing() -> World:
+    """Patience and candidates are over, and the only pair has failed."""
     world = World()
     world.a.add_base(address(1))
     world.a.end()
     world.b.add_base(address(2))
     world.b.end()
-    world.filter = lambda _agent, sent: valid and address(66) not in (sent.path.local, sent.path.remote)
+    world.filter = lambda _agent, _sent: False
     world.a.describe_to(world.b)
     world.b.describe_to(world.a)
     return world
 
 
 def test_ice_54_pairs_in_progress_keep_a_list_from_failing() -> None:
-    world = failing(valid=False)
+    world = failing()
     world.run(20.0)
     # A check of the peer makes a second pair, whose check goes on beyond patience.
     world.a.ice.receive_stun(check_of_b(world), Path(address(1), address(66)), now=world.now)
@@ -112,11 +127,44 @@ def test_ice_54_pairs_in_progress_keep_a_list_from_failing() -> None:
     assert world.a.state == "failed"
 
 
-def test_ice_54_a_valid_pair_keeps_a_list_from_failing() -> None:
-    world = failing(valid=True)
+@pytest.mark.parametrize("restarts", [False, True])
+def test_ice_54_a_valid_pair_keeps_a_list_from_failing_although_nothing_is_nominated(*, restarts: bool) -> None:
+    """A waits for candidates and for ever; B has heard of all that there are."""
+    world = World(config=IceConfig(relay_nomination_wait=1e9))
+    relay, server = address(21), TransportAddress("203.0.113.1", 3478)
+    world.b.add_base(address(2))
+    world.a.add_base(address(1))
+    if restarts:
+        world.exchange()
+        world.run(1.0)
+        assert world.states == ("completed", "completed")
+        for agent in (world.a, world.b):
+            agent.ice.restart(now=world.now)
+    world.b.ice.end_of_local_candidates(now=world.now)
+    world.b.drain()
+    world.hosts[relay] = world.a
+    new = {agent.ice.local_credentials.ufrag for agent in (world.a, world.b)}
+
+    def old_or_relayed(_agent: Agent, sent: Transmit) -> bool:
+        username = stun.decode(sent.data).get(stun.Attribute.USERNAME) or ""
+        return relay in (sent.path.local, sent.path.remote) or username.partition(":")[0] not in new
+
+    world.filter = old_or_relayed
+    world.a.ice.base_added(Base(relay, "", server=server, mapped=relay), now=world.now)
+    world.a.drain()
+    ufrag = world.a.ice.local_credentials.ufrag
+    world.a.candidates[:] = [each for each in world.a.candidates if each[0].address == relay and each[1] == ufrag]
+    world.b.events.clear()  # A does not hear of the end
+    world.exchange()
+    world.b.ice.end_of_remote_candidates(ufrag=ufrag, now=world.now)
+    world.b.drain()
     world.run(100.0)
-    assert world.states == ("completed", "completed")
-    assert world.a.of(IceFailed) == []
+    assert PairState.SUCCEEDED in {pair.state for pair in world.b.ice._slots.newest.checklist}
+    assert world.states == (("completed", "completed") if restarts else ("connected", "connected"))
+    for agent in (world.a, world.b):
+        assert agent.of(IceFailed) == []
+        assert agent.of(RestartFailed) == []
+        assert len(agent.of(PairNominated)) <= restarts
 
 
 def test_ice_55_data_goes_by_the_best_valid_pair_before_nomination_and_only_by_the_selected_one_after() -> None:

@@ -107,7 +107,8 @@ def test_ice_60_the_peer_becomes_lite_only_by_a_restart() -> None:
     assert world.a.ice.role is Role.CONTROLLING
 
 
-def test_ice_61_a_peer_that_takes_the_other_role_with_a_restart_is_followed() -> None:
+@pytest.mark.parametrize("by_check", [False, True])
+def test_ice_61_a_peer_that_takes_the_other_role_with_a_restart_is_followed(*, by_check: bool) -> None:
     world = World()
     world.connect()
     assert (world.a.ice.role, world.b.ice.role) == (Role.CONTROLLING, Role.CONTROLLED)
@@ -115,6 +116,11 @@ def test_ice_61_a_peer_that_takes_the_other_role_with_a_restart_is_followed() ->
     world.b.ice._take_role(Role.CONTROLLING)
     world.b.ice._shared.tie_breaker = (1 << 64) - 1
     world.restart()
+    # By B's check, and by the answer to A's own as well: 487 (RFC 8445 §7.2.5.1, §7.3.1.1).
+    asked, message_class = (world.a, world.b)[by_check], stun.MessageClass.REQUEST
+    world.filter = lambda agent, sent: (
+        bool(world.a.of(RoleSwitched)) or agent is asked or stun.decode(sent.data).message_class is not message_class
+    )
     world.run(2.0)
     assert (world.a.ice.role, world.b.ice.role) == (Role.CONTROLLED, Role.CONTROLLING)
     assert len(world.a.of(RestartSucceeded)) == len(world.b.of(RestartSucceeded)) == 1

@@ -19,10 +19,10 @@ def watch(pair: Pair, passes: Callable[[End, Transmit], bool]) -> list[tuple[flo
     seen: list[tuple[float, End, Transmit]] = []
     carry = pair.carry
 
-    def watched(sender: End, sent: Transmit) -> None:
-        seen.append((pair.now, sender, sent))
-        if passes(sender, sent):
-            carry(sender, sent)
+    def watched(_sender: End, sent: Transmit) -> None:
+        seen.append((pair.now, _sender, sent))
+        if passes(_sender, sent):
+            carry(_sender, sent)
 
     pair.carry = watched  # type: ignore[method-assign]  # the link
     return seen
