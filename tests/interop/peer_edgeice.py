@@ -226,9 +226,9 @@ async def each_message(take: Callable[[dict[str, Any]], Awaitable[None]]) -> Non
 async def main() -> None:
     config = json.loads(sys.argv[1])
     async with open_node(node_config(config)) as node:
-        tell("version", f"edgeice {edgeice.__version__}")
-        kind = IceAdapter if config.get("ice_only") else Adapter
-        await kind(config, node).run()
+        adapter = (IceAdapter if config.get("ice_only") else Adapter)(config, node)
+        tell("version", f"edgeice {edgeice.__version__}")  # now that all is imported
+        await adapter.run()
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ from ipaddress import IPv4Network
 from typing import Any, Self
 
 from tests.lab.links import TUN, Impairment, Link
-from tests.lab.namespaces import LabError, add, collect_garbage, configure, delete, inside, ip
+from tests.lab.namespaces import LabError, add, collect_garbage, configure, delete, inside, ip, name_addresses
 from tests.lab.nat import Egress, Nat, Site
 from tests.lab.networks import Internet, Network, Router
 from tests.lab.uplinks import Uplink
@@ -116,6 +116,7 @@ class Lab:
             raise LabError(reason)
         self._closing = contextlib.ExitStack()
         self._namespaces: list[str] = []
+        self._names: dict[str, str] = {}
         self._networks = itertools.count(1)
 
     def __enter__(self) -> Self:
@@ -131,6 +132,8 @@ class Lab:
         # Servers may take low ports whoever they run as; what comes by another link than the answer leaves by is right.
         settings = {f"net/ipv4/conf/{scope}/rp_filter": 0 for scope in ("all", "default")}
         configure(namespace, settings | {"net/ipv4/ip_unprivileged_port_start": 0})
+        if self._names:
+            name_addresses(namespace, self._names)
         return Host(namespace)
 
     def link(self, first: Host, second: Host) -> Link:
@@ -204,6 +207,10 @@ class Lab:
             ip("-n", host.namespace, "address", "add", str(address), "dev", uplink.device)
         host.addresses = (uplink.address, *(str(address.ip) for address in further))
         return host
+
+    def name(self, name: str, address: str) -> None:
+        """Let commands on hosts that are made from now on know an address by a name."""
+        self._names[name] = address
 
     def settle(self) -> None:
         """Wait until frames pass on every link, and IPv6 works: for up to a second after it was made neither does."""

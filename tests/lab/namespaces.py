@@ -9,15 +9,29 @@ import contextlib
 import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-__all__ = ["LabError", "add", "collect_garbage", "configure", "delete", "inside", "ip", "namespaces_of", "nft"]
+__all__ = [
+    "LabError",
+    "add",
+    "collect_garbage",
+    "configure",
+    "delete",
+    "inside",
+    "ip",
+    "name_addresses",
+    "namespaces_of",
+    "nft",
+]
 
 _FOLDER = Path("/run/netns")
 _SETTINGS = Path("/proc/sys")
+#: What ip-netns(8) puts in place of the files of /etc, by namespace.
+_FILES = Path("/etc/netns")
 _NAME = re.compile(r"edgeice-(?P<pid>\d+)-\d+-.+")
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -64,6 +78,14 @@ def add(pid: int, serial: int, label: str) -> str:
     return name
 
 
+def name_addresses(name: str, addresses: Mapping[str, str]) -> None:
+    """Let the commands of a namespace that are started from now on know names; `addresses` has the IP by name."""
+    folder = _FILES / name
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"{ip} {host}\n" for host, ip in {"localhost": "127.0.0.1", **addresses}.items()]
+    (folder / "hosts").write_text("".join(lines))
+
+
 def delete(name: str) -> None:
     """End what runs inside with SIGKILL, and remove the namespace; does nothing where it is gone."""
     with contextlib.suppress(LabError):
@@ -71,6 +93,7 @@ def delete(name: str) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
         ip("netns", "delete", name)
+    shutil.rmtree(_FILES / name, ignore_errors=True)
 
 
 @contextlib.contextmanager

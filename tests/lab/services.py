@@ -18,11 +18,13 @@ import attrs
 from tests.lab.lab import Host, LabError
 from tests.support.brokers import MOSQUITTO, Authority
 
-__all__ = ["COTURN", "NATDISCOVERY", "Broker", "Coturn", "coturn", "mosquitto"]
+__all__ = ["COTURN", "NATDISCOVERY", "SERVER_NAME", "Broker", "Coturn", "coturn", "mosquitto"]
 
 #: The server's program and its discoverer of NATs, None where they are not installed.
 COTURN = shutil.which("turnserver")
 NATDISCOVERY = shutil.which("turnutils_natdiscovery")
+#: What their certificates prove, besides their addresses.
+SERVER_NAME = "server.example"
 
 _SECRET = "laboratory"
 _READY = 10.0
@@ -44,7 +46,7 @@ class Coturn:
         return f"stun:{self.address}:{_STUN}"
 
     def ice_servers(self, *kinds: str, user: str = "pi", seconds: int = 3600) -> list[dict[str, str]]:
-        """Servers as browsers take them, with credentials that expire.
+        """Servers as browsers take them, with credentials that expire; those of TLS have the name `SERVER_NAME`.
 
         Args:
             kinds: `stun`, `udp`, `tcp`, `tls` or `tls443`.
@@ -57,8 +59,8 @@ class Coturn:
         urls = {
             "udp": f"turn:{self.address}:{_STUN}?transport=udp",
             "tcp": f"turn:{self.address}:{_STUN}?transport=tcp",
-            "tls": f"turns:{self.address}:{_TLS}?transport=tcp",
-            "tls443": f"turns:{self.address}:{_HTTPS}?transport=tcp",
+            "tls": f"turns:{SERVER_NAME}:{_TLS}?transport=tcp",
+            "tls443": f"turns:{SERVER_NAME}:{_HTTPS}?transport=tcp",
         }
         return [{"urls": self.stun} if kind == "stun" else {"urls": urls[kind], **login} for kind in kinds]
 
@@ -82,7 +84,7 @@ class Broker:
 
 
 def _authority(host: Host, folder: Path) -> Authority:
-    return Authority.create(folder / "tls", names=("server.example",), addresses=host.addresses)
+    return Authority.create(folder / "tls", names=(SERVER_NAME,), addresses=host.addresses)
 
 
 @contextlib.contextmanager

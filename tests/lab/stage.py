@@ -12,7 +12,7 @@ from tests.lab.lab import Host, Lab
 from tests.lab.meeting import Meeting
 from tests.lab.networks import Internet, Router
 from tests.lab.rows import Place, Row, Together
-from tests.lab.services import Coturn, coturn
+from tests.lab.services import SERVER_NAME, Coturn, coturn
 from tests.lab.uplinks import Uplink
 
 __all__ = ["Stage", "staged"]
@@ -66,6 +66,7 @@ def staged(row: Row, folder: Path) -> Iterator[Stage]:
     """
     with Lab() as lab:
         server = lab.public_host("server", addresses=2)
+        lab.name(SERVER_NAME, server.addresses[0])
         carrier: Router | None = None
         if row.together is not Together.NOTHING:
             carrier = _router(lab, row.here, 0, None)

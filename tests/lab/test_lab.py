@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -108,8 +109,18 @@ def test_a_rate_spreads_frames_and_drops_what_would_wait_too_long(pair: Pair) ->
     assert (there.carried, there.overflowed) == (8, 12)
 
 
+def test_hosts_know_what_was_named() -> None:
+    with Lab() as lab:
+        lab.name("server.example", "203.0.113.10")
+        named = subprocess.run(
+            lab.host("here").command("getent", "hosts", "server.example"), capture_output=True, check=True
+        )
+    assert named.stdout.split() == [b"203.0.113.10", b"server.example"]
+
+
 def test_nothing_is_left_after_the_scope() -> None:
     with Lab() as lab:
+        lab.name("server.example", "203.0.113.10")
         host = lab.host("lonely")
         lab.link(host, lab.host("other"))
         sleeper = subprocess.Popen(host.command("sleep", "60"), stdout=subprocess.PIPE)
@@ -118,6 +129,7 @@ def test_nothing_is_left_after_the_scope() -> None:
     assert sleeper.stdout is not None
     sleeper.stdout.close()
     assert namespaces_of(os.getpid()) == []
+    assert not Path("/etc/netns", host.namespace).exists()
 
 
 _KILLED = """
