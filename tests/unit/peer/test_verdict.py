@@ -10,13 +10,14 @@ import pytest
 
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.dtls import Certificate
-from edgeice.ice import Role
+from edgeice.ice import IceConfig, PairState, Role
 from edgeice.peer import ConnectionEnded, ConnectionState, Endpoint, EndpointConfig, RelayFailed, RelayGained, RelayLost
 from edgeice.peer.host import HostLog
 from edgeice.peer.verdict import Phases
 from edgeice.sansio import Entropy, Resolve, Transmit
 from edgeice.stun import Attribute, MessageClass, Method, decode, encode
 from edgeice.trace import Record, entry_of
+from tests.support.ice_pair import World, address
 from tests.unit.peer.pair import End, Pair
 
 SERVER = TransportAddress("198.51.100.53", 3478)
@@ -111,15 +112,40 @@ def test_a_session_that_never_came_about_says_why_and_which_pairs_were_tried() -
     assert found["local_candidates"] == found["remote_candidates"] == {"host": 1}
 
 
-def test_pairs_that_nomination_let_go_are_still_told() -> None:
+def test_a_session_whose_path_is_lost_says_which_it_was() -> None:
     pair = Pair()
-    second = Base(TransportAddress("192.0.2.1", 4001), "eth1")
-    pair.a.endpoint.base_added(second, now=pair.now)
-    checklist = pair.a.connection._link.ice._slots.current.checklist
-    (kept,) = list(checklist)
-    checklist.dropped.append(kept)  # known twice: told once, as it is now
-    assert len(verdict(pair.a, pair)["pairs"]) == 1
-    assert checklist.dropped.maxlen == 100
+    before = verdict(pair.a, pair)["path"]
+    pair.a.endpoint.base_removed(pair.a.base.address, now=pair.now)
+    found = verdict(pair.a, pair)
+    assert (found["state"], found["outcome"]) == ("interrupted", "open")
+    assert before is not None
+    assert {**before, "nominated": True} == found["path"]
+    assert found["pairs"][0]["local"] == "host 192.0.2.1:4000"  # though it is gone
+
+
+def test_pairs_that_nomination_let_go_are_still_told_and_each_once() -> None:
+    world = World()
+    world.a.add_base(address(1))
+    world.a.add_base(address(3))
+    world.b.add_base(address(2))
+    # What A sends from its second address is lost.
+    world.filter = lambda _sender, sent: address(3) not in (sent.path.local, sent.path.remote)
+    for agent in (world.a, world.b):
+        agent.end()
+    world.exchange()
+    world.run(10.0)
+    assert world.states == ("completed", "completed")
+    for agent in (world.a, world.b):
+        assert len(list(agent.ice._slots.current.checklist)) == 1
+    report = world.a.ice.report(now=world.now)
+    told = {str(pair.local_address): (pair.state, pair.responses_received > 0) for pair in report.pairs}
+    assert len(report.pairs) == 2
+    assert told["192.0.2.1:4000"] == (PairState.SUCCEEDED, True)
+    assert told["192.0.2.3:4000"] == (PairState.IN_PROGRESS, False)
+    checklist = world.a.ice._slots.current.checklist
+    assert checklist.dropped.maxlen == IceConfig().max_pairs
+    checklist.dropped.extend(checklist)  # known twice: told once, as it is now
+    assert len(world.a.ice.report(now=world.now).pairs) == 2
 
 
 # Servers and addresses
