@@ -19,17 +19,19 @@ Randomness comes in as `Entropy`.  This module alone touches `os.urandom` and `r
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
-from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import attrs
 
 from edgeice.addresses import Path, TransportAddress
 
 __all__ = [
+    "REFUSALS",
     "Action",
     "BoundedQueue",
     "CloseFlow",
@@ -46,6 +48,11 @@ __all__ = [
     "Transmit",
     "drain",
 ]
+
+#: Errors of sending that repeating will not cure, if they are true: ICMP's unreachable, no route, a firewall here.
+REFUSALS: Final = frozenset(
+    {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL}
+)
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)

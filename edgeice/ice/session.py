@@ -7,9 +7,8 @@ fails, or is taken back, empties *pending* and nothing else happens (RFC 8445 §
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
@@ -36,7 +35,7 @@ from edgeice.ice.priority import LocalPreferences
 from edgeice.ice.responder import Responder
 from edgeice.ice.shared import Shared
 from edgeice.ice.slots import Slots
-from edgeice.sansio import DropCounter, Entropy, Event, Transmit
+from edgeice.sansio import REFUSALS, DropCounter, Entropy, Event, Transmit
 from edgeice.stun import Message, MessageClass, Method, RefusalBudget
 from edgeice.trace import Tracer, ignore
 
@@ -44,11 +43,6 @@ if TYPE_CHECKING:
     from edgeice.ice.tracing import PairTrace
 
 __all__ = ["IceSession"]
-
-#: Errors of sending that repeating will not cure, if they are true: ICMP's unreachable, no route, a firewall here.
-_REFUSALS: Final = frozenset(
-    {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL}
-)
 
 
 class _Request(Protocol):
@@ -309,7 +303,7 @@ class IceSession:
 
     def socket_error(self, path: Path, error: int, *, now: float) -> bool:
         """The kernel or the network refused to carry a datagram (an errno); False if that means nothing here."""
-        if self.state is IceState.CLOSED or error not in _REFUSALS:
+        if self.state is IceState.CLOSED or error not in REFUSALS:
             return False
         concerned = [generation.socket_error(path, now=now) for generation in self._slots.active()]
         if any(concerned):

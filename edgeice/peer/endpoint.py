@@ -190,6 +190,8 @@ class Endpoint:
         """The kernel, or a relay, refused to send on a path: a hint that anybody can forge, so checks decide."""
         self.drops.count("socket-error")
         self._host_log.refused(path, errno)
+        if self._reflexive.socket_error(path, errno):
+            self._settle(now)
         owner = self._sessions.get(self._routes.by_path(path) or 0)
         # A path that nobody owns yet may be checked by several.
         for session in self._sessions.values() if owner is None else (owner,):

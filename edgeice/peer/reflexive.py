@@ -17,7 +17,7 @@ import attrs
 from edgeice import ice, stun
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import ConfigError, DecodeError
-from edgeice.sansio import Action, Entropy, Event, Resolve, Transmit
+from edgeice.sansio import REFUSALS, Action, Entropy, Event, Resolve, Transmit
 
 __all__ = ["Reflexive"]
 
@@ -126,6 +126,17 @@ class Reflexive:
             for base in self._bases:
                 self._ask(base, server, now)
         self._work(now)
+
+    def socket_error(self, path: Path, error: int) -> bool:
+        """The kernel would not send to a server (an errno): gathering does not wait for it (RFC 8489 §6.2.1).
+
+        It is asked on all the same, since a route may come a moment after the address.  False where that means nothing.
+        """
+        query = self._queries.get((path.local, path.remote))
+        if query is None or query.settled or error not in REFUSALS:
+            return False
+        query.settled = True
+        return True
 
     def receive(self, data: bytes, path: Path, *, now: float) -> bool:
         """Take a STUN response; False if it is not to a question of this object."""
