@@ -547,7 +547,30 @@ def test_ice_51_a_nomination_is_followed_when_the_selected_path_is_lost() -> Non
     assert world.b.sends_to() == address(11)
 
 
-def nominate_from(world: World, host: int, priority: int) -> None:
+@pytest.mark.parametrize("better_first", [False, True])
+def test_ice_51_the_best_of_an_aggressive_peers_nominations_wins_although_it_works_later(*, better_first: bool) -> None:
+    world = World()
+    for host in (1, 11):
+        world.a.add_base(address(host))
+    world.b.add_base(address(2))
+    world.filter = lambda _agent, _sent: False
+    world.exchange()
+    for host in (1, 11) if better_first else (11, 1):
+        nominate_from(world, host, 0x7FFFFFFF - host, number=host)
+    # A's answers, and nothing else of it, get through.
+    world.filter = lambda agent, sent: (
+        stun.decode(sent.data).message_class is stun.MessageClass.SUCCESS
+        if agent is world.a
+        else sent.path.remote != address(1) or world.now > 101.0
+    )
+    world.run(0.9)
+    assert world.b.sends_to() == address(11)
+    world.run(3.0)
+    assert world.b.sends_to() == address(1)
+    assert len(world.b.of(PairNominated)) == 2
+
+
+def nominate_from(world: World, host: int, priority: int, *, number: int = 0) -> None:
     """A nominates the pair of another of its addresses, as an aggressive peer does."""
     local, remote = world.a.ice.local_credentials, world.b.ice.local_credentials
     attributes: list[tuple[int, object]] = [
@@ -556,6 +579,7 @@ def nominate_from(world: World, host: int, priority: int) -> None:
         (stun.Attribute.ICE_CONTROLLING, 1 << 63),
         (stun.Attribute.USE_CANDIDATE, True),
     ]
-    request = stun.encode(stun.Method.BINDING, stun.MessageClass.REQUEST, b"n" * 12, attributes, key=remote.key)
+    transaction_id = bytes([number]) * 12
+    request = stun.encode(stun.Method.BINDING, stun.MessageClass.REQUEST, transaction_id, attributes, key=remote.key)
     world.b.ice.receive_stun(request, Path(address(2), address(host)), now=world.now)
     world.b.drain()
