@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         ServerReflexiveLearned,
         ServerUnanswered,
     )
-    from edgeice.ice.pacer import Pacer, Turn
+    from edgeice.ice.pacer import Pacer, SharedTurn, Turn
     from edgeice.ice.pair import CandidatePair, PairInput, PairState
     from edgeice.ice.session import IceSession
 else:
@@ -48,7 +48,7 @@ else:
         " LocalCandidateGathered LocalCandidatesEnded PairNominated PairReport RestartFailed"
         " RestartSucceeded RoleSwitched SelectedPathLost SendPathChanged ServerNameUnknown ServerReflexiveLearned"
         " ServerUnanswered",
-        pacer="Pacer Turn",
+        pacer="Pacer SharedTurn Turn",
         pair="CandidatePair PairInput PairState",
         session="IceSession",
     )
@@ -86,6 +86,7 @@ __all__ = [
     "ServerNameUnknown",
     "ServerReflexiveLearned",
     "ServerUnanswered",
+    "SharedTurn",
     "Turn",
     "decode_candidate",
     "encode_candidate",

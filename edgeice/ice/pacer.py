@@ -6,7 +6,7 @@ from typing import Final
 
 from edgeice.errors import LocalProtocolError
 
-__all__ = ["Pacer", "TokenBucket", "Turn"]
+__all__ = ["Pacer", "SharedTurn", "TokenBucket", "Turn"]
 
 #: RFC 8445 §14.2: all agents of a host together start a transaction each 5 ms at most.
 _MINIMUM: Final = 0.005
@@ -105,6 +105,37 @@ class Turn:
     def release(self, now: float) -> None:
         """There is nothing to send any more: others may go first."""
         self._pacer.leave(self, now)
+
+
+class SharedTurn:
+    """One turn that several machines of a host ask for, as its gathering does: together they keep the distance `ta`."""
+
+    __slots__ = ("_turn", "_waiting")
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._waiting: set[object] = set()
+
+    @property
+    def opens_at(self) -> float:
+        """When `take` may succeed at the earliest, after it gave False."""
+        return self._turn.opens_at
+
+    def take(self, asker: object, now: float) -> bool:
+        """Whether `asker` starts a transaction now; after False it asks again or releases."""
+        taken = self._turn.take(now)
+        if taken:
+            self._waiting.discard(asker)
+        else:
+            self._waiting.add(asker)
+        return taken
+
+    def release(self, asker: object, now: float) -> None:
+        """`asker` has nothing to send any more; the place in the queue is kept for those who have."""
+        if asker in self._waiting:
+            self._waiting.remove(asker)
+            if not self._waiting:
+                self._turn.release(now)
 
 
 class TokenBucket:

@@ -18,7 +18,7 @@ import attrs
 from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import DecodeError, LocalProtocolError
-from edgeice.ice import IceConfig, Pacer, Role, Turn
+from edgeice.ice import IceConfig, Pacer, Role, SharedTurn, Turn
 from edgeice.peer.config import ConnectionConfig, TurnServer
 from edgeice.peer.demux import Kind, classify
 from edgeice.peer.reflexive import Reflexive
@@ -81,7 +81,7 @@ class Endpoint:
         self._sessions: dict[int, PeerSession] = {}
         self._log: HostLog | None = None
         self._touched: deque[PeerSession] = deque()
-        self._gathering = Turn(self._pacer, config.ice.pacing)
+        self._gathering = SharedTurn(Turn(self._pacer, config.ice.pacing))
         self._reflexive = Reflexive(config.stun, config.ice, self._gathering, entropy, config.public)
         #: None until a session wants one.
         self._relays: Relays | None = None

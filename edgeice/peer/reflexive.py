@@ -59,7 +59,7 @@ class Reflexive:
         self,
         servers: tuple[str, ...],
         config: ice.IceConfig,
-        turn: ice.Turn,
+        turn: ice.SharedTurn,
         entropy: Entropy,
         public: Mapping[str, str] | None = None,
     ) -> None:
@@ -214,10 +214,10 @@ class Reflexive:
             if query.transaction is not None:
                 self._settle(query, query.transaction, now)
         while (due := self._next_due(now)) is not None:
-            if not self._turn.take(now):
+            if not self._turn.take(self, now):
                 return
             self._begin(due, now)
-        self._turn.release(now)
+        self._turn.release(self, now)
 
     def _next_due(self, now: float) -> _Query | None:
         """Whose turn it is: who was never asked, then who has waited for longest."""

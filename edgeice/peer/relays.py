@@ -14,7 +14,7 @@ import attrs
 
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import ConfigError
-from edgeice.ice import ServerReflexiveLearned, Turn
+from edgeice.ice import ServerReflexiveLearned, SharedTurn
 from edgeice.peer.config import TurnServer
 from edgeice.peer.events import RelayFailed, RelayGained, RelayLost
 from edgeice.peer.relay_link import RelayLink, RelayTarget
@@ -64,7 +64,7 @@ class Relays:
         drops: `delivery_full` (more datagrams of peers than the driver fetches).
     """
 
-    def __init__(self, servers: Sequence[TurnServer], turn: Turn, entropy: Entropy) -> None:
+    def __init__(self, servers: Sequence[TurnServer], turn: SharedTurn, entropy: Entropy) -> None:
         self.drops = DropCounter()
         self._turn = turn
         self._entropy = entropy

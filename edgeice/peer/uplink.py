@@ -16,7 +16,7 @@ from typing import Final
 import attrs
 
 from edgeice.addresses import Base, TransportAddress
-from edgeice.ice import Turn
+from edgeice.ice import SharedTurn
 from edgeice.peer.relay_link import RelayLink, RelayTarget
 
 __all__ = ["Uplink", "UplinkOwner"]
@@ -65,7 +65,7 @@ class Uplink:
         retry_at: When all servers are asked again: none had an allocation to give, or the one that was there is lost.
     """
 
-    def __init__(self, owner: UplinkOwner, turn: Turn) -> None:
+    def __init__(self, owner: UplinkOwner, turn: SharedTurn) -> None:
         self.bases: list[Base] = []
         self.held: RelayLink | None = None
         self.retry_at: float | None = None
@@ -126,7 +126,7 @@ class Uplink:
         """A server allocated: it wins."""
         rest = [each for each in self._links() if each is not link]
         self._clear()
-        self._turn.release(now)
+        self._turn.release(self, now)
         self.held = link
         self._failures = 0
         self._owner.keep(link)
@@ -159,7 +159,7 @@ class Uplink:
         """Give everything back."""
         links = self._links()
         self._clear()
-        self._turn.release(now)
+        self._turn.release(self, now)
         self.held = self.retry_at = None
         self._failures = 0
         for link in links:
@@ -173,9 +173,10 @@ class Uplink:
     def work(self, *, now: float) -> None:
         """Ask who is next, and decide."""
         if self._race_at is None:
+            self._turn.release(self, now)
             return
         while (at := self._ask_at()) is not None and at <= now:
-            if not self._turn.take(now):
+            if not self._turn.take(self, now):
                 break
             entry = self._waiting[0]
             link = self._owner.start(entry.target, entry.base, now)
@@ -185,7 +186,7 @@ class Uplink:
             self._waiting.popleft()
             self._asked.append(link)
         else:
-            self._turn.release(now)
+            self._turn.release(self, now)
         if self._chosen is None and self._answered and self._decide_at() <= now:
             self._chosen = min(self._answered, key=lambda link: (_DELAYS[link.target.transport], link.rtt or 0.0))
             self._answered.remove(self._chosen)

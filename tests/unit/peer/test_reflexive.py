@@ -12,7 +12,7 @@ from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import ConfigError
 from edgeice.ice import IceCredentials, RemoteParameters, Role, ServerReflexiveLearned, ServerUnanswered
-from edgeice.peer import Endpoint, EndpointConfig, IceConnection
+from edgeice.peer import Endpoint, EndpointConfig, IceConnection, TurnServer
 from edgeice.sansio import Action, Entropy, Event, Machine, Resolve, Transmit, drain
 
 #: The default Ta, in seconds.
@@ -42,10 +42,10 @@ class Host:
         sent: When each request left, from the start, its path and its transaction id; repetitions included.
     """
 
-    def __init__(self, *servers: str) -> None:
+    def __init__(self, *servers: str, turn: tuple[TurnServer, ...] = ()) -> None:
         self.now = 100.0
         self.start = self.now
-        self.endpoint = Endpoint(EndpointConfig(stun=servers), entropy=Entropy.seeded(1))
+        self.endpoint = Endpoint(EndpointConfig(stun=servers, turn=turn), entropy=Entropy.seeded(1))
         self.sessions: list[IceConnection] = []
         self.dead: set[TransportAddress] = set()
         self.refuses: set[TransportAddress] = set()
@@ -219,6 +219,29 @@ def test_ice_33_what_the_network_refuses_is_told_to_the_sessions_that_check_ther
     host.run(0.1)
     assert [path for _, path, _ in host.sent].count(paths[1]) == 2
     assert host.endpoint.drops["socket-error"] == 4
+
+
+def test_ice_22_servers_and_relays_have_their_turns_beside_sessions_that_always_have_something_to_ask() -> None:
+    relay = TurnServer("turn:192.0.2.201", "user", "password")
+    host = Host(*uris(1, 2, 3), turn=(relay,))
+    host.dead = {server(1)}
+    for number in range(20):
+        session = host.connect()
+        remote = IceCredentials(f"peer{number}", "p" * 22)
+        session.set_remote(RemoteParameters(credentials=remote, pacing=TA), now=host.now)
+        for other in range(30):
+            line = f"candidate:{other} 1 udp {1000 - other} 192.0.2.{100 + other} 4000 typ host"
+            session.add_remote_candidate(line, remote.ufrag, now=host.now)
+    host.add(base(1), base(2), base(3))
+    host.run(2.0)
+    asked = [at for at, path, _ in host.sent if path.remote.ip.startswith("203.0.113.")]
+    allocating = [at for at, path, _ in host.sent if path.remote.port == 3478 and path.remote.ip == "192.0.2.201"]
+    # Each round of the twenty sessions takes 100 ms, and gathering has one turn in it.
+    assert max(asked[:9]) < 1.2
+    assert len(allocating) >= 3
+    assert min(allocating) < 1.6
+    began = sorted(host.began().values())
+    assert min(round(later - earlier, 6) for earlier, later in itertools.pairwise(began)) == 0.005
 
 
 @pytest.mark.parametrize(("servers", "bases", "rto"), [(1, 1, 0.5), (5, 5, 0.5), (8, 4, 0.64)])
