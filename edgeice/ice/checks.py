@@ -143,7 +143,11 @@ class CheckTable:
             return None
         pair = check.pair
         pair.responses_received += 1
-        if path != pair.path:
+        error = response.get(Attribute.ERROR_CODE) if response.message_class is MessageClass.ERROR else None
+        code = error.code if error is not None else 0
+        # RFC 8445 §7.2.5.1 comes first: a conflict of roles is no matter of paths, and the peer that tells of one does
+        # not check back, so behind some NATs no answer to a check would ever come from where it was asked.
+        if path != pair.path and code != _ROLE_CONFLICT:
             # RFC 8445 §7.2.5.2.1.  Somebody may have replayed the answer from elsewhere: the check is still repeated,
             # its true answer still counts, and what is valid stays so.
             self._shared.drops.count("asymmetric_response")
@@ -156,9 +160,7 @@ class CheckTable:
             # RFC 8489 §6.3.3: an attribute that must be understood and is not fails the transaction.
             failure = "malformed" if mapped is None or response.unknown_required else ""
         else:
-            mapped, error = None, response.get(Attribute.ERROR_CODE)
-            code = error.code if error is not None else 0
-            failure = "" if code == _ROLE_CONFLICT else f"error_{code}"
+            mapped, failure = None, "" if code == _ROLE_CONFLICT else f"error_{code}"
         settled = mapped is None and check.role is not self._shared.role
         return None if check.silenced and (failure or settled) else Answer(check, mapped, failure)
 
