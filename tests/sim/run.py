@@ -1,0 +1,73 @@
+"""Runs scenarios on the simulated network: `python tests/sim/run.py --scenarios N --seed S [--json]`.
+
+Scenario number n has the seed S + n.  The last line of the output is one JSON object: `scenarios`, `violations` and
+`per_second`.  A scenario that violates an invariant is shown as it goes; `--replay SEED` runs it again with everything
+that happened.  Exit status 1 if anything was violated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.sim.scenario import draw_scenario
+from tests.sim.world import Result, run_scenario
+
+__all__ = ["main"]
+
+
+def replay(seed: int) -> Result:
+    """Run one scenario and show everything."""
+    scenario = draw_scenario(seed)
+    result = run_scenario(scenario, traced=True)
+    print(scenario)
+    print("\n".join(result.log))
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description="Drive ICE agents through simulated networks.")
+    parser.add_argument("--scenarios", type=int, default=1000, metavar="N", help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="that of the first one (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line, nothing else")
+    parser.add_argument("--replay", type=int, metavar="SEED", help="run this one alone and show everything")
+    options = parser.parse_args(arguments)
+    if options.replay is not None:
+        return 1 if replay(options.replay).violations else 0
+    begun = time.process_time()
+    reached: collections.Counter[str] = collections.Counter()
+    failing = 0
+    for seed in range(options.seed, options.seed + options.scenarios):
+        result = run_scenario(draw_scenario(seed))
+        reached.update(result.reach)
+        failing += bool(result.violations)
+        for violation in result.violations:
+            report = {"seed": seed, "rule": violation.rule, "at": round(violation.at, 4), "text": violation.text}
+            print(
+                json.dumps(report)
+                if options.json
+                else f"{seed}: {violation.rule} at {violation.at:.4f}: {violation.text}"
+            )
+        if result.violations and not options.json:
+            print(f"{seed}: replay with --replay {seed}", flush=True)
+    elapsed = time.process_time() - begun
+    if not options.json:
+        print(", ".join(f"{name}: {count}" for name, count in sorted(reached.items())))
+    figures = {
+        "scenarios": options.scenarios,
+        "violations": failing,
+        "per_second": round(options.scenarios / elapsed, 1) if elapsed else 0.0,
+    }
+    print(json.dumps(figures))
+    return 1 if failing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
