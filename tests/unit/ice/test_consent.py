@@ -10,8 +10,9 @@ import pytest
 
 from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
-from edgeice.ice import ConsentExpired, IceConfig, IceStateChanged, SendPathChanged
-from edgeice.sansio import Transmit
+from edgeice.ice import ConsentExpired, IceConfig, IceStateChanged, Role, SendPathChanged
+from edgeice.ice.consent import Consent
+from edgeice.sansio import Entropy, Transmit
 from tests.support.ice_pair import Agent, World, address
 
 PATH = Path(address(1), address(2))
@@ -120,6 +121,13 @@ def test_con_03_after_its_end_nothing_is_asked_and_a_late_answer_revives_nothing
     world.run(60.0)
     assert world.a.sends_to() is None
     assert len(requests(world.a)) == asked
+
+
+def test_con_03_requests_that_are_remembered_are_bounded() -> None:
+    consent = Consent(interval=5.0, lifetime=30.0, entropy=Entropy.seeded(1), now=0.0)
+    for number in range(100):
+        consent.sent(number.to_bytes(12), Role.CONTROLLING, 5.0 * number)
+    assert [number for number in range(100) if consent.expects(number.to_bytes(12))] == list(range(84, 100))
 
 
 @pytest.mark.parametrize("late", [6.1, 29.0])

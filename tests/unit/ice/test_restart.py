@@ -115,12 +115,12 @@ def test_ice_61_a_peer_that_takes_the_other_role_with_a_restart_is_followed(*, b
     # B, who offers the restart, controls from now on, and has the larger tie-breaker.
     world.b.ice._take_role(Role.CONTROLLING)
     world.b.ice._shared.tie_breaker = (1 << 64) - 1
-    world.restart()
     # By B's check, and by the answer to A's own as well: 487 (RFC 8445 §7.2.5.1, §7.3.1.1).
     asked, message_class = (world.a, world.b)[by_check], stun.MessageClass.REQUEST
     world.filter = lambda agent, sent: (
         bool(world.a.of(RoleSwitched)) or agent is asked or stun.decode(sent.data).message_class is not message_class
     )
+    world.restart()
     world.run(2.0)
     assert (world.a.ice.role, world.b.ice.role) == (Role.CONTROLLED, Role.CONTROLLING)
     assert len(world.a.of(RestartSucceeded)) == len(world.b.of(RestartSucceeded)) == 1
@@ -186,12 +186,14 @@ def test_host_16_candidates_and_end_of_a_replaced_generation_are_ignored() -> No
     assert len(world.a.ice._slots.current.checklist) == pairs
 
 
-def test_host_16_a_storm_of_restarts_fills_no_table_and_leaves_the_path() -> None:
+@pytest.mark.parametrize("every", [0.01, 0.1])
+def test_host_16_a_storm_of_restarts_fills_no_table_and_leaves_the_path(every: float) -> None:
+    """Too fast for any to succeed, and so that each does."""
     world = World()
     world.connect()
-    for _ in range(300):
+    for _ in range(round(3.0 / every)):
         world.restart()
-        world.run(0.01)
+        world.run(every)
         assert world.a.ice.send_path == PATH
         # Current, pending and at most two that were replaced.
         assert len(world.a.ice.ufrags()) <= 4
