@@ -202,13 +202,15 @@ class Driver:
                 self._nursery = nursery
                 answers = FlowAnswers(self._router, self.touch, self._clock)
                 self._flows = FlowTable(nursery, answers, self.counters, self._tls_context)
-                self._resolver = Resolver(nursery, self._resolved, self.counters, bases=lambda: self.bases)
+                self._resolver = Resolver(
+                    nursery, self._resolved, self.counters, bases=lambda: self.bases, on_located=self._located
+                )
                 nursery.start_soon(self._run_timers)
                 task_status.started()
         finally:
-            self._nursery = None
             self._router.close(now=self._clock())
             self.touch(self._router)
+            self._nursery = None
             for udp in self._sockets.values():
                 self._close(udp)
             self._sockets.clear()
@@ -328,7 +330,7 @@ class Driver:
             case CloseFlow():
                 self._flows.close(action.flow_id)
             case Resolve():
-                self._resolver.resolve(action.name, multicast=action.multicast)
+                self._resolver.resolve(action.name, multicast=action.multicast, service=action.service)
 
     def _transmit(self, path: Path, data: bytes) -> None:
         udp = self._sockets.get(path.local)
@@ -427,6 +429,10 @@ class Driver:
 
     def _resolved(self, name: str, addresses: list[str]) -> None:
         self._router.resolved(name, addresses, now=self._clock())
+        self.touch(self._router)
+
+    def _located(self, name: str, service: str, servers: list[tuple[str, int]]) -> None:
+        self._router.located(name, service, servers, now=self._clock())
         self.touch(self._router)
 
     def _trace(self, name: str, **fields: object) -> None:

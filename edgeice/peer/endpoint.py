@@ -127,7 +127,7 @@ class Endpoint:
         return connection
 
     def release(self, session: PeerSession, *, now: float) -> None:
-        """Forget a session that is over; with the last one go the allocations on relays."""
+        """Forget a session that is over; soon after the last one go the allocations on relays."""
         self._sessions.pop(session.session_id, None)
         self._routes.forget(session.session_id)
         if self._relays is not None and not self._sessions:
@@ -147,7 +147,7 @@ class Endpoint:
     def close(self, *, now: float) -> None:
         """The host leaves: give back what servers hold for it."""
         if self._relays is not None:
-            self._relays.release(now=now)
+            self._relays.close(now=now)
 
     @property
     def sessions(self) -> int:

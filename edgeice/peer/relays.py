@@ -1,4 +1,4 @@
-"""Allocations on TURN servers as bases of the Endpoint: shared by its sessions, held only while there are some.
+"""Allocations on TURN servers as bases of the Endpoint: shared by its sessions, held while there are some.
 
 Each uplink (interface) has one, on the server that is nearest from there; see `edgeice.peer.uplink`.
 """
@@ -12,6 +12,7 @@ from typing import Final
 
 import attrs
 
+from edgeice import __version__
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import ConfigError
 from edgeice.ice import ServerReflexiveLearned, SharedTurn
@@ -38,6 +39,11 @@ __all__ = ["Relays"]
 #: Addresses that one server name may stand for.
 _MAX_ADDRESSES: Final = 4
 _MAX_SERVERS: Final = 8
+#: Seconds that allocations outlive the last session: sessions come in bursts, the next one has its relay at once, and
+#: servers refuse a 5-tuple whose allocation was deleted a moment ago.
+_LINGER: Final = 30.0
+#: What the server's log says who this is (RFC 8656 §5).
+_SOFTWARE: Final = f"edgeice {__version__}"
 #: Datagrams of peers that wait for the driver, which fetches them after each batch.
 _DELIVERY_LIMIT: Final = 1024
 
@@ -74,6 +80,8 @@ class Relays:
         self._uplinks: dict[str, Uplink] = {}
         self._owner = UplinkOwner(self._start, self._proceed, self._keep, self._drop)
         self._wanted = False
+        #: When what nobody uses is given back; None while it is used, or nothing is there.
+        self._release_at: float | None = None
         self._flow_ids = itertools.count(1)
         self._links: dict[RelayLink, Uplink] = {}
         self._closing: list[RelayLink] = []
@@ -105,12 +113,18 @@ class Relays:
 
     def acquire(self, *, now: float) -> None:
         """Sessions are there: allocate, unless that is done."""
+        self._release_at = None
         if not self._wanted:
             self._wanted = True
             self._look_up(now)
 
     def release(self, *, now: float) -> None:
-        """The last session is gone: give everything back (RFC 8656 §8)."""
+        """The last session is gone: give everything back, unless another one comes soon."""
+        self._release_at = now + _LINGER
+
+    def close(self, *, now: float) -> None:
+        """Give everything back (RFC 8656 §8)."""
+        self._release_at = None
         self._wanted = False
         for uplink in self._uplinks.values():
             uplink.stop(now=now)
@@ -198,7 +212,9 @@ class Relays:
         return True
 
     def handle_timeout(self, *, now: float) -> None:
-        """Repeat, refresh, race."""
+        """Repeat, refresh, race, give back."""
+        if self._release_at is not None and self._release_at <= now:
+            self.close(now=now)
         for link in [*self._links, *self._closing]:
             at = link.allocation.next_timeout()
             if at is not None and at <= now:
@@ -222,6 +238,7 @@ class Relays:
         """The earliest deadline."""
         times = [uplink.next_timeout() for uplink in self._uplinks.values()]
         times += [link.allocation.next_timeout() for link in [*self._links, *self._closing]]
+        times.append(self._release_at)
         return min((at for at in times if at is not None), default=None)
 
     def poll_action(self) -> Action | None:
@@ -291,6 +308,7 @@ class Relays:
             dual=True,
             entropy=self._entropy,
             now=now,
+            software=_SOFTWARE,
             hold=True,
             tried=self._uplinks[base.interface].tried - {target.server},
         )
@@ -370,6 +388,9 @@ class Relays:
             case AllocationRedirected():
                 if not uplink.redirect(link, event.server, event.domain, now=now):
                     self._fail(link, "redirect_loop", 300)
+            case AllocationFailed(new_port=True) if link.path is not None:
+                self._fail(link, event.reason, event.code)
+                uplink.mismatched(link, now=now)
             case AllocationFailed():
                 self._fail(link, event.reason, event.code)
                 uplink.failed(link, retry_at=event.retry_at, now=now)

@@ -28,6 +28,10 @@ _RETRY: Final = 30.0
 _RETRY_MOST: Final = 480.0
 #: The same after a server that leads in a circle: not one that was tried in the last five minutes (RFC 8489 §10).
 _REDIRECT_PAUSE: Final = 300.0
+#: After 437, which a server answers for a moment after it deleted an allocation: seconds, for so many times; then long.
+_MISMATCH_PAUSE: Final = 2.0
+_MISMATCHES: Final = 3
+_MISMATCH_LONG: Final = 120.0
 #: Servers and transports in one race; further ones are not asked.
 _RACE_LIMIT: Final = 16
 
@@ -82,6 +86,8 @@ class Uplink:
         #: The earliest moment at which one of those that failed may be asked again; None if none may.
         self._again_at: float | None = None
         self._failures = 0
+        #: Answers with 437, one after the other.
+        self._mismatches = 0
         #: Who is next waits for what is being given back.
         self._blocked = False
 
@@ -128,7 +134,7 @@ class Uplink:
         self._clear()
         self._turn.release(self, now)
         self.held = link
-        self._failures = 0
+        self._failures = self._mismatches = 0
         self._owner.keep(link)
         for each in rest:
             self._owner.drop(each, now)
@@ -139,6 +145,19 @@ class Uplink:
             self._again_at = min(retry_at, self._again_at or math.inf)
         self._let_go(link, now)
         self.work(now=now)
+
+    def mismatched(self, link: RelayLink, *, now: float) -> None:
+        """The server still keeps what this 5-tuple had (437): it is asked again in a moment, a few times.
+
+        RFC 8656 §7.4 would take another port, but the base has only this one.
+        """
+        self._mismatches += 1
+        if self._mismatches < _MISMATCHES:
+            self._let_go(link, now)
+            self._again_at = min(now + _MISMATCH_PAUSE, self._again_at or math.inf)
+            self.work(now=now)
+        else:
+            self.failed(link, retry_at=now + _MISMATCH_LONG, now=now)
 
     def lost(self, link: RelayLink, *, now: float) -> None:
         """What a link had is gone: the race is run again, at once if it lasted."""
@@ -161,7 +180,7 @@ class Uplink:
         self._clear()
         self._turn.release(self, now)
         self.held = self.retry_at = None
-        self._failures = 0
+        self._failures = self._mismatches = 0
         for link in links:
             self._owner.drop(link, now)
 
@@ -254,7 +273,9 @@ class Uplink:
     def _give_up(self, now: float) -> None:
         again_at = self._again_at
         self._clear()
-        if again_at is not None:
+        if 0 < self._mismatches < _MISMATCHES:
+            self.retry_at = again_at
+        elif again_at is not None:
             self._failures += 1
             self.retry_at = max(again_at, now + min(_RETRY * 2 ** (self._failures - 1), _RETRY_MOST))
 

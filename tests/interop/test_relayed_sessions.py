@@ -77,6 +77,8 @@ async def until_logged(server: Coturn, pattern: str, times: int) -> None:
 
 #: What coturn writes of an allocation that was given back.
 _GIVEN_BACK = r"lifetime=0\b"
+#: The same where it went with its connection (RFC 8656 §3.1).
+_ENDED = r"closed \(2nd stage\)"
 
 
 @pytest.mark.parametrize("way", ["udp", "tcp", "tls"])
@@ -97,8 +99,9 @@ async def test_turn_32_a_session_over_relays_alone(tmp_path: Path, way: Way) -> 
                 await until_logged(server, "CHANNEL_BIND processed, success", 2)
                 a.close()
                 b.close()
-            await until_logged(server, _GIVEN_BACK, 2)
-        assert here.drops() == there.drops() == {}
+        await until_logged(server, _GIVEN_BACK if way == "udp" else _ENDED, 2)
+        # A check may have been under way when the other end closed.
+        assert {*here.drops(), *there.drops()} <= {"endpoint.unroutable"}
 
 
 async def test_turn_04_cancellation_gives_the_allocation_back(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import attrs
 import pytest
 
@@ -58,9 +60,23 @@ def test_sessions_share_one_allocation_which_goes_with_the_last() -> None:
     host.run(1)
     assert (relay.allocations, relay.deleted) == (1, 0)
     host.release(second)
-    host.run(1)
+    host.run(29)
+    assert (relay.allocations, relay.deleted) == (1, 0)
+    host.run(2)
     assert (relay.allocations, relay.deleted) == (0, 1)
     assert not any(base.server for base in host.endpoint._bases.values())
+
+
+def test_the_next_session_of_a_burst_has_its_relay_at_once() -> None:
+    relay = near()
+    host = RelayedEndpoint(relay)
+    host.add_base()
+    host.release(host.connect())
+    host.run(20)
+    session = host.connect()
+    assert len(host.relayed(session)) == 1
+    host.run(60)
+    assert (relay.allocations, relay.deleted) == (1, 0)
 
 
 def test_turn_04_the_end_of_the_host_gives_back_what_it_holds() -> None:
@@ -75,7 +91,7 @@ def test_turn_04_the_end_of_the_host_gives_back_what_it_holds() -> None:
     assert (relay.allocations, relay.deleted) == (0, 1)
 
 
-def test_a_session_right_after_the_last_waits_until_the_place_is_free() -> None:
+def test_a_session_waits_until_its_place_is_given_back() -> None:
     relay = near()
     host = RelayedEndpoint(relay)
     host.add_base()
@@ -84,10 +100,31 @@ def test_a_session_right_after_the_last_waits_until_the_place_is_free() -> None:
         host.run(1)
         assert len(host.relayed(session)) == 1
         host.release(session)
+        host.run(30)  # the server does not know yet that this was the end
         assert relay.deleted == number
     host.run(1)
     # None of them met what was there before it (437).
     assert (relay.deleted, host.of(RelayFailed)) == (3, [])
+
+
+@pytest.mark.parametrize(("times", "seconds"), [(2, 5), (3, 125)])
+def test_turn_11_a_server_that_still_has_what_was_deleted_is_asked_again(times: int, seconds: float) -> None:
+    relay = near()
+    relay.make = lambda: _with_errors(Method.ALLOCATE, [437] * times)
+    host = RelayedEndpoint(relay)
+    host.add_base()
+    host.connect()
+    host.run(seconds - 2)
+    assert relay.allocations == 0
+    host.run(2)
+    assert relay.allocations == 1
+    assert [event.code for event in host.of(RelayFailed) if isinstance(event, RelayFailed)] == [437] * times
+
+
+def _with_errors(method: Method, codes: list[int]) -> Server:
+    server = Server()
+    server.errors = {method: deque(codes)}
+    return server
 
 
 def test_an_allocation_is_refreshed_as_long_as_a_session_lasts() -> None:
@@ -162,7 +199,7 @@ def test_turn_32_tls_names_the_host_that_the_certificate_must_have() -> None:
     assert (flow.remote, flow.tls_name) == (tls.address, "relay.example")
     assert len(host.relayed(session)) == 1
     host.release(session)
-    host.run(1)
+    host.run(31)
     assert (tls.allocations, tls.deleted) == (0, 1)
 
 
@@ -235,7 +272,7 @@ def test_turn_37_new_credentials_are_for_the_next_allocation_and_leave_what_stan
         CREDENTIALS.username
     }
     host.release(session)
-    host.run(1)
+    host.run(31)
     server.users["later"] = "other"
     host.connect()
     host.run(1)
