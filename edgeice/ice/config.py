@@ -61,7 +61,8 @@ class IceConfig:
     relay_nomination_wait: float = 2.0
     #: The same where checks of the peer arrive on a direct pair meanwhile: it works one way at least.
     promising_nomination_wait: float = 5.0
-    #: Nominate again when a better pair becomes valid later, opposite peers that announce the same.
+    #: Nominate again when a pair that is better than a relayed one becomes valid later, opposite peers that announce
+    #: the same.
     renomination: bool = True
     #: No failure is declared before this much time with the peer's parameters (RFC 8863 §4).
     patience: float = 39.5

@@ -16,7 +16,7 @@ from edgeice.ice.consent import Consent, Consents
 from edgeice.ice.credentials import IceCredentials
 from edgeice.ice.events import ConsentExpired, FailureVerdict, PairNominated
 from edgeice.ice.incoming import EarlyChecks, HeardPaths, PeerCheck
-from edgeice.ice.nomination import Nomination
+from edgeice.ice.nomination import Nomination, improves
 from edgeice.ice.pair import CandidatePair, PairInput, PairState
 from edgeice.ice.pairing import Pairing
 from edgeice.ice.priority import LocalPreferences
@@ -136,11 +136,12 @@ class Generation:
     @property
     def _is_settled(self) -> bool:
         """Whether candidates come too late (RFC 8838 §13)."""
-        return self.completed and not self._renominates
+        improvable = self._renominates and (self.selected is None or self.selected.is_relayed)
+        return self.completed and not improvable
 
     def _betters(self, pair: CandidatePair) -> bool:
         """Whether a pair may still take the selected one's place."""
-        return self._renominates and (self.selected is None or pair.priority > self.selected.priority)
+        return self._renominates and improves(pair, self.selected)
 
     @property
     def _has_all_candidates(self) -> bool:
@@ -269,7 +270,7 @@ class Generation:
     def _succeed(self, pair: CandidatePair, mapped: TransportAddress, check: Check, now: float) -> None:
         """RFC 8445 §7.2.5.3: the pair is valid."""
         shared = self._shared
-        pair.valid_local = self.locals.mapped(pair.local, mapped, check.priority)
+        self.checklist.set_valid(pair, self.locals.mapped(pair.local, mapped, check.priority))
         pair.apply(PairInput.SUCCESS)
         if not pair.nominate_next:
             self.checklist.untrigger(pair)
@@ -390,7 +391,7 @@ class Generation:
         self.checklist.untrigger(pair)
         pair.apply(PairInput.FAIL)
         pair.result = result
-        pair.valid_local = None
+        self.checklist.set_valid(pair, None)
         pair.consent = None
         if pair is self.selected:
             self.selected = None

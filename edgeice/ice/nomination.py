@@ -6,7 +6,16 @@ from edgeice.ice.checklist import Checklist
 from edgeice.ice.config import IceConfig
 from edgeice.ice.pair import CandidatePair
 
-__all__ = ["Nomination"]
+__all__ = ["Nomination", "improves"]
+
+
+def improves(pair: CandidatePair, selected: CandidatePair | None) -> bool:
+    """Whether a pair is worth another nomination, and checks until it works or fails.
+
+    A relay costs its owner and adds to each round trip, so whatever is better than a relayed pair is worth it.  From
+    one direct pair to another there is little to gain, and often dozens of addresses that nothing answers from.
+    """
+    return selected is None or (selected.is_relayed and pair.priority > selected.priority)
 
 
 class Nomination:
@@ -18,8 +27,8 @@ class Nomination:
     moving off it later takes a restart; longest, while the peer is heard on a direct pair.  Data needs not wait for
     this: it flows on any valid pair (RFC 8445 §12.1).
 
-    Opposite a peer that knows renomination the choice is not the last one: each better pair that becomes valid later
-    is nominated in its turn, under the next number.
+    Opposite a peer that knows renomination the choice of a relayed pair is not the last one: each better pair that
+    becomes valid later is nominated in its turn, under the next number.
     """
 
     __slots__ = ("_config", "_first_valid_at", "_latest", "deadline", "pair")
@@ -41,9 +50,9 @@ class Nomination:
             self._begin(pair, checklist)
 
     def improve(self, checklist: Checklist, selected: CandidatePair | None) -> None:
-        """Queue the nominating check of a valid pair that is better than the selected one, if there is any."""
+        """Queue the nominating check of a valid pair that improves on the selected one, if there is any."""
         best = checklist.best_valid()
-        if best is not None and (selected is None or best.priority > selected.priority):
+        if best is not None and improves(best, selected):
             self._begin(best, checklist)
 
     def give_up(self, pair: CandidatePair | None) -> None:

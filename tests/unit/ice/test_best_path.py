@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import attrs
 import pytest
 
 from edgeice import stun
@@ -167,6 +168,31 @@ def test_renomination_moves_both_ends_to_a_better_pair_that_works_later() -> Non
     before = len(world.a.sent)
     world.run(60.0)
     assert len(world.a.sent) - before <= 2 * 16
+
+
+@pytest.mark.parametrize("renominates", [False, True])
+def test_renomination_costs_nothing_where_a_direct_pair_is_selected(*, renominates: bool) -> None:
+    world = World()
+    world.a.renominates = world.b.renominates = renominates
+    world.a.add_base(address(1))
+    world.b.add_base(address(2))
+    template, ufrag = world.b.candidates[0]
+    unreachable = [
+        (attrs.evolve(template, foundation=str(n), priority=template.priority + n, address=address(60 + n)), ufrag)
+        for n in range(1, 9)
+    ]
+    world.b.candidates[:0] = unreachable
+    world.exchange()
+    world.run(2.0)
+    assert world.states == ("completed", "completed")
+    assert world.a.ice.send_path == DIRECT
+    assert [pair.path for pair in world.a.ice._slots.current.checklist] == [DIRECT]
+    sent = len(world.a.sent)
+    world.run(60.0)
+    assert len(world.a.sent) - sent <= 2 * 16  # consent, asked and answered
+    # Nor does a candidate that comes now lead to anything.
+    world.a.ice.add_remote_candidate(unreachable[0][0], ufrag=ufrag, now=world.now)
+    assert world.a.ice.drops["candidate_late"] == 1
 
 
 @pytest.mark.parametrize("announces", ["a", "b"])
