@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from itertools import accumulate
 from struct import Struct
 from typing import Final, TypeAlias
 
@@ -22,9 +25,12 @@ __all__ = [
     "A",
     "Labels",
     "Record",
+    "Service",
     "address_of",
     "decode_response",
+    "decode_services",
     "encode_question",
+    "in_order",
     "labels_of",
 ]
 
@@ -40,6 +46,7 @@ Labels: TypeAlias = tuple[bytes, ...]
 _HEADER: Final = Struct("!6H")
 _QUESTION: Final = Struct("!HH")
 _RECORD: Final = Struct("!HHIH")
+_SERVICE: Final = Struct("!HHH")
 _QR: Final = 0x8000
 #: Opcode and response code: what is not a plain success answers nothing.
 _FAILURE: Final = 0x780F
@@ -111,6 +118,56 @@ def decode_response(data: bytes) -> list[Record]:
     except (struct.error, IndexError):
         raise DecodeError("dns_message", _OVER_THE_END) from None
     return records
+
+
+@attrs.frozen
+class Service:
+    """A server of a service (RFC 2782)."""
+
+    #: The lowest comes first.
+    priority: int
+    #: Its share among those of the same priority.
+    weight: int
+    port: int
+    #: The server's host name.
+    target: str
+
+    @property
+    def is_refusal(self) -> bool:
+        """The name does not offer the service."""
+        return not self.target
+
+
+def decode_services(data: bytes) -> list[Service]:
+    """The servers in an answer to a question for SRV records.
+
+    Raises:
+        DecodeError: As `decode_response`; and `dns_message` for a name that is not ASCII.
+    """
+    services: list[Service] = []
+    for record in decode_response(data):
+        if record.type == SRV and record.klass == IN:
+            try:
+                target = b".".join(record.target).decode("ascii")
+            except UnicodeDecodeError:
+                raise DecodeError("dns_message", "a target that is no host name") from None
+            priority, weight, port = _SERVICE.unpack_from(record.data)
+            services.append(Service(priority, weight, port, target))
+    return services
+
+
+def in_order(services: Iterable[Service], draw: Callable[[int], int]) -> list[Service]:
+    """Servers by priority, those of the same drawn by their weights (RFC 2782); `draw(n)` is between 0 and n."""
+    ordered: list[Service] = []
+    left = sorted(services, key=lambda each: (each.priority, each.weight))
+    while left:
+        same = [each for each in left if each.priority == left[0].priority]
+        sums = list(accumulate(each.weight for each in same))
+        # The lightest come first, so that those of weight 0 are drawn too, by a 0.
+        drawn = same[bisect_left(sums, draw(sums[-1]))]
+        left.remove(drawn)
+        ordered.append(drawn)
+    return ordered
 
 
 def address_of(record: Record) -> str | None:

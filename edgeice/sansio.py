@@ -116,9 +116,14 @@ class CloseFlow:
 
 @attrs.frozen
 class Resolve:
-    """Look a host name up; the driver answers with `resolved(name, addresses)`, an empty list on failure."""
+    """Look a host name up; the driver answers with `resolved(name, addresses)`, an empty list on failure.
+
+    With a service, where DNS names servers of it, the answer is `located(name, service, servers)` instead.
+    """
 
     name: str
+    #: The service whose servers are wanted, `_stun._udp` (RFC 2782); empty for the host itself.
+    service: str = ""
     #: On the links of the bases (RFC 6762), not by the system's resolver.
     multicast: bool = False
 

@@ -4,7 +4,8 @@ getaddrinfo honours /etc/hosts, nsswitch and VPN split DNS, which a resolver of 
 runs in a few worker threads.  A thread cannot be interrupted: a look-up that takes too long is answered as failed
 while its thread keeps its place until the system gives up.
 
-Names that hide addresses of candidates go another way: `edgeice.net.mdns` asks the bases' own links.
+Names that hide addresses of candidates go another way: `edgeice.net.mdns` asks the bases' own links.  Where a service
+is asked for, its servers are looked up first (`edgeice.net.services`), and the name itself if DNS knows of none.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from edgeice.net.mdns import MulticastResolver
 
 __all__ = ["Resolver", "system_lookup"]
+
+T = TypeVar("T")
 
 #: Look-ups that run at the same time.
 CONCURRENCY = 4
@@ -52,6 +55,7 @@ class Resolver:
         counters: Counts `resolve_timeout` and `resolve_queue` (too many names pending).
         lookup: The blocking look-up.
         bases: The bases on whose links names are looked up by multicast.
+        on_located: Called with name, service, and the service's servers, where DNS says who they are.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Resolver:
         lookup: Callable[[str], list[str]] = system_lookup,
         *,
         bases: Callable[[], Iterable[Base]] = tuple,
+        on_located: Callable[[str, str, list[tuple[str, int]]], None] | None = None,
     ) -> None:
         self._nursery = nursery
         self._on_resolved = on_resolved
@@ -69,25 +74,28 @@ class Resolver:
         self._lookup = lookup
         self._bases = bases
         self._multicast: MulticastResolver | None = None
-        self._pending: set[str] = set()
+        self._on_located = on_located
+        #: Names and services.
+        self._pending: set[tuple[str, str]] = set()
         self._limiter = trio.CapacityLimiter(CONCURRENCY)
 
-    def resolve(self, name: str, *, multicast: bool = False) -> None:
+    def resolve(self, name: str, *, multicast: bool = False, service: str = "") -> None:
         """Start a look-up; does nothing if one for this name is under way.
 
-        With `multicast` it goes to the links of the bases (RFC 6762), not to the system's resolver.
+        With `multicast` it goes to the links of the bases (RFC 6762), not to the system's resolver.  With a service it
+        is answered by `on_located` where DNS has servers for it.
         """
         if multicast:
             self._resolve_on_links(name)
             return
-        if name in self._pending:
+        if (name, service) in self._pending:
             return
         if len(self._pending) >= PENDING_LIMIT:
             self._counters.count("resolve_queue")
             self._nursery.start_soon(self._answer, name)
             return
-        self._pending.add(name)
-        self._nursery.start_soon(self._run, name)
+        self._pending.add((name, service))
+        self._nursery.start_soon(self._run, name, service)
 
     def _resolve_on_links(self, name: str) -> None:
         if self._multicast is None:
@@ -96,18 +104,32 @@ class Resolver:
             self._multicast = MulticastResolver(self._nursery, self._on_resolved, self._counters, self._bases)
         self._multicast.resolve(name)
 
-    async def _run(self, name: str) -> None:
+    async def _run(self, name: str, service: str) -> None:
         ips: list[str] = []
         try:
+            servers = await self._locate(name, service) if service and not _literal(name) else None
+            if servers is not None and self._on_located is not None:
+                self._on_located(name, service, servers)
+                return
             with trio.move_on_after(TIMEOUT) as scope:
-                ips = _literal(name) or await trio.to_thread.run_sync(
-                    self._lookup, name, abandon_on_cancel=True, limiter=self._limiter
-                )
+                ips = _literal(name) or await self._in_thread(self._lookup, name)
         finally:
-            self._pending.discard(name)
+            self._pending.discard((name, service))
         if scope.cancelled_caught:
             self._counters.count("resolve_timeout")
         self._on_resolved(name, ips)
+
+    async def _locate(self, name: str, service: str) -> list[tuple[str, int]] | None:
+        """Who serves, in order; None where DNS does not say."""
+        from edgeice.net.services import locate  # noqa: PLC0415  # few names are those of services
+
+        with trio.move_on_after(TIMEOUT):
+            return await locate(f"{service}.{name}", self._lookup, self._in_thread)
+        self._counters.count("resolve_timeout")
+        return None
+
+    async def _in_thread(self, lookup: Callable[[str], T], name: str) -> T:
+        return await trio.to_thread.run_sync(lookup, name, abandon_on_cancel=True, limiter=self._limiter)
 
     async def _answer(self, name: str) -> None:
         await trio.lowlevel.checkpoint()

@@ -33,6 +33,9 @@ class Router(Machine, Protocol):
     def resolved(self, name: str, addresses: list[str], *, now: float) -> None:
         """Answer to Resolve; no addresses on failure."""
 
+    def located(self, name: str, service: str, servers: list[tuple[str, int]], *, now: float) -> None:
+        """Answer to Resolve with a service: addresses and ports, the first to be preferred; none if it is refused."""
+
     def flow_opened(self, flow_id: int, local: TransportAddress, *, now: float) -> None:
         """Answer to OpenFlow: connected from `local`."""
 

@@ -198,6 +198,12 @@ class Endpoint:
             if session.socket_error(path, errno, now=now):
                 self._touched.append(session)
 
+    def located(self, name: str, service: str, servers: list[tuple[str, int]], *, now: float) -> None:
+        """A service's servers were looked up."""
+        self._reflexive.located(name, service, servers, now=now)
+        self._protect_servers()
+        self._settle(now)
+
     def resolved(self, name: str, addresses: list[str], *, now: float) -> None:
         """A name was looked up."""
         self._reflexive.resolved(name, addresses, now=now)

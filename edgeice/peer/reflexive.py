@@ -23,6 +23,8 @@ __all__ = ["Reflexive"]
 
 #: Seconds between two questions to a server from one base; NATs hold a binding for 30 s or more (RFC 4787 §4.3).
 _REFRESH: Final = 25.0
+#: RFC 8489 §8.1.
+_SERVICE: Final = "_stun._udp"
 #: Addresses that one server name may stand for.
 _MAX_ADDRESSES: Final = 4
 #: Servers asked at most.
@@ -90,7 +92,8 @@ class Reflexive:
             self._servers.append(TransportAddress.parse(uri.host, uri.effective_port))
         else:
             self._unresolved[uri.host] = uri.effective_port
-            self._actions.append(Resolve(uri.host))
+            # RFC 8489 §8.1: a port says which server it is; without one DNS may say.
+            self._actions.append(Resolve(uri.host, service=_SERVICE if uri.port is None else ""))
 
     @property
     def servers(self) -> tuple[TransportAddress, ...]:
@@ -120,7 +123,21 @@ class Reflexive:
             return
         if not addresses:
             self._events.append(ice.ServerNameUnknown(f"stun:{name}:{port}"))
-        for ip in addresses[:_MAX_ADDRESSES]:
+        self._add_addresses([(ip, port) for ip in addresses], now)
+
+    def located(self, name: str, service: str, servers: list[tuple[str, int]], *, now: float) -> None:
+        """DNS says who serves under a name.
+
+        The first of them are asked at once, so that none has to be waited for (RFC 8489 §8.1 would try one by one).
+        """
+        if service != _SERVICE or self._unresolved.pop(name, None) is None:
+            return
+        if not servers:
+            self._events.append(ice.ServerNameUnknown(f"stun:{name}"))
+        self._add_addresses(servers, now)
+
+    def _add_addresses(self, addresses: list[tuple[str, int]], now: float) -> None:
+        for ip, port in addresses[:_MAX_ADDRESSES]:
             server = TransportAddress(str(ipaddress.ip_address(ip)), port)
             self._servers.append(server)
             for base in self._bases:

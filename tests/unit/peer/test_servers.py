@@ -1,4 +1,4 @@
-"""What STUN servers may say and do to gathering (checklist STUN-11, STUN-32, STUN-51)."""
+"""What STUN servers may say and do to gathering (checklist STUN-11, STUN-32, STUN-51, STUN-54)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 
 from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
-from edgeice.ice import Role, ServerReflexiveLearned, ServerUnanswered
+from edgeice.ice import Role, ServerNameUnknown, ServerReflexiveLearned, ServerUnanswered
 from edgeice.peer import Endpoint, EndpointConfig
-from edgeice.sansio import REFUSALS, Action, Entropy, Event, Transmit, drain
+from edgeice.sansio import REFUSALS, Action, Entropy, Event, Resolve, Transmit, drain
 from tests.support.stun_wire import tlv
 
 BASE = TransportAddress("192.0.2.1", 4000)
@@ -23,10 +23,11 @@ SUCCESS, ERROR = stun.MessageClass.SUCCESS, stun.MessageClass.ERROR
 class Host:
     """An endpoint with one base that asks one server."""
 
-    def __init__(self) -> None:
+    def __init__(self, uri: str = f"stun:{SERVER}") -> None:
         self.now = 10.0
-        self.endpoint = Endpoint(EndpointConfig(stun=(f"stun:{SERVER}",)), entropy=Entropy.seeded(1))
+        self.endpoint = Endpoint(EndpointConfig(stun=(uri,)), entropy=Entropy.seeded(1))
         self.requests: list[tuple[Path, stun.Message]] = []
+        self.names: list[Resolve] = []
         self.events: list[Event] = []
         self.endpoint.base_added(Base(BASE, "eth0"), now=self.now)
         self.drain()
@@ -35,6 +36,9 @@ class Host:
         drain(self.endpoint, self._act, self.events.append)
 
     def _act(self, action: Action) -> None:
+        if isinstance(action, Resolve):
+            self.names.append(action)
+            return
         assert isinstance(action, Transmit)
         self.requests.append((action.path, stun.decode(action.data)))
 
@@ -55,6 +59,16 @@ class Host:
             self.endpoint.handle_timeout(now=self.now)
             self.drain()
         self.now = until
+
+    def locate(self, *servers: tuple[str, int], service: str = "_stun._udp") -> None:
+        self.endpoint.located("stun.example", service, list(servers), now=self.now)
+        self.drain()
+        self.run(1.0)
+
+    def resolve(self, *addresses: str) -> None:
+        self.endpoint.resolved("stun.example", list(addresses), now=self.now)
+        self.drain()
+        self.run(1.0)
 
     @property
     def asked(self) -> set[TransportAddress]:
@@ -143,3 +157,54 @@ def test_stun_32_sessions_are_told_that_gathering_is_over() -> None:
     host.endpoint.socket_error(Path(BASE, SERVER), errno.ENETUNREACH, now=host.now)
     assert host.endpoint.poll_touched() is session
     assert session.local_candidates(now=host.now)[1]
+
+
+def test_stun_54_a_name_without_a_port_may_have_servers_by_dns() -> None:
+    host = Host("stun:stun.example")
+    assert host.names == [Resolve("stun.example", service="_stun._udp")]
+    host.locate(("203.0.113.7", 4001), ("2001:db8::7", 4001), ("203.0.113.8", 4002))
+    # From this base only those of its family, and all of them at once.
+    assert host.asked == {TransportAddress("203.0.113.7", 4001), TransportAddress("203.0.113.8", 4002)}
+
+
+def test_stun_54_the_next_server_does_not_wait_for_a_dead_one() -> None:
+    host = Host("stun:stun.example")
+    host.locate(("203.0.113.7", 4001), ("203.0.113.8", 4002))
+    path, request = next(each for each in host.requests if each[0].remote.port == 4002)
+    assert host.endpoint.receive_datagram(stun.success_response(request, MAPPED), path, now=host.now) is None
+    host.drain()
+    assert host.learned == [MAPPED]
+
+
+def test_stun_54_without_servers_by_dns_the_name_has_the_default_port() -> None:
+    host = Host("stun:stun.example")
+    assert not host.is_gathered
+    host.resolve("203.0.113.7", "2001:db8::7")
+    assert host.asked == {TransportAddress("203.0.113.7", 3478)}
+    host.locate(("203.0.113.8", 4002))  # an answer that nobody waits for
+    assert host.asked == {TransportAddress("203.0.113.7", 3478)}
+
+
+def test_stun_54_a_name_with_a_port_is_one_server() -> None:
+    host = Host("stun:stun.example:3478")
+    assert host.names == [Resolve("stun.example")]
+
+
+def test_stun_54_a_name_that_offers_no_such_service_is_told_and_not_waited_for() -> None:
+    host = Host("stun:stun.example")
+    host.locate()
+    assert host.events == [ServerNameUnknown("stun:stun.example")]
+    assert host.is_gathered
+
+
+def test_stun_54_another_service_of_the_name_is_none_of_it() -> None:
+    host = Host("stun:stun.example")
+    host.locate(("203.0.113.7", 4001), service="_turn._udp")
+    assert host.asked == set()
+    assert not host.is_gathered
+
+
+def test_stun_54_few_servers_of_a_name_are_asked() -> None:
+    host = Host("stun:stun.example")
+    host.locate(*((f"203.0.113.{number}", 4000) for number in range(1, 9)))
+    assert len(host.asked) == 4
