@@ -158,7 +158,19 @@ class Checklist:
         """Recompute all priorities after a role switch (RFC 8445 §7.3.1.1)."""
         self._role = role
         for pair in self._pairs.values():
-            pair.priority = self._priority(pair.local, pair.remote)
+            self._rank(pair)
+
+    def set_valid(self, pair: CandidatePair, local: Candidate | None) -> None:
+        """A check succeeded, and the peer saw this side as `local`; None if the pair is valid no more.
+
+        The valid pair has the priority of that candidate (RFC 8445 §7.2.5.3.2): a path through a NAT is worth less than
+        one between two hosts themselves.
+        """
+        pair.valid_local = local
+        self._rank(pair)
+
+    def _rank(self, pair: CandidatePair) -> None:
+        pair.priority = self._priority(pair.valid_local or pair.local, pair.remote)
         self._ordered = None
 
     def replace_remote(self, old: Candidate, new: Candidate) -> None:
@@ -168,9 +180,8 @@ class Checklist:
                 self._leave_foundation(pair)
                 pair.remote = new
                 pair.foundation = f"{pair.local.foundation}:{new.foundation}"
-                pair.priority = self._priority(pair.local, new)
                 self._by_foundation.setdefault(pair.foundation, []).append(pair)
-        self._ordered = None
+                self._rank(pair)
 
     def trigger(self, pair: CandidatePair, *, first: bool = False) -> None:
         """Queue a check on a pair, once."""

@@ -136,7 +136,7 @@ class CandidatePair:
     @property
     def is_host_only(self) -> bool:
         """Whether nothing, as far as known, stands between two addresses of the hosts themselves."""
-        return self.local.type is self.remote.type is CandidateType.HOST
+        return (self.valid_local or self.local).type is self.remote.type is CandidateType.HOST
 
     def apply(self, event: PairInput) -> None:
         """Move to the next state; raises LocalProtocolError where the table has none."""

@@ -492,3 +492,27 @@ def keep_consent(world: World, *, until: float) -> None:
             if request.transaction_id not in answered:
                 answered.add(request.transaction_id)
                 respond(world, request, path=OTHER)
+
+
+@pytest.mark.parametrize("role", ["A", "B"])
+def test_ice_36_a_valid_pair_has_the_priority_of_what_the_peer_saw(role: str) -> None:
+    world = checking(remote(2, 2_000_000_000, "2"), remote(3, 1_900_000_000, "3"), role=role)
+    world.run(0.05)
+    (first,), (second,) = requests(world.a), requests(world.a, OTHER)
+    assert [pair.path for pair in world.a.ice._slots.current.checklist] == [PATH, OTHER]
+    # The better of the two leads through a NAT, the other one from host to host.
+    respond(world, first, (stun.Attribute.XOR_MAPPED_ADDRESS, TransportAddress("198.51.100.7", 61000)))
+    assert world.a.sends_to() == address(2)
+    seen = first.get(stun.Attribute.PRIORITY)
+    assert isinstance(seen, int)
+    ours, theirs = (seen, 2_000_000_000) if role == "A" else (2_000_000_000, seen)
+    assert pair_of(world).priority == pair_priority(ours, theirs)
+    assert not pair_of(world).is_host_only
+    respond(world, second, path=OTHER)
+    assert world.a.sends_to() == address(3)
+    assert pair_of(world, OTHER).is_host_only
+    # A pair that fails counts as what it was formed of.
+    world.a.ice._slots.current.checklist.set_valid(pair_of(world), None)
+    host = pair_of(world).local.priority
+    ours, theirs = (host, 2_000_000_000) if role == "A" else (2_000_000_000, host)
+    assert pair_of(world).priority == pair_priority(ours, theirs)
