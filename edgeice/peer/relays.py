@@ -106,6 +106,9 @@ class Relays:
         ]
         self._targets.clear()
         self._unresolved.clear()
+        for uplink in self._uplinks.values():
+            if uplink.held is None:
+                uplink.stop(now=now)  # who is raced may not be among them any more
         if self._wanted:
             self._look_up(now)
 

@@ -293,6 +293,23 @@ def test_new_credentials_are_tried_at_once_where_the_old_ones_failed() -> None:
     assert relay.allocations == 1
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.0025, 0.007, 0.011, 0.3])
+def test_servers_that_are_replaced_in_the_middle_of_a_race_are_let_go(seconds: float) -> None:
+    old, new = [near(), near(address=TransportAddress("192.0.2.3", 3478))], far()
+    host = RelayedEndpoint(*old, new, uris=["turn:192.0.2.1?transport=tcp", "turn:192.0.2.1", "turn:192.0.2.3"])
+    for relay in old:
+        relay.udp = seconds < 0.3
+    host.add_base()
+    session = host.connect()
+    host.run(seconds)
+    host.endpoint.set_turn_servers(host.servers("turn:192.0.2.2"), now=host.now)
+    host.drain()
+    host.run(5)
+    (line,) = host.relayed(session)
+    assert FAR.ip in line
+    assert [relay.allocations for relay in old] == [0, 0]
+
+
 def test_where_no_relay_answers_all_are_asked_again_later_and_later() -> None:
     relay = near(udp=False)
     host = RelayedEndpoint(relay, uris=["turn:relay.example"], names={"relay.example": ["192.0.2.1"]})
