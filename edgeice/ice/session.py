@@ -150,8 +150,7 @@ class IceSession:
 
     def report(self, *, now: float) -> FailureVerdict:
         """What the generation that carries the session, or else the newest, tried; the reason is that of a failure."""
-        current = self._slots.current
-        return (self._slots.newest if current.best_pair is None else current).verdict(now=now)
+        return self._slots.carrier.verdict(now=now)
 
     def ufrags(self) -> tuple[str, ...]:
         """Local ufrags of all living generations."""

@@ -41,6 +41,11 @@ class Slots:
         """The one that descriptions are about."""
         return self.pending or self.current
 
+    @property
+    def carrier(self) -> Generation:
+        """The one that carries the session, or where it has no path is to do so."""
+        return self.newest if self.current.best_pair is None else self.current
+
     def active(self) -> list[Generation]:
         """Those that check, current first."""
         return [self.current] if self.pending is None else [self.current, self.pending]
@@ -79,6 +84,7 @@ class Slots:
         return min((each.until for each in self._retiring), default=None)
 
     def clear(self) -> None:
-        """Drop all but the current one."""
+        """Drop all but the one that carries the session."""
+        self.current = self.carrier
         self.pending = None
         self._retiring = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 
 import attrs
@@ -129,8 +129,13 @@ class ConnectionEnded(Event):
     #: "ice", "dtls", "sctp" or "closed": the step that failed, or an orderly end; "defect" for a bug on this side.
     step: str
     reason: str
-    #: What was tried, for a machine to read.
-    verdict: Mapping[str, object] = attrs.field(factory=dict, eq=False)
+    #: Puts the verdict together.
+    judge: Callable[[], Mapping[str, object]] = attrs.field(default=dict, eq=False, repr=False)
+
+    @property
+    def verdict(self) -> Mapping[str, object]:
+        """What was tried, for a machine to read: see `edgeice.peer.verdict`; empty where nothing is known."""
+        return self.judge()
 
     @property
     def broken(self) -> bool:

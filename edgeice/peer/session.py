@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 
 import attrs
 
@@ -54,7 +55,7 @@ class PeerSession(ABC):
 
     def verdict(self, *, now: float) -> Mapping[str, object]:
         """What was tried, what became of it, and where the time went: see `edgeice.peer.verdict`."""
-        return self._judge(None, now) if self._ended is None else self._ended.verdict
+        return self._judge(None, self._state, now) if self._ended is None else self._ended.verdict
 
     # Commands
 
@@ -158,17 +159,18 @@ class PeerSession(ABC):
     def _end(self, ended: ConnectionEnded, now: float) -> None:
         """Let go of everything; does nothing a second time."""
         if self._state is not ConnectionState.CLOSED:
-            self._ended = attrs.evolve(ended, verdict=self._judge(ended, now))
+            # Put together only for who asks: most sessions end as they should.
+            self._ended = attrs.evolve(ended, judge=partial(self._judge, ended, self._state, now))
             self._set_state(ConnectionState.CLOSED, now)
             self._link.close(now=now)
             self._events.append(self._ended)
 
-    def _judge(self, ended: ConnectionEnded | None, now: float) -> dict[str, object]:
+    def _judge(self, ended: ConnectionEnded | None, state: ConnectionState, now: float) -> dict[str, object]:
         ice = self._link.ice
         verdict = session_verdict(
             report=ice.report(now=now),
             phases=self._phases,
-            state=self._state,
+            state=state,
             path=self._pathways.last,
             ended=ended,
             now=now,
