@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+import attrs
+
 from edgeice.addresses import Path
 from edgeice.ice.checklist import Checklist
 from edgeice.ice.config import Role
 from edgeice.ice.pair import CandidatePair
 from edgeice.ice.shared import Shared
 from edgeice.sansio import Entropy
+from edgeice.stun import Attribute, AuthenticatedMessage, MessageClass
 
-__all__ = ["Consent", "Consents"]
+__all__ = ["Consent", "ConsentAnswer", "Consents"]
 
 #: Unanswered requests that are remembered; at 4 s apart 8 reach over the 30 s in which an answer counts.
 _OUTSTANDING: Final = 16
+#: The errors of RFC 7675 §5.2 and RFC 8445 §7.3.1.1.
+_FORBIDDEN: Final = 403
+_CONFLICT: Final = 487
 
 
 class Consent:
@@ -32,8 +38,8 @@ class Consent:
         self._interval = interval
         self._lifetime = lifetime
         self._entropy = entropy
-        #: transaction id -> when it was sent, and in which role
-        self._outstanding: dict[bytes, tuple[float, Role]] = {}
+        #: transaction id -> in which role it was sent, and whether it nominated the pair
+        self._outstanding: dict[bytes, tuple[Role, bool]] = {}
         self.expires_at = now + lifetime
         #: When the next request is due; None once one waits for its turn.
         self.due_at: float | None = now + self._spread()
@@ -42,15 +48,15 @@ class Consent:
         # RFC 7675 §5.1: randomized, so that sessions do not fall into step, and never under 4 s.
         return self._interval * self._entropy.jitter.uniform(0.8, 1.2)
 
-    def sent(self, transaction_id: bytes, role: Role, now: float) -> None:
+    def sent(self, transaction_id: bytes, role: Role, now: float, *, nominates: bool = False) -> None:
         """Note a request; the next one is due one interval from now."""
         while len(self._outstanding) >= _OUTSTANDING:
             del self._outstanding[next(iter(self._outstanding))]
-        self._outstanding[transaction_id] = (now, role)
+        self._outstanding[transaction_id] = (role, nominates)
         self.due_at = now + self._spread()
 
-    def take(self, transaction_id: bytes) -> tuple[float, Role] | None:
-        """When and in which role an open request was sent; it is closed by this.  None if there is none such."""
+    def take(self, transaction_id: bytes) -> tuple[Role, bool] | None:
+        """What `sent` was told of an open request, which is closed by this; None if there is none such."""
         return self._outstanding.pop(transaction_id, None)
 
     def expects(self, transaction_id: bytes) -> bool:
@@ -67,6 +73,19 @@ class Consent:
         RFC 7675 §5.1: one that comes after the expiry revives nothing; by then this object is gone.
         """
         self.expires_at = now + self._lifetime
+
+
+@attrs.frozen
+class ConsentAnswer:
+    """What an authenticated response says about the pair that consent was asked on."""
+
+    pair: CandidatePair
+    #: The peer took the pair's nomination, which the request repeated.
+    nominated: bool = False
+    #: Nothing may be sent to the peer any more (RFC 7675 §5.2).
+    revoked: bool = False
+    #: The role that this side must take after a conflict (RFC 8445 §7.2.5.1).
+    role: Role | None = None
 
 
 class Consents:
@@ -106,15 +125,22 @@ class Consents:
         """Whether a response belongs to one of the open requests."""
         return any(consent.expects(transaction_id) for _, consent in self)
 
-    def take(self, transaction_id: bytes, path: Path) -> tuple[CandidatePair, Consent, Role] | None:
-        """Close the request that a response answers; gives its pair and the role that it claimed.
+    def answer(self, response: AuthenticatedMessage, path: Path, *, now: float) -> ConsentAnswer | None:
+        """Close the request that a response answers, and renew consent where it is a success.
 
         A response from elsewhere answers nothing and is counted.
         """
         for pair, consent in self:
-            if pair.path == path:
-                sent = consent.take(transaction_id)
-                if sent is not None:
-                    return pair, consent, sent[1]
+            sent = consent.take(response.transaction_id) if pair.path == path else None
+            if sent is None:
+                continue
+            role, nominates = sent
+            if response.message_class is MessageClass.SUCCESS:
+                consent.renew(now)
+                pair.responses_received += 1
+                return ConsentAnswer(pair, nominated=nominates)
+            error = response.get(Attribute.ERROR_CODE)
+            code = 0 if error is None else error.code
+            return ConsentAnswer(pair, revoked=code == _FORBIDDEN, role=role.opposite if code == _CONFLICT else None)
         self._shared.drops.count("unexpected_response")
         return None

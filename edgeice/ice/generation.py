@@ -22,7 +22,7 @@ from edgeice.ice.pairing import Pairing
 from edgeice.ice.priority import LocalPreferences
 from edgeice.ice.shared import Shared
 from edgeice.ice.verdict import explain_failure
-from edgeice.stun import Attribute, AuthenticatedMessage, MessageClass
+from edgeice.stun import AuthenticatedMessage
 
 __all__ = ["Generation"]
 
@@ -419,23 +419,21 @@ class Generation:
             # While a nomination is under way, each request that goes anyhow repeats it.  Some lite peers go by nothing
             # else and drop what does not have it; the pair is the one that was nominated (RFC 8445 §8.1.1).
             repeats = self.remote.lite and pair is self.selected and self._shared.role is Role.CONTROLLING
-            sent = self._checks.send_once(pair, self.remote, use_candidate=pair.nominate_next or repeats)
-            consent.sent(sent, self._shared.role, now)
+            nominates = pair.nominate_next or repeats
+            sent = self._checks.send_once(pair, self.remote, use_candidate=nominates)
+            consent.sent(sent, self._shared.role, now, nominates=nominates)
 
     def _consent_answered(self, message: AuthenticatedMessage, path: Path, now: float) -> Role | None:
-        answered = self._consents.take(message.transaction_id, path)
-        if answered is None:
+        answer = self._consents.answer(message, path, now=now)
+        if answer is None:
             return None
-        pair, consent, role = answered
-        if message.message_class is MessageClass.SUCCESS:
-            consent.renew(now)
-            pair.responses_received += 1
-            return None
-        error = message.get(Attribute.ERROR_CODE)
-        code = 0 if error is None else error.code
-        if code == 403:
-            self._lose_consent(pair, "consent_revoked", now)  # RFC 7675 §5.2
-        return role.opposite if code == 487 else None
+        if answer.revoked:
+            self._lose_consent(answer.pair, "consent_revoked", now)
+        elif answer.nominated and answer.pair is self._nomination.pair:
+            # The nominating check may be unlucky for long; this says what its answer would.
+            self._checks.forget(answer.pair)
+            self._select(answer.pair, now)
+        return answer.role
 
     def _lose_consent(self, pair: CandidatePair, result: str, now: float) -> None:
         self._checks.forget(pair)

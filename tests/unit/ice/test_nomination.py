@@ -129,3 +129,26 @@ def test_a_retiring_generation_asks_nothing_and_wakes_nobody() -> None:
     names = [stun.decode(sent.data).get(stun.Attribute.USERNAME) for sent in world.a.sent]
     assert not any(isinstance(name, str) and name.startswith(old) for name in names)
     assert world.a.of(ConsentExpired) == []
+
+
+def test_ice_50_the_answer_to_a_consent_check_that_repeats_the_nomination_concludes_it() -> None:
+    world = World(delay=0.05)
+    world.gather()
+    unlucky: set[bytes] = set()
+
+    def loses_answers(agent: Agent, sent: Transmit) -> bool:
+        message = stun.decode(sent.data)
+        if agent is world.a and message.get(stun.Attribute.USE_CANDIDATE) is not None and not unlucky:
+            unlucky.add(message.transaction_id)
+        return agent is world.a or message.transaction_id not in unlucky
+
+    world.filter = loses_answers
+    world.exchange()
+    world.run(1.0)
+    # B has followed the nomination, and A does not know it.
+    assert world.states == ("connected", "completed")
+    world.run(6.0)
+    assert world.states == ("completed", "completed")
+    assert len(world.a.of(PairNominated)) == len(world.b.of(PairNominated)) == 1
+    world.run(120.0)  # the check itself is given up, and with it nothing
+    assert world.states == ("completed", "completed")
