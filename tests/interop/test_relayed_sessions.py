@@ -85,20 +85,19 @@ _ENDED = r"closed \(2nd stage\)"
 async def test_turn_32_a_session_over_relays_alone(tmp_path: Path, way: Way) -> None:
     async with coturn(tmp_path) as server:
         settings = config(server, uri(server, way))
-        async with open_node(settings) as here, open_node(settings) as there:
-            async with meeting(here, there) as (a, b):
-                await a.wait_connected()
-                await b.wait_connected()
-                for number in range(20):
-                    await a.send(b"%d" % number)
-                    assert await b.receive() == b"%d" % number
-                    await b.send(bytes(1000) + b"%d" % number)
-                    assert await a.receive() == bytes(1000) + b"%d" % number
-                assert (a.path.local_type, a.path.remote_type) == ("relay", "relay")
-                # TURN-31: a channel is bound once the pair is selected, by each end for its own relay.
-                await until_logged(server, "CHANNEL_BIND processed, success", 2)
-                a.close()
-                b.close()
+        async with open_node(settings) as here, open_node(settings) as there, meeting(here, there) as (a, b):
+            await a.wait_connected()
+            await b.wait_connected()
+            for number in range(20):
+                await a.send(b"%d" % number)
+                assert await b.receive() == b"%d" % number
+                await b.send(bytes(1000) + b"%d" % number)
+                assert await a.receive() == bytes(1000) + b"%d" % number
+            assert (a.path.local_type, a.path.remote_type) == ("relay", "relay")
+            # TURN-31: a channel is bound once the pair is selected, by each end for its own relay.
+            await until_logged(server, "CHANNEL_BIND processed, success", 2)
+            a.close()
+            b.close()
         await until_logged(server, _GIVEN_BACK if way == "udp" else _ENDED, 2)
         # A check may have been under way when the other end closed.
         assert {*here.drops(), *there.drops()} <= {"endpoint.unroutable"}
