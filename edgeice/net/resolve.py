@@ -107,7 +107,7 @@ class Resolver:
     async def _run(self, name: str, service: str) -> None:
         ips: list[str] = []
         try:
-            servers = await self._locate(name, service) if service and not _literal(name) else None
+            servers = await self._locate(name, service) if service else None
             if servers is not None and self._on_located is not None:
                 self._on_located(name, service, servers)
                 return

@@ -78,7 +78,7 @@ async def locate(
 def system_services(name: str) -> bytes:
     """The answer to a question for SRV records, empty on failure.  Blocks."""
     query = _res_query()
-    if query is None or not name.isascii():
+    if query is None:
         return b""
     answer = ctypes.create_string_buffer(_ANSWER_SIZE)
     size = query(name.encode(), IN, SRV, answer, _ANSWER_SIZE)

@@ -52,7 +52,11 @@ async def at_once(lookup: Callable[[str], T], name: str) -> T:
 
 
 async def found(data: bytes, draw: Callable[[int], int] = lambda _: 0) -> list[tuple[str, int]] | None:
-    return await locate(NAME, lambda name: HOSTS.get(name, []), at_once, services=lambda _: data, draw=draw)
+    def lookup(name: str) -> list[str]:
+        assert name  # the root is nobody's name
+        return HOSTS.get(name, [])
+
+    return await locate(NAME, lookup, at_once, services=lambda _: data, draw=draw)
 
 
 async def test_stun_54_servers_come_by_priority_with_their_ports() -> None:
@@ -139,8 +143,6 @@ async def test_stun_54_a_resolver_answers_with_servers_or_with_addresses(
     assert (await answers.wait(2))[1:] == [("refusing.example", "_stun._udp", [])]
     resolver.resolve("a.example", service="_stun._udp")
     assert (await answers.wait(3))[2:] == [("a.example", ["192.0.2.1", "2001:db8::1"])]
-    resolver.resolve("192.0.2.9", service="_stun._udp")
-    assert (await answers.wait(4))[3:] == [("192.0.2.9", ["192.0.2.9"])]
 
 
 async def test_stun_54_name_servers_that_do_not_answer_leave_the_name_itself(
