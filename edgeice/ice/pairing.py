@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeice.addresses import Base, TransportAddress
-from edgeice.ice.candidate import Candidate
+from edgeice.ice.candidate import Candidate, CandidateType
 from edgeice.ice.checklist import Checklist
 from edgeice.ice.events import LocalCandidatesEnded
 from edgeice.ice.locals import LocalCandidates
@@ -49,7 +49,9 @@ class Pairing:
     def pair_told(self, *, above: int) -> None:
         """Pair the local candidates that came since the last round, where the pair's priority is above this."""
         if self._untold:
-            self._checklist.form(self._untold, self.remotes, above=above)
+            # RFC 8445 §7.3.1.3: who was learned from a check is paired with the base that it came to alone.
+            told = [remote for remote in self.remotes if remote.type is not CandidateType.PEER_REFLEXIVE]
+            self._checklist.form(self._untold, told, above=above)
             self.forget_untold()
 
     def forget_untold(self) -> None:

@@ -337,6 +337,21 @@ def test_ice_38_the_source_of_a_check_is_a_candidate_of_its_priority_like_no_oth
     assert pair_of(world, Path(address(11), address(5))).remote.foundation != learned.foundation
 
 
+def test_ice_38_a_base_that_comes_later_is_not_paired_with_a_candidate_that_was_learned() -> None:
+    world = World()
+    world.filter = lambda _agent, _sent: False
+    world.a.add_base(address(1))
+    world.b.candidates[:] = [(remote(2, "told", 2000), world.b.ice.local_credentials.ufrag)]
+    world.b.describe_to(world.a)
+    receive(world.a, check(world, number=1), Path(address(1), address(5)))
+    world.a.add_base(address(12))
+    world.run(0.1)
+    paths = {pair.path for pair in world.a.ice._slots.current.checklist}
+    assert Path(address(1), address(5)) in paths
+    assert Path(address(12), address(5)) not in paths
+    assert Path(address(12), address(2)) in paths
+
+
 RELAYED, RELAY = address(20, 50000), address(21, 3478)
 
 
