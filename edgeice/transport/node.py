@@ -110,6 +110,8 @@ class Node:
         self._snapshot = Snapshot()
         #: Why the socket of an address (and interface) that may be used could not be opened.
         self._refused: dict[tuple[str, str], str] = {}
+        #: What was left out when that was traced last.
+        self._told: list[Assessed] = []
 
     @property
     def bases(self) -> list[Base]:
@@ -228,6 +230,15 @@ class Node:
                 except OSError as error:
                     # Gone again since the kernel told of it, which what replaces it mends; or no port is free.
                     self._refuse(ip, interface, error)
+        if self._tracer is not ignore:
+            self._trace_left_out()
+
+    def _trace_left_out(self) -> None:
+        left_out = self.left_out()
+        for each in left_out:
+            if each not in self._told:
+                self._tracer(Record(trio.current_time(), "net", "left_out", attrs.asdict(each)))
+        self._told = left_out
 
     def _refuse(self, ip: str, interface: str, error: OSError) -> None:
         why = f"its socket cannot be opened: {error.strerror or error}"

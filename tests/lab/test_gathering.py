@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -110,6 +112,25 @@ async def test_ice_02_03_three_uplinks_without_policy_routing_get_three_right_ad
             "srflx": {public for _, public in scene.public},
         }
         assert "net.unpinned" not in found.node.drops()
+
+
+class Unprivileged(socket.socket):
+    """What a kernel before 5.7 gives to whoever has no privilege: no binding to a device."""
+
+    def setsockopt(self, *arguments: Any) -> None:
+        if arguments[1] == socket.SO_BINDTODEVICE:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        super().setsockopt(*arguments)
+
+
+async def test_where_a_socket_cannot_be_bound_to_its_device_a_hint_still_chooses_the_way_out(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeice.net.bases.socket.socket", Unprivileged)
+    async with gathering(scene) as found:
+        await found.until(scene.public, 1.0)
+        assert found.mapped() == scene.public
+        assert found.node.drops() == {"net.unpinned": 3}
 
 
 async def test_ice_06_an_address_that_comes_is_asked_from_and_one_that_goes_is_forgotten(scene: Scene) -> None:

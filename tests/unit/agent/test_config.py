@@ -51,6 +51,10 @@ def test_relative_paths_start_at_the_file_and_absolute_ones_stay(tmp_path: Path)
         ("devise = 1\n" + MINIMAL, "unknown key devise; did you mean device?"),
         (MINIMAL + "urll = 1", "unknown key broker.urll; did you mean broker.url?"),
         (MINIMAL + "[limits]\nsesions = 3", "unknown key limits.sesions; did you mean limits.sessions?"),
+        (MINIMAL + "[trace]\nsize = 0", "trace: 'size' must be in range(1, 1025)"),
+        (MINIMAL + '[trace]\nredact = "yes"', "trace.redact: expected true or false, not 'yes'"),
+        (MINIMAL + "[trace]\nfile = 1", "trace.file: expected a path, not 1"),
+        (MINIMAL + '[trace]\npath = "x"', "unknown key trace.path; known here: file, redact, size"),
         (
             MINIMAL + "[limits]\nzzz = 3",
             (
@@ -118,3 +122,9 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(path)
+
+
+def test_a_trace_is_beside_the_file_and_none_by_default(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, MINIMAL)).trace.file is None
+    config = load_config(write(tmp_path, MINIMAL + '[trace]\nfile = "trace.jsonl"\nredact = true\nsize = 1\n'))
+    assert (config.trace.file, config.trace.redact, config.trace.size) == (tmp_path / "trace.jsonl", True, 1)

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from edgeice.net import Assessed
+from edgeice.trace import Record
 from edgeice.transport import NodeConfig, open_node
 from tests.support.namespace import fresh_network_namespace, ip
 
@@ -31,6 +32,18 @@ async def test_every_address_gets_the_first_free_port_of_the_range() -> None:
                 assert third.bases == []
                 why = "its socket cannot be opened: Address already in use"
                 assert third.left_out() == [Assessed("", ip, why) for ip in IPS]
+
+
+async def test_what_is_left_out_is_traced_once() -> None:
+    first = free_port()
+    records: list[Record] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind((IPS[0], first))
+        config = NodeConfig(loopback=IPS[:2], interfaces=False, ports=range(first, first + 1))
+        async with open_node(config, tracer=records.append) as node:
+            node.reconfigure(config)
+    told = [dict(record.fields) for record in records if record.name == "left_out"]
+    assert told == [{"interface": "", "ip": IPS[0], "why": "its socket cannot be opened: Address already in use"}]
 
 
 async def test_another_range_moves_the_sockets_that_are_outside_of_it() -> None:
