@@ -171,6 +171,8 @@ class IceSession:
         if not self._may_use(base):
             return
         self._bases[base.address] = base
+        # What servers say of it is still to come, and a restart must not end before that.
+        self._gathered = False
         for generation in self._slots.active():
             generation.base_added(base, now=now)
         self._settle(now)

@@ -8,7 +8,15 @@ import pytest
 from edgeice import stun
 from edgeice.addresses import Path
 from edgeice.errors import LocalProtocolError
-from edgeice.ice import PairNominated, RemoteParameters, RestartFailed, RestartSucceeded, Role, RoleSwitched
+from edgeice.ice import (
+    LocalCandidatesEnded,
+    PairNominated,
+    RemoteParameters,
+    RestartFailed,
+    RestartSucceeded,
+    Role,
+    RoleSwitched,
+)
 from tests.support.ice_pair import Agent, World, address
 
 PATH = Path(address(1), address(2))
@@ -132,6 +140,26 @@ def test_ice_61_a_peer_that_takes_the_other_role_with_a_restart_is_followed(*, b
         if message.get(stun.Attribute.USE_CANDIDATE) is not None
     ]
     assert len(nominating) == 1
+
+
+def test_ice_06_a_restart_after_a_new_base_waits_for_what_servers_say_of_it() -> None:
+    world = World()
+    world.connect()
+    new, mapped, server = address(11), address(12, 5000), address(20, 3478)
+    world.a.add_base(new)
+    ufrag = world.a.ice.restart(now=world.now).ufrag
+    world.a.drain()
+    assert LocalCandidatesEnded(ufrag) not in world.a.of(LocalCandidatesEnded)
+    world.a.ice.add_server_reflexive(new, mapped, server, now=world.now)
+    world.a.ice.end_of_local_candidates(now=world.now)
+    world.a.drain()
+    told = [candidate.address for candidate, named in world.a.candidates if named == ufrag]
+    assert told == [address(1), new, mapped]
+    assert world.a.of(LocalCandidatesEnded)[-1] == LocalCandidatesEnded(ufrag)
+    # Without a new base nothing is waited for.
+    again = world.a.ice.restart(now=world.now).ufrag
+    world.a.drain()
+    assert world.a.of(LocalCandidatesEnded)[-1] == LocalCandidatesEnded(again)
 
 
 def test_host_16_checks_of_a_generation_that_is_gone_are_refused() -> None:
