@@ -39,8 +39,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.lab.lab import missing_for_routers
 from tests.lab.meeting import Meeting, meet
 from tests.lab.rows import ROWS, Row, connectable, direct_possible
-from tests.lab.services import COTURN
 from tests.lab.stage import Stage, staged
+from tests.support.coturn import COTURN
 
 __all__ = ["Found", "Rounds", "found_by", "tally"]
 

@@ -1,6 +1,6 @@
 """Puts two peers opposite each other on hosts of a laboratory, by their adapters (tests/interop/PROTOCOL.md).
 
-ICE alone: each end gets the other's description and candidates at once, as by a signaling that takes no time.
+Each end gets the other's description and candidates at once, as by a signaling that takes no time.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ import trio
 
 from tests.lab.lab import Host, LabError
 
-__all__ = ["End", "Meeting", "Pair", "gather", "meet"]
+__all__ = ["End", "Meeting", "Pair", "meet"]
 
 _ADAPTERS = Path(__file__).parents[1] / "interop"
-#: Seconds for processes to start and gather.
-_START = 20.0
+#: Seconds for processes to start, browsers among them, and to gather.
+_START = 40.0
 #: Seconds between two tries of a datagram that may be lost.
 _REPEAT = 0.25
 _ECHO = 15.0
+#: Seconds from a first message to the pair that lasts.
+_NOMINATION = 10.0
 _PAIR = re.compile(r"(?P<local_type>\w+) (?P<local>\S+) -> (?P<remote_type>\w+) (?P<remote>\S+)")
 
 
@@ -74,7 +76,7 @@ class Meeting:
     """How it went, offerer first."""
 
     ends: tuple[End, End]
-    #: A datagram of the offerer's came back.
+    #: A message of the offerer's came back.
     echoed: bool
 
     @property
@@ -103,15 +105,18 @@ class _Peer:
     """One adapter's process, and what it has said so far."""
 
     process: trio.Process
+    ice_only: bool
     other: _Peer | None = None
     connected_at: float | None = None
     nominated_at: float | None = None
+    channel_open: bool = False
     pair: str = ""
     errors: list[str] = attrs.field(factory=list)
     #: It is up, and begins to gather.
     started: trio.Event = attrs.field(factory=trio.Event)
-    #: Its pair is nominated, or there is none.
+    #: Its pair is nominated or its channel open; or that will never be.
     settled: trio.Event = attrs.field(factory=trio.Event)
+    nominated: trio.Event = attrs.field(factory=trio.Event)
     heard: trio.Event = attrs.field(factory=trio.Event)
 
     async def write(self, line: bytes) -> None:
@@ -150,13 +155,23 @@ class _Peer:
                 self.started.set()
             case "ice", "connected":
                 self.connected_at = now
-            case "ice", "failed":
+            case (("ice" | "connection"), "failed"):
+                self.settled.set()
+            case "channel", "open":
+                self.channel_open = True
                 self.settled.set()
             case "selected", _:
                 self.pair = value
             case "nominated", _:
                 self.nominated_at = self.nominated_at or now
-                self.settled.set()
+                self.nominated.set()
+                if self.ice_only:
+                    self.settled.set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether messages should pass."""
+        return self.channel_open or (self.ice_only and self.nominated_at is not None)
 
     def end(self, begun: float) -> End:
         """All of that, with times since then."""
@@ -175,7 +190,7 @@ async def _adapter(host: Host, name: str, config: dict[str, Any], environment: d
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | environment
     )
     try:
-        yield _Peer(process)
+        yield _Peer(process, config["ice_only"])
     finally:
         if process.poll() is None:
             process.kill()
@@ -190,6 +205,7 @@ async def meet(
     ice_servers: Sequence[dict[str, str]] = (),
     policy: str = "all",
     cafile: Path | None = None,
+    ice_only: bool = True,
     patience: float = 20.0,
 ) -> Meeting:
     """Connect two peers.
@@ -200,9 +216,10 @@ async def meet(
         ice_servers: STUN and TURN servers of both, as browsers take them.
         policy: `all`, or `relay` for relayed candidates only.
         cafile: The authority of servers with TLS.
-        patience: Seconds until both have a nominated pair; after that they have none.
+        ice_only: Whether ICE is all; otherwise they open a data channel.
+        patience: Seconds until both have a nominated pair, or the channel; after that they have none.
     """
-    config = {"ice_servers": list(ice_servers), "policy": policy, "ice_only": True}
+    config = {"ice_servers": list(ice_servers), "policy": policy, "ice_only": ice_only}
     environment = {} if cafile is None else {"SSL_CERT_FILE": str(cafile)}
     async with (
         _adapter(hosts[0], peers[0], {**config, "role": "offer"}, environment) as offerer,
@@ -219,34 +236,18 @@ async def meet(
         with trio.move_on_after(patience):
             await offerer.settled.wait()
             await answerer.settled.wait()
-        echoed = False
-        if offerer.nominated_at is not None and answerer.nominated_at is not None:
-            echoed = await _echo(offerer)
+        echoed = offerer.is_ready and answerer.is_ready and await _echo(offerer)
+        with trio.move_on_after(_NOMINATION):
+            for peer in (offerer, answerer):
+                if echoed and peer.pair:  # who tells of its pair tells of its end
+                    await peer.nominated.wait()
         ends = offerer.end(begun), answerer.end(begun)
         nursery.cancel_scope.cancel()
     return Meeting(ends, echoed)
 
 
-async def gather(host: Host, peer: str, ice_servers: Sequence[dict[str, str]]) -> list[str]:
-    """All candidate lines of a peer that nobody is opposite of, in the order in which it tells them."""
-    config = {"ice_servers": list(ice_servers), "ice_only": True, "role": "offer"}
-    lines: list[str] = []
-    async with _adapter(host, peer, config, {}) as offerer:
-        assert offerer.process.stdout is not None
-        buffer = b""
-        with trio.fail_after(_START):
-            async for chunk in offerer.process.stdout:
-                *said, buffer = (buffer + chunk).split(b"\n")
-                for message in map(json.loads, said):
-                    if message["type"] == "candidate":
-                        if not message["candidate"]:
-                            return lines
-                        lines.append(message["candidate"])
-    raise LabError(f"{peer} ended before it had gathered all candidates")
-
-
 async def _echo(offerer: _Peer) -> bool:
-    """Whether a datagram comes back, sent until one does."""
+    """Whether a message comes back, sent until one does."""
     line = json.dumps({"type": "message", "data": "over"}).encode()
     with trio.move_on_after(_ECHO):
         while not offerer.heard.is_set():

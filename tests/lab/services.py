@@ -17,11 +17,11 @@ import attrs
 
 from tests.lab.lab import Host, LabError
 from tests.support.brokers import MOSQUITTO, Authority
+from tests.support.coturn import COTURN
 
-__all__ = ["COTURN", "NATDISCOVERY", "SERVER_NAME", "Broker", "Coturn", "coturn", "mosquitto"]
+__all__ = ["NATDISCOVERY", "SERVER_NAME", "Broker", "Coturn", "coturn", "mosquitto"]
 
-#: The server's program and its discoverer of NATs, None where they are not installed.
-COTURN = shutil.which("turnserver")
+#: coturn's discoverer of NATs, None where it is not installed.
 NATDISCOVERY = shutil.which("turnutils_natdiscovery")
 #: What their certificates prove, besides their addresses.
 SERVER_NAME = "server.example"

@@ -20,7 +20,8 @@ from tests.lab.lab import Host, Lab, missing_for_routers
 from tests.lab.namespaces import ip
 from tests.lab.nat import EIM_APDF
 from tests.lab.networks import Router
-from tests.lab.services import COTURN, Coturn, coturn
+from tests.lab.services import Coturn, coturn
+from tests.support.coturn import COTURN
 
 _MISSING = missing_for_routers() or (None if COTURN else "needs coturn")
 

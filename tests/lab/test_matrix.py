@@ -12,8 +12,8 @@ import pytest
 from tests.lab.lab import missing_for_routers
 from tests.lab.meeting import meet
 from tests.lab.rows import ROWS, connectable, direct_possible
-from tests.lab.services import COTURN
 from tests.lab.stage import staged
+from tests.support.coturn import COTURN
 
 _MISSING = missing_for_routers() or (None if COTURN else "needs coturn")
 

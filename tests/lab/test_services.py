@@ -11,8 +11,9 @@ import pytest
 
 from tests.lab.lab import Host, Lab, missing_for_routers
 from tests.lab.nat import EIM_EIF, Egress
-from tests.lab.services import COTURN, Coturn, coturn, mosquitto
+from tests.lab.services import Coturn, coturn, mosquitto
 from tests.support.brokers import MOSQUITTO
+from tests.support.coturn import COTURN
 
 _MISSING = missing_for_routers() or (None if COTURN and MOSQUITTO else "needs coturn and mosquitto")
 

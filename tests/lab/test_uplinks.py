@@ -11,12 +11,13 @@ import attrs
 import pytest
 
 from tests.lab.lab import Host, Impairment, Lab, missing_for_routers
-from tests.lab.meeting import gather, meet
+from tests.lab.meeting import meet
 from tests.lab.namespaces import ip
 from tests.lab.nat import APDM_APDF, EIM_APDF, EIM_EIF
 from tests.lab.networks import Router
 from tests.lab.probe import Probe
-from tests.lab.services import COTURN, Coturn, coturn
+from tests.lab.services import Coturn, coturn
+from tests.support.coturn import COTURN
 
 _MISSING = missing_for_routers() or (None if COTURN else "needs coturn")
 
@@ -212,16 +213,6 @@ def test_with_policy_routing_a_bound_socket_finds_its_way(roamer: Roamer) -> Non
         mapped = probe.mapped(roamer.turn.address)
     assert mapped is not None
     assert mapped[0] == router.public
-
-
-async def test_three_uplinks_give_three_right_server_reflexive_candidates(roamer: Roamer) -> None:
-    lines = [line.split() for line in await gather(roamer.host, "edgeice", roamer.turn.ice_servers("stun"))]
-    addresses = {line[4] for line in lines if line[7] == "host"}
-    reflexive = [(line[4], line[line.index("raddr") + 1]) for line in lines if line[7] == "srflx"]
-    assert addresses == {uplink.address for uplink in roamer.host.uplinks.values()}
-    assert sorted(reflexive) == sorted(
-        (roamer.routers[device].public, uplink.address) for device, uplink in roamer.host.uplinks.items()
-    )
 
 
 async def test_the_uplink_that_lets_udp_through_is_found(roamer: Roamer) -> None:
