@@ -70,8 +70,8 @@ def parse_uri(text: str) -> ServerUri:
     """Read a `stun:`, `stuns:`, `turn:` or `turns:` URI.
 
     Raises:
-        DecodeError: It is none, names a transport that is not known, or asks for TLS to a bare IP address, which no
-            certificate could prove (RFC 8489 §8.1).
+        DecodeError: It is none, names a transport that is not known, or is a `stuns:` with a bare IP
+            address (RFC 8489 §8.1).  RFC 7065 allows that for `turns:`: there the certificate must prove the address.
     """
     match = _URI.fullmatch(text) if len(text) <= _LIMIT else None
     if match is None:
@@ -86,8 +86,8 @@ def parse_uri(text: str) -> ServerUri:
     uri = ServerUri(
         scheme, literal or match["name"].lower(), _port(match["port"]), _transport(scheme, match["transport"])
     )
-    if uri.is_secure and literal is not None:
-        raise DecodeError("uri", f"{scheme}: needs a name that a certificate can prove, not an IP address")
+    if scheme == "stuns" and literal is not None:
+        raise DecodeError("uri", "stuns: needs a name that a certificate can prove, not an IP address")
     return uri
 
 

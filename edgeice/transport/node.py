@@ -106,6 +106,8 @@ class Node:
         self._tracer = tracer
         self._endpoint = Endpoint(self._endpoint_config(), entropy=entropy, tracer=tracer)
         trust = None if config.turn_ca is None else read_authorities(config.turn_ca, "the relay's")
+        if trust is not None:
+            trust.hostname_checks_common_name = False  # RFC 8489 §6.2.3
         self._driver = Driver(self._endpoint, on_router_event=self._hear, tracer=tracer, tls_context=trust)
         self._snapshot = Snapshot()
         #: Why the socket of an address (and interface) that may be used could not be opened.

@@ -81,10 +81,10 @@ _GIVEN_BACK = r"lifetime=0\b"
 _ENDED = r"closed \(2nd stage\)"
 
 
-@pytest.mark.parametrize("way", ["udp", "tcp", "tls"])
-async def test_turn_32_a_session_over_relays_alone(tmp_path: Path, way: Way) -> None:
+@pytest.mark.parametrize(("way", "name"), [("udp", ""), ("tcp", ""), ("tls", "localhost"), ("tls", "127.0.0.1")])
+async def test_turn_32_a_session_over_relays_alone(tmp_path: Path, way: Way, name: str) -> None:
     async with coturn(tmp_path) as server:
-        settings = config(server, uri(server, way))
+        settings = config(server, uri(server, way, name=name))
         async with open_node(settings) as here, open_node(settings) as there, meeting(here, there) as (a, b):
             await a.wait_connected()
             await b.wait_connected()

@@ -487,7 +487,7 @@ def test_a_peer_that_the_relay_may_not_reach_is_a_hint_and_no_more() -> None:
 
 @pytest.mark.parametrize(
     "uri",
-    ["stun:relay.example", "turn://relay.example", "turns:relay.example?transport=udp", "turn:", "turns:192.0.2.1"],
+    ["stun:relay.example", "turn://relay.example", "turns:relay.example?transport=udp", "turn:"],
 )
 def test_a_uri_that_names_no_relay_is_refused_at_once(uri: str) -> None:
     with pytest.raises(ConfigError, match=r"^turn: "):
