@@ -228,6 +228,7 @@ class Generation:
             self._fail(pair, refused, now)  # it is known since as what serves this host
             return
         nominate = shared.role is Role.CONTROLLING and pair.nominate_next
+        self._nomination.sent = self._nomination.sent or nominate
         rto = max(shared.config.rto, self.pacing * self.checklist.active)  # RFC 8445 §14.3
         self._checks.send(pair, self.remote, use_candidate=nominate, rto=rto, now=now)
         pair.apply(PairInput.CHECK_SENT)
@@ -339,9 +340,9 @@ class Generation:
     def _choose(self, now: float) -> None:
         if self._shared.role is not Role.CONTROLLING or self._nomination.pair is not None:
             return
-        if not self.completed:
+        if not self.completed and (self._renominates or not self._nomination.sent):
             self._nomination.choose(self.checklist, ended=self._has_all_candidates, now=now)
-        elif self._renominates:
+        elif self.completed and self._renominates:
             self._nomination.improve(self.checklist, self.selected)
 
     # Time
@@ -458,9 +459,12 @@ class Generation:
 
     @property
     def _nomination_failed(self) -> bool:
-        """Whether the list has failed by what the peer nominated (RFC 8445 §7.3.1.5), once patience is over."""
-        controlled = self._shared.role is Role.CONTROLLED
-        return self._patience_over and not self.completed and controlled and self.checklist.nomination_failed
+        """Whether the list has failed by what was nominated (RFC 8445 §7.3.1.5, §8.1.1), once patience is over."""
+        if self._shared.role is Role.CONTROLLED:
+            failed = self.checklist.nomination_failed
+        else:
+            failed = self._nomination.sent and self._nomination.pair is None and not self._renominates
+        return failed and self._patience_over and not self.completed
 
     @property
     def alternative(self) -> CandidatePair | None:
@@ -480,6 +484,7 @@ class Generation:
         self.checklist.set_role(role)
         if role is Role.CONTROLLED:
             self._nomination.give_up(self._nomination.pair)
+            self._nomination.sent = False
 
     def verdict(self, *, now: float) -> FailureVerdict:
         """Why there is no path, and what was tried; of a pair that was formed twice the last of it."""

@@ -27,11 +27,14 @@ class Nomination:
     moving off it later takes a restart; longest, while the peer is heard on a direct pair.  Data needs not wait for
     this: it flows on any valid pair (RFC 8445 §12.1).
 
+    If the pair fails before the peer has answered, the list has failed with it (RFC 8445 §8.1.1): the peer may have
+    followed, and would not go elsewhere.
+
     Opposite a peer that knows renomination the choice of a relayed pair is not the last one: each better pair that
     becomes valid later is nominated in its turn, under the next number.
     """
 
-    __slots__ = ("_config", "_first_valid_at", "_latest", "deadline", "pair")
+    __slots__ = ("_config", "_first_valid_at", "_latest", "deadline", "pair", "sent")
 
     def __init__(self, config: IceConfig) -> None:
         self._config = config
@@ -42,6 +45,8 @@ class Nomination:
         self.deadline: float | None = None
         #: The pair that is being nominated.
         self.pair: CandidatePair | None = None
+        #: A nomination has left; the peer may have followed it although no answer came.
+        self.sent = False
 
     def choose(self, checklist: Checklist, *, ended: bool, now: float) -> None:
         """Queue the nominating check, unless it is too early.  `ended`: neither side will add candidates."""

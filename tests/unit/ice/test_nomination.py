@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from edgeice import stun
-from edgeice.addresses import Path
+from edgeice.addresses import Path, TransportAddress
 from edgeice.ice import ConsentExpired, IceConfig, PairNominated, RestartSucceeded, SelectedPathLost
 from edgeice.sansio import Transmit
 from tests.support.ice_pair import Agent, World, address
@@ -151,4 +153,47 @@ def test_ice_50_the_answer_to_a_consent_check_that_repeats_the_nomination_conclu
     assert world.states == ("completed", "completed")
     assert len(world.a.of(PairNominated)) == len(world.b.of(PairNominated)) == 1
     world.run(120.0)  # the check itself is given up, and with it nothing
+    assert world.states == ("completed", "completed")
+
+
+def nominations_of(agent: Agent) -> set[TransportAddress]:
+    """Where an agent sent requests that nominate."""
+    return {
+        sent.path.remote for sent in agent.sent if stun.decode(sent.data).get(stun.Attribute.USE_CANDIDATE) is not None
+    }
+
+
+@pytest.mark.parametrize("renominates", [False, True])
+def test_ice_50_after_a_nomination_that_failed_only_renomination_makes_another(*, renominates: bool) -> None:
+    world = World()
+    world.a.renominates = world.b.renominates = renominates
+    world.a.add_base(address(1))
+    for host in (2, 12):
+        world.b.add_base(address(host))
+    world.a.end()
+    world.b.end()
+    # Both pairs answer until one is nominated; then that one falls silent.
+    silent: set[TransportAddress] = set()
+
+    def passes(agent: Agent, sent: Transmit) -> bool:
+        if agent is world.a and stun.decode(sent.data).get(stun.Attribute.USE_CANDIDATE) is not None and not silent:
+            silent.add(sent.path.remote)
+        return not silent & {sent.path.local, sent.path.remote}
+
+    world.filter = passes
+    world.exchange()
+    world.run(29.0)
+    assert nominations_of(world.a) == silent
+    assert world.a.state == "connected"
+    world.run(60.0)
+    if renominates:
+        assert len(nominations_of(world.a)) == 2
+        assert world.states == ("completed", "completed")
+        return
+    assert nominations_of(world.a) == silent
+    assert world.a.sends_to() is None
+    assert world.states == ("failed", "connected")
+    # A restart brings what the first generation could not.
+    world.restart()
+    world.run(3.0)
     assert world.states == ("completed", "completed")
