@@ -24,6 +24,10 @@ _REASONS: Final = {
     "checks_failed": "the device answered, but on no path as it has to",
     "nomination": "a path worked, and the device did not take it",
 }
+_POLICIES: Final = {
+    "no-host": "the device is told no address of this computer's own (policy in [ice] says no-host)",
+    "relay": "only relayed addresses are used here (policy in [ice] says relay)",
+}
 _RESULTS: Final = {
     "refused": "no answer, and a host on the way says that there is none",
     "asymmetric": "answered from another address",
@@ -67,6 +71,8 @@ def verdict_lines(verdict: _Verdict) -> Iterator[str]:
     """
     if why := _REASONS.get(str(verdict.get("reason"))):
         yield why
+    if policy := _POLICIES.get(str(verdict.get("policy"))):
+        yield policy
     if path := verdict.get("path"):
         yield f"path {path['local']} -> {path['remote']}{_milliseconds(path.get('rtt'))}"
     yield from _some(verdict, "pairs", _pair)

@@ -41,6 +41,8 @@ class Pathways:
         self._link = link
         self._emit = emit
         self._gathered: dict[str, list[str]] = {}
+        #: When the first generation had all of its candidates.
+        self._gathered_at: float | None = None
         self._ended: set[str] = set()
         self._described: set[str] = set()
 
@@ -50,6 +52,10 @@ class Pathways:
         self._described = (self._described & alive) | {ufrag}
         self._ended &= alive
         return tuple(self._gathered.pop(ufrag, ())), ufrag in self._ended
+
+    def gathered_after(self, began_at: float) -> float | None:
+        """Seconds from then on until there were no more candidates to come; None where that is still to be."""
+        return None if self._gathered_at is None else round(self._gathered_at - began_at, 3)
 
     def take_events(self, *, now: float) -> bool:
         """Pass on what ICE has to say; True if data goes another way from now on."""
@@ -65,6 +71,8 @@ class Pathways:
                     else:
                         self._gathered.setdefault(event.ufrag, []).append(line)
                 case LocalCandidatesEnded():
+                    if self._gathered_at is None:
+                        self._gathered_at = now
                     self._ended.add(event.ufrag)
                     if event.ufrag in self._described:
                         self._emit(CandidatesEnded(event.ufrag))

@@ -175,7 +175,13 @@ class PeerSession(ABC):
             ended=ended,
             now=now,
         )
-        return {**verdict, "role": ice.role.value, "generation": ice.generation}
+        return {
+            **verdict,
+            "gathered": self._pathways.gathered_after(self._phases.began_at),
+            "policy": ice.config.policy.value,
+            "role": ice.role.value,
+            "generation": ice.generation,
+        }
 
     def _set_state(self, state: ConnectionState, now: float) -> None:
         if state is not self._state:

@@ -6,7 +6,9 @@ A verdict is one dict, the same whether the session failed to come about, goes o
 - `step` and `reason`: of what ended it; empty while it goes on;
 - `path`: the candidate pair that carries or carried data last, None if none ever did;
 - `seconds` since it was begun, and `phases`: how many of them in each state;
-- `role`, `generation` (how many restarts there were), `local_candidates` and `remote_candidates` by type;
+- `gathered`: the seconds after which all servers had answered or had their time, None while some have not;
+- `role`, `generation` (how many restarts there were), `policy` (which candidates are used);
+- `local_candidates` and `remote_candidates`: how many there are, by type;
 - `pairs`: of every pair that was formed in the latest generation, what became of it;
 
 and, of the host (`Endpoint.report`), `servers` (what each server answered last to each address) and `bases` (the

@@ -106,6 +106,14 @@ def test_the_reason_comes_first_and_the_time_last() -> None:
     ]
 
 
+def test_a_policy_that_narrows_the_choice_is_said() -> None:
+    assert lines(policy="all", reason="no_local_candidates") == ["no address of this computer could be used"]
+    assert lines(policy="relay", reason="no_local_candidates") == [
+        "no address of this computer could be used",
+        "only relayed addresses are used here (policy in [ice] says relay)",
+    ]
+
+
 def test_a_long_list_is_cut_and_says_so() -> None:
     found = lines(pairs=[PAIR] * 15)
     assert len(found) == 13

@@ -44,7 +44,7 @@ def test_a_session_that_goes_on_says_which_path_it_uses_and_what_each_pair_came_
     assert (tried["local"], tried["remote"]) == ("host 192.0.2.1:4000", "host 192.0.2.2:4000")
     assert (tried["state"], tried["result"]) == ("succeeded", "")
     assert tried["requests_sent"] == tried["responses_received"] > 0
-    assert (found["role"], found["generation"]) == ("controlling", 0)
+    assert (found["role"], found["generation"], found["policy"], found["gathered"]) == ("controlling", 0, "all", 0.0)
     assert verdict(pair.b, pair)["role"] == "controlled"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
+import trio
 
-from edgeice.net import Assessed
+from edgeice.net import Assessed, InterfaceMonitor
 from edgeice.trace import Record
 from edgeice.transport import NodeConfig, open_node
 from tests.support.namespace import fresh_network_namespace, ip
@@ -60,7 +62,7 @@ async def test_another_range_moves_the_sockets_that_are_outside_of_it() -> None:
 
 
 @pytest.mark.root
-async def test_every_family_of_every_interface_has_a_socket_that_is_pinned_and_the_rest_its_reason() -> None:
+async def test_ice_01_02_every_family_of_every_interface_has_a_socket_that_is_pinned_and_the_rest_its_reason() -> None:
     names = ("eth0", "wlan0", "docker0", "wwan0")
     with fresh_network_namespace():
         for name in names:
@@ -70,25 +72,41 @@ async def test_every_family_of_every_interface_has_a_socket_that_is_pinned_and_t
         for name in names[:3]:
             for end in (name, f"veth-{name}"):
                 ip(*f"link set {end} up".split())
+        tempaddr = Path("/proc/sys/net/ipv6/conf/wlan0")
+        (tempaddr / "use_tempaddr").write_text("2")
+        (tempaddr / "dad_transmits").write_text("0")
         for command in (
             "link set lo up",
             "addr add 192.0.2.7/24 dev eth0",
             "addr add 2001:db8::7/64 dev eth0 nodad",
             "addr add 2001:db8:1::7/64 dev eth0 nodad preferred_lft 0",
             "addr add 198.51.100.7/24 dev wlan0",
+            "addr add 2001:db8:2::7/64 dev wlan0 nodad mngtmpaddr",  # the kernel makes a privacy address beside it
             "addr add 172.17.0.1/16 dev docker0",
         ):
             ip(*command.split())
+        with InterfaceMonitor() as monitor:
+            (private,) = [
+                address.ip
+                for found in (await monitor.read()).interfaces.values()
+                for address in found.addresses
+                if address.is_temporary
+            ]
         async with open_node(NodeConfig()) as node:
+            with trio.fail_after(5):
+                while private not in {base.address.ip for base in node.bases}:  # noqa: ASYNC110  # the kernel's to say
+                    await trio.sleep(0.01)  # until then it is tentative
             assert {(base.interface, base.address.ip) for base in node.bases} == {
                 ("eth0", "192.0.2.7"),
                 ("eth0", "2001:db8::7"),
                 ("wlan0", "198.51.100.7"),
+                ("wlan0", private),
             }
             assert "net.unpinned" not in node.drops()
             assert {(each.interface, each.ip, each.why) for each in node.left_out()} == {
                 ("lo", "", "loopback: reaches only this host"),
                 ("eth0", "2001:db8:1::7", "deprecated: about to go"),
+                ("wlan0", "2001:db8:2::7", "another, privacy address of the same network is used instead"),
                 ("docker0", "", "docker*: container bridge: reaches only containers of this host"),
                 ("wwan0", "", "is set down"),
                 *((f"veth-{name}", "", "veth*: one end of a container's link") for name in names),
