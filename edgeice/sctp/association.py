@@ -307,8 +307,9 @@ class Association(Lifecycle):
                 raise DecodeError("bundled")
             elif not self._on_control(kind, flags, data[start:end], now):
                 break
-        self._receiver.on_packet_end(now=now)
-        self._reset.on_progress()
+        if self.state is not State.ENDED:
+            self._receiver.on_packet_end(now=now)
+            self._reset.on_progress()
 
     def _on_data(self, data: bytes, flags: int, start: int, end: int, now: float) -> None:
         if not self._receiving:

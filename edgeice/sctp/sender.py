@@ -363,7 +363,8 @@ class Sender:
     def _find_lost(self, cum: int, newest: int, now: float) -> None:
         """Take what is missing below `newest` for lost if enough speaks for it: after a probe, the first report."""
         probed = self.probe.tsn
-        reports = 1 if probed is not None and self.outstanding[probed].state == ACKED else MISSING_REPORTS
+        answered = probed is not None and (probed <= cum or self.outstanding[probed].state == ACKED)
+        reports = 1 if answered else MISSING_REPORTS
         reordering = (self.rtt.srtt or 0.0) / 4  # RFC 8985 §6.2
         lost = self._detection.find(self.outstanding, cum, self._blocks, newest, reports=reports, reordering=reordering)
         lost_any = False
@@ -473,6 +474,8 @@ class Sender:
             self.queue.discard(message)
         for tsn in range(max(message.first_tsn, self.cum + 1), message.last_tsn + 1):
             chunk = self.outstanding[tsn]
+            if tsn == self.probe.tsn:
+                self.probe.disarm()  # no acknowledgment will tell of it
             if chunk.state == IN_FLIGHT:
                 self.flight = max(self.flight - chunk.size, 0)
             chunk.state = ABANDONED

@@ -669,6 +669,35 @@ def test_sctp_13_a_heartbeat_that_no_packet_can_bring_back_stops_nothing(size: i
     assert len(link.of(0, ChannelClosed)) == 1
 
 
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("lifetime", [None, 30, 100])
+def test_sctp_11_16_what_was_probed_for_may_be_acknowledged_or_given_up_with_others(
+    seed: int, lifetime: int | None
+) -> None:
+    link = Link(seed=seed)
+    channel = opened(link, max_lifetime=lifetime)
+    link._loss = 0.3
+    sizes = [1 + number * 701 % 4000 for number in range(12)]
+    for number, size in enumerate(sizes):
+        link.client.send(channel, bytes(size), now=link.now)
+        link.run(0.05 if number % 3 else 0.3)
+    link.run(60.0)
+    received, sent = [len(data) for data in link.messages(1)], iter(sizes)
+    assert all(size in sent for size in received), "out of order, or twice"
+    assert lifetime is not None or received == sizes
+    assert link.client._association.sender.idle
+
+
+def test_sctp_14_an_abort_behind_data_leaves_no_timer() -> None:
+    link = Link()
+    opened(link)
+    receiver = link.server._association._receiver
+    packet = forge(link.server, data_chunk(receiver.cum + 1, b"x"), encode_chunk(ChunkType.ABORT))
+    link.server.receive_packets([packet], now=link.now)
+    assert link.server.ended == ("closed by peer", False)
+    assert link.server.next_timeout() is None
+
+
 def test_sctp_13_idle_association_sends_a_heartbeat_each_half_minute() -> None:
     link = Link()
     link.connect()
