@@ -118,7 +118,8 @@ class CloseFlow:
 class Resolve:
     """Look a host name up; the driver answers with `resolved(name, addresses)`, an empty list on failure.
 
-    With a service, where DNS names servers of it, the answer is `located(name, service, servers)` instead.
+    With a service the answer is `located(name, service, servers)`: addresses with the ports that DNS names for it, or,
+    where DNS names none, those of the host with None for a port.
     """
 
     name: str

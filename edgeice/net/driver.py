@@ -431,7 +431,7 @@ class Driver:
         self._router.resolved(name, addresses, now=self._clock())
         self.touch(self._router)
 
-    def _located(self, name: str, service: str, servers: list[tuple[str, int]]) -> None:
+    def _located(self, name: str, service: str, servers: list[tuple[str, int | None]]) -> None:
         self._router.located(name, service, servers, now=self._clock())
         self.touch(self._router)
 

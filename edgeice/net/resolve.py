@@ -35,6 +35,10 @@ PENDING_LIMIT = 64
 TIMEOUT = 10.0
 
 
+def _ignore(_name: str, _service: str, _servers: list[tuple[str, int | None]]) -> None:
+    """Who asks for no service hears of none."""
+
+
 def system_lookup(name: str) -> list[str]:
     """Addresses of `name` in the system's order of preference (RFC 6724), empty on failure.  Blocks."""
     try:
@@ -55,7 +59,8 @@ class Resolver:
         counters: Counts `resolve_timeout` and `resolve_queue` (too many names pending).
         lookup: The blocking look-up.
         bases: The bases on whose links names are looked up by multicast.
-        on_located: Called with name, service, and the service's servers, where DNS says who they are.
+        on_located: Called where a service was asked for, with its name and servers: addresses and ports, None for a
+            port that DNS does not tell.
     """
 
     def __init__(
@@ -66,7 +71,7 @@ class Resolver:
         lookup: Callable[[str], list[str]] = system_lookup,
         *,
         bases: Callable[[], Iterable[Base]] = tuple,
-        on_located: Callable[[str, str, list[tuple[str, int]]], None] | None = None,
+        on_located: Callable[[str, str, list[tuple[str, int | None]]], None] = _ignore,
     ) -> None:
         self._nursery = nursery
         self._on_resolved = on_resolved
@@ -82,8 +87,7 @@ class Resolver:
     def resolve(self, name: str, *, multicast: bool = False, service: str = "") -> None:
         """Start a look-up; does nothing if one for this name is under way.
 
-        With `multicast` it goes to the links of the bases (RFC 6762), not to the system's resolver.  With a service it
-        is answered by `on_located` where DNS has servers for it.
+        With `multicast` it goes to the links of the bases (RFC 6762), not to the system's resolver.
         """
         if multicast:
             self._resolve_on_links(name)
@@ -92,7 +96,7 @@ class Resolver:
             return
         if len(self._pending) >= PENDING_LIMIT:
             self._counters.count("resolve_queue")
-            self._nursery.start_soon(self._answer, name)
+            self._nursery.start_soon(self._answer, name, service)
             return
         self._pending.add((name, service))
         self._nursery.start_soon(self._run, name, service)
@@ -108,7 +112,7 @@ class Resolver:
         ips: list[str] = []
         try:
             servers = await self._locate(name, service) if service else None
-            if servers is not None and self._on_located is not None:
+            if servers is not None:
                 self._on_located(name, service, servers)
                 return
             with trio.move_on_after(TIMEOUT) as scope:
@@ -117,9 +121,15 @@ class Resolver:
             self._pending.discard((name, service))
         if scope.cancelled_caught:
             self._counters.count("resolve_timeout")
-        self._on_resolved(name, ips)
+        self._tell(name, service, ips)
 
-    async def _locate(self, name: str, service: str) -> list[tuple[str, int]] | None:
+    def _tell(self, name: str, service: str, ips: list[str]) -> None:
+        if service:
+            self._on_located(name, service, [(ip, None) for ip in ips])
+        else:
+            self._on_resolved(name, ips)
+
+    async def _locate(self, name: str, service: str) -> list[tuple[str, int | None]] | None:
         """Who serves, in order; None where DNS does not say."""
         from edgeice.net.services import locate  # noqa: PLC0415  # few names are those of services
 
@@ -131,9 +141,9 @@ class Resolver:
     async def _in_thread(self, lookup: Callable[[str], T], name: str) -> T:
         return await trio.to_thread.run_sync(lookup, name, abandon_on_cancel=True, limiter=self._limiter)
 
-    async def _answer(self, name: str) -> None:
+    async def _answer(self, name: str, service: str) -> None:
         await trio.lowlevel.checkpoint()
-        self._on_resolved(name, [])
+        self._tell(name, service, [])
 
 
 def _literal(name: str) -> list[str]:

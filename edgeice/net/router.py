@@ -31,10 +31,10 @@ class Router(Machine, Protocol):
         """The kernel refused to send on `path`: a hint, told once per path and turn."""
 
     def resolved(self, name: str, addresses: list[str], *, now: float) -> None:
-        """Answer to Resolve; no addresses on failure."""
+        """Answer to Resolve without a service; no addresses on failure."""
 
-    def located(self, name: str, service: str, servers: list[tuple[str, int]], *, now: float) -> None:
-        """Answer to Resolve with a service: addresses and ports, the first to be preferred; none if it is refused."""
+    def located(self, name: str, service: str, servers: list[tuple[str, int | None]], *, now: float) -> None:
+        """Answer to Resolve with a service: addresses and ports, the first to be preferred; none on failure."""
 
     def flow_opened(self, flow_id: int, local: TransportAddress, *, now: float) -> None:
         """Answer to OpenFlow: connected from `local`."""

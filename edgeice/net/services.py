@@ -46,7 +46,7 @@ async def locate(
     *,
     services: Callable[[str], bytes] | None = None,
     draw: Callable[[int], int] = _draw,
-) -> list[tuple[str, int]] | None:
+) -> list[tuple[str, int | None]] | None:
     """Addresses and ports of a service's servers, those to be preferred first.
 
     Args:
@@ -67,7 +67,7 @@ async def locate(
         return None
     if not offered:
         return None
-    found: list[tuple[str, int]] = []
+    found: list[tuple[str, int | None]] = []
     for each in in_order(offered, draw)[:TARGETS_LIMIT]:
         if not each.is_refusal:
             found += [(ip, each.port) for ip in (await in_thread(lookup, each.target))[:_ADDRESSES]]

@@ -198,9 +198,11 @@ class Endpoint:
             if session.socket_error(path, errno, now=now):
                 self._touched.append(session)
 
-    def located(self, name: str, service: str, servers: list[tuple[str, int]], *, now: float) -> None:
+    def located(self, name: str, service: str, servers: list[tuple[str, int | None]], *, now: float) -> None:
         """A service's servers were looked up."""
         self._reflexive.located(name, service, servers, now=now)
+        if self._relays is not None:
+            self._relays.located(name, service, servers, now=now)
         self._protect_servers()
         self._settle(now)
 

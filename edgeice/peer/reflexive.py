@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -73,7 +73,8 @@ class Reflexive:
         self._public = public or {}
         self._bases: list[TransportAddress] = []
         self._servers: list[TransportAddress] = []
-        self._unresolved: dict[str, int] = {}
+        #: Names and services that are being looked up, with the ports to use where DNS tells none.
+        self._unresolved: dict[tuple[str, str], int] = {}
         self._queries: dict[tuple[TransportAddress, TransportAddress], _Query] = {}
         self._actions: deque[Action] = deque()
         self._events: deque[Event] = deque()
@@ -91,9 +92,10 @@ class Reflexive:
         if uri.is_address:
             self._servers.append(TransportAddress.parse(uri.host, uri.effective_port))
         else:
-            self._unresolved[uri.host] = uri.effective_port
             # RFC 8489 §8.1: a port says which server it is; without one DNS may say.
-            self._actions.append(Resolve(uri.host, service=_SERVICE if uri.port is None else ""))
+            service = _SERVICE if uri.port is None else ""
+            self._unresolved[uri.host, service] = uri.effective_port
+            self._actions.append(Resolve(uri.host, service=service))
 
     @property
     def servers(self) -> tuple[TransportAddress, ...]:
@@ -118,27 +120,20 @@ class Reflexive:
 
     def resolved(self, name: str, addresses: list[str], *, now: float) -> None:
         """A server's name was looked up."""
-        port = self._unresolved.pop(name, None)
-        if port is None:
-            return
-        if not addresses:
-            self._events.append(ice.ServerNameUnknown(f"stun:{name}:{port}"))
-        self._add_addresses([(ip, port) for ip in addresses], now)
+        self.located(name, "", [(ip, None) for ip in addresses], now=now)
 
-    def located(self, name: str, service: str, servers: list[tuple[str, int]], *, now: float) -> None:
-        """DNS says who serves under a name.
+    def located(self, name: str, service: str, servers: Sequence[tuple[str, int | None]], *, now: float) -> None:
+        """The servers under a name were looked up.
 
         The first of them are asked at once, so that none has to be waited for (RFC 8489 §8.1 would try one by one).
         """
-        if service != _SERVICE or self._unresolved.pop(name, None) is None:
+        default = self._unresolved.pop((name, service), None)
+        if default is None:
             return
         if not servers:
-            self._events.append(ice.ServerNameUnknown(f"stun:{name}"))
-        self._add_addresses(servers, now)
-
-    def _add_addresses(self, addresses: list[tuple[str, int]], now: float) -> None:
-        for ip, port in addresses[:_MAX_ADDRESSES]:
-            server = TransportAddress(str(ipaddress.ip_address(ip)), port)
+            self._events.append(ice.ServerNameUnknown(f"stun:{name}:{default}"))
+        for ip, port in servers[:_MAX_ADDRESSES]:
+            server = TransportAddress(str(ipaddress.ip_address(ip)), default if port is None else port)
             self._servers.append(server)
             for base in self._bases:
                 self._ask(base, server, now)

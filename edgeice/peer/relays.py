@@ -53,9 +53,15 @@ class _Server:
     uri: ServerUri
     credentials: TurnCredentials
 
-    def target(self, ip: str) -> RelayTarget:
+    @property
+    def service(self) -> str:
+        """Who provides it DNS may say (RFC 5928 §4), unless a port says which server it is; then empty."""
+        return f"_{self.uri.scheme}._{self.uri.transport}" if self.uri.port is None else ""
+
+    def target(self, ip: str, port: int | None = None) -> RelayTarget:
         transport = "tls" if self.uri.is_secure else self.uri.transport
-        return RelayTarget(str(self.uri), TransportAddress.parse(ip, self.uri.effective_port), transport, self.uri.host)
+        address = TransportAddress.parse(ip, self.uri.effective_port if port is None else port)
+        return RelayTarget(str(self.uri), address, transport, self.uri.host)
 
 
 class Relays:
@@ -76,7 +82,8 @@ class Relays:
         self._entropy = entropy
         self._servers: list[_Server] = []
         self._targets: dict[str, list[RelayTarget]] = {}
-        self._unresolved: set[str] = set()
+        #: Names and services that are being looked up.
+        self._unresolved: set[tuple[str, str]] = set()
         self._uplinks: dict[str, Uplink] = {}
         self._owner = UplinkOwner(self._start, self._proceed, self._keep, self._drop)
         self._wanted = False
@@ -158,13 +165,17 @@ class Relays:
 
     def resolved(self, name: str, addresses: Sequence[str], *, now: float) -> None:
         """A server's name was looked up."""
-        if name not in self._unresolved:
+        self.located(name, "", [(ip, None) for ip in addresses], now=now)
+
+    def located(self, name: str, service: str, servers: Sequence[tuple[str, int | None]], *, now: float) -> None:
+        """A service's servers were looked up."""
+        if (name, service) not in self._unresolved:
             return
-        self._unresolved.discard(name)
+        self._unresolved.discard((name, service))
         for server in self._servers:
-            if server.uri.host == name:
-                self._targets[str(server.uri)] = [server.target(ip) for ip in addresses[:_MAX_ADDRESSES]]
-                if not addresses:
+            if (server.uri.host, server.service) == (name, service):
+                self._targets[str(server.uri)] = [server.target(ip, port) for ip, port in servers[:_MAX_ADDRESSES]]
+                if not servers:
                     self._events.append(RelayFailed(str(server.uri), None, None, "name_unknown", None))
         self._race(now)
 
@@ -288,9 +299,9 @@ class Relays:
         for server in self._servers:
             if server.uri.is_address:
                 self._targets[str(server.uri)] = [server.target(server.uri.host)]
-            elif server.uri.host not in self._unresolved:
-                self._unresolved.add(server.uri.host)
-                self._actions.append(Resolve(server.uri.host))
+            elif (server.uri.host, server.service) not in self._unresolved:
+                self._unresolved.add((server.uri.host, server.service))
+                self._actions.append(Resolve(server.uri.host, service=server.service))
         self._race(now)
 
     def _race(self, now: float) -> None:

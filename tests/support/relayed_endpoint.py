@@ -186,9 +186,14 @@ class RelayedEndpoint:
             case CloseFlow():
                 self._flows.pop(action.flow_id, None)
             case Resolve():
-                name = action.name
-                addresses = self.names.get(name, [])
-                self._after(0.001, lambda: self.endpoint.resolved(name, addresses, now=self.now))
+                self._after(0.001, lambda: self._resolve(action))
+
+    def _resolve(self, action: Resolve) -> None:
+        addresses = self.names.get(action.name, [])
+        if action.service:
+            self.endpoint.located(action.name, action.service, [(ip, None) for ip in addresses], now=self.now)
+        else:
+            self.endpoint.resolved(action.name, addresses, now=self.now)
 
     def _transmit(self, action: Transmit) -> None:
         relay = self.relays.get(action.path.remote)

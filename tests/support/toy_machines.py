@@ -87,7 +87,7 @@ class ToyRouter(Toy):
         if self.stubborn is not None:
             self.actions.append(self.stubborn)
 
-    def located(self, name: str, service: str, servers: list[tuple[str, int]], *, now: float) -> None:
+    def located(self, name: str, service: str, servers: list[tuple[str, int | None]], *, now: float) -> None:
         self.inputs.append(("located", name, service, servers))
 
     def resolved(self, name: str, addresses: list[str], *, now: float) -> None:

@@ -51,7 +51,7 @@ async def at_once(lookup: Callable[[str], T], name: str) -> T:
     return lookup(name)
 
 
-async def found(data: bytes, draw: Callable[[int], int] = lambda _: 0) -> list[tuple[str, int]] | None:
+async def found(data: bytes, draw: Callable[[int], int] = lambda _: 0) -> list[tuple[str, int | None]] | None:
     def lookup(name: str) -> list[str]:
         assert name  # the root is nobody's name
         return HOSTS.get(name, [])
@@ -142,7 +142,9 @@ async def test_stun_54_a_resolver_answers_with_servers_or_with_addresses(
     resolver.resolve("refusing.example", service="_stun._udp")
     assert (await answers.wait(2))[1:] == [("refusing.example", "_stun._udp", [])]
     resolver.resolve("a.example", service="_stun._udp")
-    assert (await answers.wait(3))[2:] == [("a.example", ["192.0.2.1", "2001:db8::1"])]
+    assert (await answers.wait(3))[2:] == [("a.example", "_stun._udp", [("192.0.2.1", None), ("2001:db8::1", None)])]
+    resolver.resolve("a.example")
+    assert (await answers.wait(4))[3:] == [("a.example", ["192.0.2.1", "2001:db8::1"])]
 
 
 async def test_stun_54_name_servers_that_do_not_answer_leave_the_name_itself(
@@ -159,7 +161,7 @@ async def test_stun_54_name_servers_that_do_not_answer_leave_the_name_itself(
     monkeypatch.setattr(resolver, "_in_thread", stuck)
     began = trio.current_time()
     resolver.resolve("example.org", service="_stun._udp")
-    assert await answers.wait(1) == [("example.org", ["192.0.2.1"])]
+    assert await answers.wait(1) == [("example.org", "_stun._udp", [("192.0.2.1", None)])]
     assert trio.current_time() - began == TIMEOUT
     assert counters.snapshot() == {"resolve_timeout": 1}
 

@@ -332,7 +332,7 @@ def test_ice_06_an_answer_to_a_base_that_is_gone_is_nobodys() -> None:
 
 
 def test_two_names_of_one_server_are_asked_once() -> None:
-    host = Host("stun:one.example", "stun:two.example")
+    host = Host("stun:one.example:3478", "stun:two.example:3478")
     session = host.connect()
     host.add(base(1))
     assert host.resolving == ["one.example", "two.example"]

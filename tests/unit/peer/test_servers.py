@@ -9,8 +9,8 @@ import pytest
 from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.ice import Role, ServerNameUnknown, ServerReflexiveLearned, ServerUnanswered
-from edgeice.peer import Endpoint, EndpointConfig
-from edgeice.sansio import REFUSALS, Action, Entropy, Event, Resolve, Transmit, drain
+from edgeice.peer import Endpoint, EndpointConfig, RelayFailed, TurnServer
+from edgeice.sansio import REFUSALS, Action, Entropy, Event, OpenFlow, Resolve, Transmit, drain
 from tests.support.stun_wire import tlv
 
 BASE = TransportAddress("192.0.2.1", 4000)
@@ -60,13 +60,8 @@ class Host:
             self.drain()
         self.now = until
 
-    def locate(self, *servers: tuple[str, int], service: str = "_stun._udp") -> None:
+    def locate(self, *servers: tuple[str, int | None], service: str = "_stun._udp") -> None:
         self.endpoint.located("stun.example", service, list(servers), now=self.now)
-        self.drain()
-        self.run(1.0)
-
-    def resolve(self, *addresses: str) -> None:
-        self.endpoint.resolved("stun.example", list(addresses), now=self.now)
         self.drain()
         self.run(1.0)
 
@@ -179,7 +174,7 @@ def test_stun_54_the_next_server_does_not_wait_for_a_dead_one() -> None:
 def test_stun_54_without_servers_by_dns_the_name_has_the_default_port() -> None:
     host = Host("stun:stun.example")
     assert not host.is_gathered
-    host.resolve("203.0.113.7", "2001:db8::7")
+    host.locate(("203.0.113.7", None), ("2001:db8::7", None))
     assert host.asked == {TransportAddress("203.0.113.7", 3478)}
     host.locate(("203.0.113.8", 4002))  # an answer that nobody waits for
     assert host.asked == {TransportAddress("203.0.113.7", 3478)}
@@ -193,7 +188,7 @@ def test_stun_54_a_name_with_a_port_is_one_server() -> None:
 def test_stun_54_a_name_that_offers_no_such_service_is_told_and_not_waited_for() -> None:
     host = Host("stun:stun.example")
     host.locate()
-    assert host.events == [ServerNameUnknown("stun:stun.example")]
+    assert host.events == [ServerNameUnknown("stun:stun.example:3478")]
     assert host.is_gathered
 
 
@@ -208,3 +203,78 @@ def test_stun_54_few_servers_of_a_name_are_asked() -> None:
     host = Host("stun:stun.example")
     host.locate(*((f"203.0.113.{number}", 4000) for number in range(1, 9)))
     assert len(host.asked) == 4
+
+
+class Relayed:
+    """An endpoint with a session and relays by name."""
+
+    def __init__(self, *uris: str) -> None:
+        self.now = 10.0
+        turn = tuple(TurnServer(uri, "user", "secret") for uri in uris)
+        self.endpoint = Endpoint(EndpointConfig(turn=turn), entropy=Entropy.seeded(1))
+        self.names: list[Resolve] = []
+        self.servers: list[tuple[str, str | None]] = []
+        self.failed: list[tuple[str, str]] = []
+        self.endpoint.base_added(Base(BASE, "eth0"), now=self.now)
+        self.endpoint.connect_raw(Role.CONTROLLING, now=self.now)
+        self.drain()
+
+    def drain(self) -> None:
+        drain(self.endpoint, self._act, self._hear)
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, RelayFailed):
+            self.failed.append((event.uri, event.reason))
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case Resolve():
+                self.names.append(action)
+            case Transmit():
+                self.servers.append((str(action.path.remote), None))
+            case OpenFlow():
+                self.servers.append((str(action.remote), action.tls_name))
+
+    def asked(self) -> list[tuple[str, str | None]]:
+        """Servers spoken to within a second."""
+        self.drain()
+        until = self.now + 1.0
+        while (at := self.endpoint.next_timeout()) is not None and at <= until:
+            self.now = max(self.now, at)
+            self.endpoint.handle_timeout(now=self.now)
+            self.drain()
+        self.now = until
+        return sorted(set(self.servers))
+
+
+def test_stun_54_relays_without_a_port_may_have_servers_by_dns() -> None:
+    host = Relayed("turn:relay.example", "turn:relay.example?transport=tcp", "turns:relay.example", "turn:a.example:1")
+    assert host.names == [
+        Resolve("relay.example", service="_turn._udp"),
+        Resolve("relay.example", service="_turn._tcp"),
+        Resolve("relay.example", service="_turns._tcp"),
+        Resolve("a.example"),
+    ]
+    host.endpoint.located("relay.example", "_turn._udp", [("203.0.113.7", 4001)], now=host.now)
+    host.endpoint.located("relay.example", "_turns._tcp", [("203.0.113.8", 443)], now=host.now)
+    # A certificate has to prove the name that was configured, whoever DNS says it is (RFC 8489 §6.2.3).
+    assert host.asked() == [("203.0.113.7:4001", None), ("203.0.113.8:443", "relay.example")]
+    host.endpoint.located("relay.example", "_turn._tcp", [("203.0.113.9", None)], now=host.now)
+    host.endpoint.resolved("a.example", ["203.0.113.9"], now=host.now)
+    assert ("203.0.113.9:3478", None) in host.asked()
+    assert ("203.0.113.9:1", None) in host.asked()
+
+
+def test_stun_54_addresses_of_the_name_itself_are_no_answer_about_its_services() -> None:
+    host = Relayed("turn:relay.example", "turns:relay.example")
+    host.endpoint.resolved("relay.example", ["203.0.113.9"], now=host.now)  # for somebody else
+    assert host.asked() == []
+    host.endpoint.located("relay.example", "_turns._tcp", [("203.0.113.8", 443)], now=host.now)
+    assert host.asked() == [("203.0.113.8:443", "relay.example")]
+
+
+def test_stun_54_a_relay_that_is_not_offered_is_told() -> None:
+    host = Relayed("turn:relay.example")
+    host.endpoint.located("relay.example", "_turn._udp", [], now=host.now)
+    assert host.asked() == []
+    assert host.failed == [("turn:relay.example?transport=udp", "name_unknown")]

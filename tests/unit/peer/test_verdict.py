@@ -155,7 +155,7 @@ def test_each_servers_last_answer_to_each_address_is_told() -> None:
     endpoint = Endpoint(EndpointConfig(stun=(f"stun:{SERVER}", "stun:nowhere.example")), entropy=Entropy.seeded(1))
     assert endpoint.poll_action() == Resolve("nowhere.example", service="_stun._udp")
     endpoint.base_added(BASE, now=0.0)
-    endpoint.resolved("nowhere.example", [], now=0.0)
+    endpoint.located("nowhere.example", "_stun._udp", [], now=0.0)
 
     def ask(now: float) -> Transmit:
         endpoint.handle_timeout(now=now)
