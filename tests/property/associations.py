@@ -19,6 +19,7 @@ from edgeice.sctp.chunks import (
     ChunkType,
     encode_chunk,
     encode_parameter,
+    split_chunks,
 )
 from edgeice.sctp.crc32c import crc32c
 from edgeice.sctp.dcep import OpenMessage, encode_open
@@ -32,8 +33,8 @@ __all__ = ["ASSOCIATIONS"]
 
 _CONFIG = SctpConfig(receive_window=1 << 17, max_message_size=1 << 15, max_channels=16)
 _MEMORY = 32
-#: All that are known, and one that is not for each way to treat those.
-_KINDS = (*map(int, ChunkType), 63, 127, 191, 255)
+#: All that are known, one that is not for each way to treat those, and more of those that carry data and end nothing.
+_KINDS = (*map(int, ChunkType), 63, 127, 191, 255, *(0,) * 12, *(3,) * 4, *(192,) * 6, *(130,) * 6)
 _DCEP_OPEN = encode_open(OpenMessage("label", "protocol"))
 
 
@@ -43,11 +44,11 @@ class _HostileLink(Link):
     Args:
         script: Which ones (`faults`).
         repairs: The copies get the header and checksum that the receiver expects, and some are made up of whole cloth.
+        loss: Of the link itself.
     """
 
-    def __init__(self, script: bytes, *, repairs: bool) -> None:
-        super().__init__(_CONFIG, seed=5)
-        self._faults: dict[int, list[bytes]] = {}
+    def __init__(self, script: bytes, *, repairs: bool, loss: float = 0.0) -> None:
+        super().__init__(_CONFIG, seed=5, loss=loss)
         self._script = list(faults_of(script))
         self._repairs = repairs
         self._honest: list[bytes] = []
@@ -61,10 +62,11 @@ class _HostileLink(Link):
         number = len(self._honest)
         self._honest.append(packet)
         super()._carry(side, packet)
-        if packet[HEADER_SIZE] in (ChunkType.INIT, ChunkType.INIT_ACK):
-            self._first_tsn[side] = self._first_tsn[side] or TSN.unpack_from(packet, HEADER_SIZE + 16)[0]
-        elif packet[HEADER_SIZE] == ChunkType.DATA:
-            self._tsn[side] = TSN.unpack_from(packet, HEADER_SIZE + 4)[0]
+        for kind, _flags, start, _end in split_chunks(packet):
+            if kind in (ChunkType.INIT, ChunkType.INIT_ACK) and self._first_tsn[side] is None:
+                self._first_tsn[side] = TSN.unpack_from(packet, start + 12)[0]
+            elif kind == ChunkType.DATA:
+                self._tsn[side] = TSN.unpack_from(packet, start)[0]
         while self._script and self._script[0][0] <= number:
             _, fault = self._script.pop(0)
             copy = damaged(packet, fault, self._honest[-_MEMORY:])
@@ -80,12 +82,13 @@ class _HostileLink(Link):
     def _made_up(self, side: int, fault: Fault) -> bytes:
         """A chunk of any type whose numbers are near those that count."""
         kind = _KINDS[fault.kind % len(_KINDS)]
-        distance = (0, 1, 2, -1, 3, 100, 0x7FFF, 0x10000, -0x80000000)[fault.size % 9]
+        distance = (1, 0, 2, 1, -1, 3, 4, 100, 0x7FFF, 0x10000, -0x80000000)[fault.size % 11]
         own = (self._tsn[side] + distance) & MASK32
         numbers = struct.pack("!HHHH", fault.place, fault.value, fault.place & 7, fault.value & 7)
         if kind == ChunkType.DATA:
-            fields = TSN_FIELDS.pack(own, fault.place % 6, fault.value % 6, (50, 51, 53, 57, 99)[fault.value % 5])
-            return encode_chunk(kind, fields + _DCEP_OPEN[: fault.place % 40], fault.place >> 8)
+            fields = TSN_FIELDS.pack(own, fault.place % 6, fault.value % 6, (53, 50, 53, 51, 57, 99)[fault.value % 6])
+            text = _DCEP_OPEN if fault.value % 4 else _DCEP_OPEN[: fault.place % 30]
+            return encode_chunk(kind, fields + text, fault.place >> 8 if fault.place & 1 else 3)
         if kind == ChunkType.SACK:
             acknowledged = (self._tsn[1 - side] + distance) & MASK32
             return encode_chunk(kind, struct.pack("!IIHH", acknowledged, fault.place << 4, 2, 0) + numbers)
@@ -108,18 +111,28 @@ def _repaired(packet: bytes, header: bytes) -> bytes:
     return header + CHECKSUM.pack(crc32c(header + bytes(4) + body)) + body
 
 
-def _talk(link: Link) -> list[list[bytes]]:
-    """Both ends open a channel and send what takes one packet, and many; gives what each said."""
+def _talk(link: Link, *, wishes: int = 0) -> list[list[bytes]]:
+    """Both ends open a channel and send what takes one packet, and many; gives what each said.
+
+    Args:
+        link: Between the two.
+        wishes: Bits: 1 for a channel that gives up early, 2 for one that does not order, 4 for a change of the path in
+            the midst, 8 for an application that is slow to take what came.
+    """
     said: list[list[bytes]] = [[], []]
     ids = []
+    lifetime = 100 if wishes & 1 else None
     for end in link.ends:
         try:
-            ids.append(end.open("label", now=link.now))
+            ids.append(end.open("label", now=link.now, ordered=not wishes & 2, max_lifetime=lifetime))
         except LocalProtocolError:
             assert end.ended is not None or len(end._channels) >= _CONFIG.max_channels
             ids.append(-1)
     link.run(1.0)
+    link.poll_events[1] = not wishes & 8
     for number in range(6):
+        if wishes & 4 and number == 3:
+            link.client.path_changed(now=link.now)
         for side, end in enumerate(link.ends):
             data = bytes((side, number)) * (1 + number * 700)
             try:
@@ -128,6 +141,7 @@ def _talk(link: Link) -> list[list[bytes]]:
                 continue  # the peer closed it, or the association ended
             said[side].append(data)
         link.run(0.3)
+    link.poll_events[1] = True
     link.run(20.0)
     for side, end in enumerate(link.ends):
         end.close_channel(ids[side], now=link.now)
@@ -166,15 +180,21 @@ def _corrupted(script: bytes) -> str:
 
 
 def _broken_peer(script: bytes) -> str:
-    link = _HostileLink(script, repairs=True)
+    options = script[0] if script else 0
+    link = _HostileLink(script[1:], repairs=True, loss=(0.0, 0.1, 0.3, 0.0)[options & 3])
     for end in link.ends:
         end.start(now=link.now)
     link.run(30.0)
-    _talk(link)
+    _talk(link, wishes=options >> 2 & 15)
     for end in link.ends:
         _check(end)
+    if options & 0x40:
+        link.client.shutdown(now=link.now)
+        link.run(60.0)
+    for end in link.ends:
         end.abort("done", now=link.now)
     link.drain()
+    assert all(end.ended is not None for end in link.ends)
     outcomes = {end.ended[0] for end in link.ends if end.ended is not None and end.ended[0] != "done"}
     return "ended" if outcomes else TAKEN
 

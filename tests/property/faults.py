@@ -35,7 +35,7 @@ def faults_of(script: bytes) -> Iterator[tuple[int, Fault]]:
     """The faults of a script with the number of the datagram that each damages; any bytes are a script."""
     number = 0
     for fields in _FAULT.iter_unpack(script[: min(len(script) // _FAULT.size, _MOST) * _FAULT.size]):
-        fault = Fault(fields[0] % 16, *fields[1:])
+        fault = Fault(fields[0] % 8, *fields[1:])
         number += fault.gap
         yield number, fault
 
