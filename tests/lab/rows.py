@@ -5,6 +5,7 @@ The ways follow from the topology alone; nothing here knows ICE.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from enum import Enum
 
@@ -28,7 +29,7 @@ class Together(Enum):
 
 @attrs.frozen
 class Place:
-    """Where an end is."""
+    """Where one uplink of an end leads."""
 
     #: Its routers' NATs, from the internet inwards; none for a host on the internet.
     nats: tuple[Nat, ...] = ()
@@ -37,14 +38,18 @@ class Place:
     ipv6: bool = False
 
 
+def _places(given: Place | tuple[Place, ...]) -> tuple[Place, ...]:
+    return (given,) if isinstance(given, Place) else given
+
+
 @attrs.frozen
 class Row:
     """Two ends and what is between them."""
 
     name: str
-    #: The offerer, which controls.
-    here: Place
-    there: Place
+    #: The offerer, which controls; by uplink, the one of the default route first.
+    here: tuple[Place, ...] = attrs.field(converter=_places)
+    there: tuple[Place, ...] = attrs.field(converter=_places)
     #: Kinds of TURN server that both know, as of `Coturn.ice_servers`; a STUN server always is there.
     turn: tuple[str, ...] = ()
     together: Together = Together.NOTHING
@@ -54,18 +59,23 @@ class Row:
 
 def direct_possible(row: Row) -> bool:
     """Whether datagrams can pass between the ends without a relay."""
-    if row.together is Together.SITE or (row.here.ipv6 and row.there.ipv6):
+    return any(_meet(here, there, row.together) for here, there in itertools.product(row.here, row.there))
+
+
+def _meet(here: Place, there: Place, together: Together) -> bool:
+    """Whether they can pass between two uplinks."""
+    if together is Together.SITE or (here.ipv6 and there.ipv6):
         return True
-    if Egress.ALL is not row.here.egress or Egress.ALL is not row.there.egress:
+    if Egress.ALL is not here.egress or Egress.ALL is not there.egress:
         return False
-    if row.together is Together.CARRIER and not row.here.nats[0].hairpinning:
+    if together is Together.CARRIER and not here.nats[0].hairpinning:
         return False
     # A mapping that depends on the destination gives a port that the other end learns only by what comes from it, so
     # the other end's own mapping has to be the announced one and has to let that in.
-    changing = [place for place in (row.here, row.there) if _mapping(place) is not Mapping.ENDPOINT_INDEPENDENT]
+    changing = [place for place in (here, there) if _mapping(place) is not Mapping.ENDPOINT_INDEPENDENT]
     if len(changing) != 1:
         return not changing
-    (other,) = (place for place in (row.here, row.there) if place is not changing[0])
+    (other,) = (place for place in (here, there) if place is not changing[0])
     return _filtering(other) is not Filtering.ADDRESS_AND_PORT_DEPENDENT
 
 
@@ -73,9 +83,10 @@ def connectable(row: Row) -> bool:
     """Whether there is a way between the ends: a direct one, or over the relay of at least one of them."""
     if direct_possible(row):
         return True
-    relays = [any(_reaches(place, kind) for kind in row.turn) for place in (row.here, row.there)]
+    ends = (row.here, row.there)
+    relays = [any(_reaches(place, kind) for place in end for kind in row.turn) for end in ends]
     # An end without a relay of its own sends to the other's by UDP.
-    sends = [place.egress is Egress.ALL for place in (row.here, row.there)]
+    sends = [any(place.egress is Egress.ALL for place in end) for end in ends]
     return any(relays) and all(relay or send for relay, send in zip(relays, sends, strict=True))
 
 
@@ -105,6 +116,8 @@ _HAIRPIN = attrs.evolve(EIM_EIF, hairpinning=True)
 #: Behind one NAT, by its kind; and behind a carrier's and one's own.
 _BEHIND = {name: Place((nat,)) for name, nat in _KINDS.items()}
 _CARRIED = {name: Place((nat, EIM_APDF)) for name, nat in _KINDS.items()}
+#: No way to some ends by the default route; by the second uplink there is one.
+_THREE = (_BEHIND["apdm-apdf"], _BEHIND["eim-apdf"], _CARRIED["apdm-apdf"])
 
 
 def _pairs(names: Sequence[tuple[str, str]]) -> dict[str, Row]:
@@ -135,6 +148,8 @@ _BOTH_WAYS: dict[str, Row] = {
         "", Place((_HAIRPIN, EIM_APDF)), Place((_HAIRPIN, EIM_APDF)), together=Together.CARRIER
     ),
     "ipv6": Row("", Place((APDM_APDF,), ipv6=True), Place((APDM_APDF,), ipv6=True)),
+    "three-uplinks/eim-apdf": Row("", _THREE, _BEHIND["eim-apdf"]),
+    "three-uplinks/three-uplinks": Row("", _THREE, _THREE),
     "eim-apdf/eim-apdf-slow": Row(
         "", _BEHIND["eim-apdf"], _BEHIND["eim-apdf"], impairment=Impairment(delay=0.05, loss=0.02)
     ),

@@ -10,6 +10,7 @@ import attrs
 
 from tests.lab.lab import Host, Lab
 from tests.lab.meeting import Meeting
+from tests.lab.nat import Egress
 from tests.lab.networks import Internet, Router
 from tests.lab.rows import Place, Row, Together
 from tests.lab.services import SERVER_NAME, Coturn, coturn
@@ -17,7 +18,9 @@ from tests.lab.uplinks import Uplink
 
 __all__ = ["Stage", "staged"]
 
-_RELAY = "relay"
+_LAN = "192.168.1.0/24"
+#: In the order of places, with their default routes' metrics as a Raspberry Pi has them; no policy routing.
+_DEVICES = (("eth0", 100), ("wlan0", 600), ("wwan0", 700))
 
 
 @attrs.frozen
@@ -69,38 +72,44 @@ def staged(row: Row, folder: Path) -> Iterator[Stage]:
         lab.name(SERVER_NAME, server.addresses[0])
         carrier: Router | None = None
         if row.together is not Together.NOTHING:
-            carrier = _router(lab, row.here, 0, None)
-        ends = [_end(lab, label, place, row, carrier) for label, place in (("here", row.here), ("there", row.there))]
+            carrier = _router(lab, row.here[0], 0, None, _LAN)
+        ends = [_end(lab, label, places, row, carrier) for label, places in (("here", row.here), ("there", row.there))]
         with coturn(server, folder) as turn:
             lab.settle()
             (here, owned_here), (there, owned_there) = ends
             yield Stage((here, there), turn, (owned_here, owned_there))
 
 
-def _router(lab: Lab, place: Place, depth: int, upstream: Router | None) -> Router:
+def _router(lab: Lab, place: Place, depth: int, upstream: Router | None, lan: str) -> Router:
     inmost = depth == len(place.nats) - 1
     return lab.router(
         "site" if inmost else "carrier",
         nat=place.nats[depth],
-        lan="192.168.1.0/24" if inmost else "100.64.0.0/24",
+        lan=lan if inmost else "100.64.0.0/24",
         upstream=upstream,
         ipv6=place.ipv6 and inmost,
-        **({"egress": place.egress} if inmost else {}),
+        egress=place.egress if inmost else Egress.ALL,
     )
 
 
-def _end(lab: Lab, label: str, place: Place, row: Row, carrier: Router | None) -> tuple[Host, dict[str, str]]:
-    """A host at its place, and the addresses that lead to it."""
-    router, routers = carrier, [carrier] if carrier else []
-    for depth in range(len(routers), len(place.nats)):
-        router = _router(lab, place, depth, router)
-        routers.append(router)
+def _end(
+    lab: Lab, label: str, places: tuple[Place, ...], row: Row, carrier: Router | None
+) -> tuple[Host, dict[str, str]]:
+    """A host with its uplinks, and the addresses that lead to it."""
     host = lab.host(label)
-    network: Internet | Router = router or lab.internet
-    uplink = lab.connect(host, network, emulated=row.impairment is not None)
-    if row.impairment is not None:
-        uplink.impair(row.impairment, seed=len(label))
-    return host, _owned(uplink, routers)
+    owned: dict[str, str] = {}
+    for number, place in enumerate(places):
+        router, routers = carrier, [carrier] if carrier else []
+        for depth in range(len(routers), len(place.nats)):
+            router = _router(lab, place, depth, router, f"192.168.{number + 1}.0/24")
+            routers.append(router)
+        network: Internet | Router = router or lab.internet
+        device, metric = _DEVICES[number]
+        uplink = lab.connect(host, network, device, metric=metric, emulated=row.impairment is not None)
+        if row.impairment is not None:
+            uplink.impair(row.impairment, seed=len(label))
+        owned |= _owned(uplink, routers)
+    return host, owned
 
 
 def _owned(uplink: Uplink, routers: list[Router]) -> dict[str, str]:

@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 #: Those of each run; the others take long together.
-_USUAL = ("same-site", "eim-apdf/eim-apdf", "eim-adf/apdm-apdf", "carrier-eim-eif/eim-apdf", "ipv6")
+_USUAL = ("same-site", "eim-apdf/eim-apdf", "eim-adf/apdm-apdf", "three-uplinks/eim-apdf", "ipv6")
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ _BEST = {
     "same-carrier": ("none", "relay"),
     "same-carrier-hairpin": ("direct", "direct"),
     "ipv6": ("direct", "direct"),
+    "three-uplinks/eim-apdf": ("direct", "direct"),
+    "three-uplinks/three-uplinks": ("direct", "direct"),
     "eim-apdf/eim-apdf-slow": ("direct", "direct"),
     "apdm-apdf/apdm-apdf-slow": ("none", "relay"),
 }

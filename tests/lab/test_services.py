@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ from tests.lab.services import Coturn, coturn, mosquitto
 from tests.support.brokers import MOSQUITTO
 from tests.support.coturn import COTURN
 
-_MISSING = missing_for_routers() or (None if COTURN and MOSQUITTO else "needs coturn and mosquitto")
+_MISSING = missing_for_routers() or (
+    None if COTURN and MOSQUITTO and shutil.which("mosquitto_pub") else "needs coturn, mosquitto and mosquitto-clients"
+)
 
 pytestmark = [
     pytest.mark.root,
