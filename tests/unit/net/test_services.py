@@ -16,7 +16,7 @@ import trio
 from edgeice.dns import Service, decode_services, in_order
 from edgeice.errors import DecodeError
 from edgeice.net import Driver
-from edgeice.net.resolve import TIMEOUT, Resolver
+from edgeice.net.resolve import PENDING_LIMIT, TIMEOUT, Resolver
 from edgeice.net.services import TARGETS_LIMIT, locate
 from edgeice.sansio import DropCounter, Resolve
 from tests.support.dns_wire import encode_name, record, response
@@ -164,6 +164,24 @@ async def test_stun_54_name_servers_that_do_not_answer_leave_the_name_itself(
     assert await answers.wait(1) == [("example.org", "_stun._udp", [("192.0.2.1", None)])]
     assert trio.current_time() - began == TIMEOUT
     assert counters.snapshot() == {"resolve_timeout": 1}
+
+
+async def test_stun_54_a_service_beyond_the_names_under_way_is_answered_as_unknown(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, counters = Answers(), DropCounter()
+    resolver = Resolver(nursery, answers, counters, on_located=answers)
+
+    async def stuck(_lookup: Callable[[str], T], _name: str) -> T:
+        await trio.sleep_forever()
+        raise AssertionError("it never wakes")
+
+    monkeypatch.setattr(resolver, "_in_thread", stuck)
+    for number in range(PENDING_LIMIT + 1):
+        resolver.resolve(f"host{number}", service="_stun._udp")
+    assert await answers.wait(1) == [(f"host{PENDING_LIMIT}", "_stun._udp", [])]
+    assert counters.snapshot() == {"resolve_queue": 1}
+    nursery.cancel_scope.cancel()
 
 
 async def test_stun_54_the_router_is_told_of_servers(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:

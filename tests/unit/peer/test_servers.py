@@ -259,6 +259,9 @@ def test_stun_54_relays_without_a_port_may_have_servers_by_dns() -> None:
     host.endpoint.located("relay.example", "_turns._tcp", [("203.0.113.8", 443)], now=host.now)
     # A certificate has to prove the name that was configured, whoever DNS says it is (RFC 8489 §6.2.3).
     assert host.asked() == [("203.0.113.7:4001", None), ("203.0.113.8:443", "relay.example")]
+    host.endpoint.located("relay.example", "_turn._udp", [("203.0.113.66", 4001)], now=host.now)  # nobody asked again
+    assert host.endpoint._relays is not None
+    assert "203.0.113.66" not in {server.ip for server in host.endpoint._relays.servers}
     host.endpoint.located("relay.example", "_turn._tcp", [("203.0.113.9", None)], now=host.now)
     host.endpoint.resolved("a.example", ["203.0.113.9"], now=host.now)
     assert ("203.0.113.9:3478", None) in host.asked()
