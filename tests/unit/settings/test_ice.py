@@ -172,3 +172,9 @@ def test_nonsense_is_refused_with_file_key_and_what_was_expected(table: dict[str
     with pytest.raises(ConfigError) as caught:
         section(**table)
     assert str(caught.value).startswith(f"{FILE}: ice.{said}")
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_dec_7_names_are_looked_up_where_the_file_says_so(*, asked: bool) -> None:
+    assert NodeConfig.from_section(section(resolve_names=asked)).ice.resolve_names is asked
+    assert NodeConfig.from_section(section()).ice.resolve_names is False
