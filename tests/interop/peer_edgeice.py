@@ -73,7 +73,7 @@ def node_config(config: dict[str, Any]) -> NodeConfig:
     return NodeConfig(
         stun=() if policy is CandidatePolicy.RELAY else tuple(stun),
         turn=tuple(turn),
-        ice=IceConfig(policy=policy, resolve_names=config.get("hidden", False)),
+        ice=IceConfig(policy=policy, resolve_names=config.get("look_up", config.get("hidden", False))),
     )
 
 
