@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.dtls import Certificate
-from edgeice.ice import Role
+from edgeice.ice import IceConfig, Role
 from edgeice.peer import Connection, ConnectionState, Endpoint, EndpointConfig
 from edgeice.sansio import Action, Entropy, Event, Transmit, drain
 from edgeice.sctp import ChannelOpened, MessageReceived
@@ -27,7 +27,8 @@ class End:
 
     def __init__(self, pair: Pair, number: int, role: Role) -> None:
         self.base = Base(TransportAddress(f"192.0.2.{number + 1}", 4000), "eth0")
-        self.endpoint = Endpoint(EndpointConfig(), entropy=Entropy.seeded(number))
+        self.bases = {self.base.address}
+        self.endpoint = Endpoint(EndpointConfig(ice=pair.ice), entropy=Entropy.seeded(number))
         self.endpoint.base_added(self.base, now=pair.now)
         self.connection: Connection = self.endpoint.connect(CERTIFICATES[number], role, now=pair.now)
         self.events: list[Event] = []
@@ -39,6 +40,12 @@ class End:
         if session is not None:
             session.receive_datagram(sent.data, Path(sent.path.remote, sent.path.local), now=self._pair.now)
             session.batch_received(now=self._pair.now)
+        self.drain()
+
+    def also(self, base: Base) -> None:
+        """Have another base from now on."""
+        self.bases.add(base.address)
+        self.endpoint.base_added(base, now=self._pair.now)
         self.drain()
 
     def drain(self) -> None:
@@ -67,7 +74,8 @@ class Pair:
         held: Datagrams that the link keeps while `holds` is set, STUN aside; the test delivers them as it likes.
     """
 
-    def __init__(self, *, connected: bool = True) -> None:
+    def __init__(self, *, connected: bool = True, ice: IceConfig | None = None) -> None:
+        self.ice = ice or IceConfig()
         self.now = 100.0
         self.holds = False
         self.held: list[Transmit] = []
@@ -97,7 +105,7 @@ class Pair:
 
     def deliver(self, sent: Transmit) -> None:
         """Let a held datagram arrive."""
-        next(end for end in self.ends if end.base.address == sent.path.remote).receive(sent)
+        next(end for end in self.ends if sent.path.remote in end.bases).receive(sent)
 
     def send(self, end: End, data: bytes) -> None:
         """Send a message by the channel."""
