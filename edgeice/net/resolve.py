@@ -5,7 +5,7 @@ runs in a few worker threads.  A thread cannot be interrupted: a look-up that ta
 while its thread keeps its place until the system gives up.
 
 Names that hide addresses of candidates go another way: `edgeice.net.mdns` asks the bases' own links.  Where a service
-is asked for, its servers are looked up first (`edgeice.net.services`), and the name itself if DNS knows of none.
+is asked for, its servers are looked up too (`edgeice.net.services`), and count before the name itself.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ CONCURRENCY = 4
 PENDING_LIMIT = 64
 #: Seconds until a look-up counts as failed, waiting for a thread included.
 TIMEOUT = 10.0
+#: Seconds until a service has no servers of its own: some networks lose questions for them.
+SERVICE_TIMEOUT = 3.0
 
 
 def _ignore(_name: str, _service: str, _servers: list[tuple[str, int | None]]) -> None:
@@ -109,19 +111,23 @@ class Resolver:
         self._multicast.resolve(name)
 
     async def _run(self, name: str, service: str) -> None:
+        servers: list[tuple[str, int | None]] | None = None
         ips: list[str] = []
+
+        async def look_up() -> None:
+            ips.extend(await self._addresses(name))
+
         try:
-            servers = await self._locate(name, service) if service else None
-            if servers is not None:
-                self._on_located(name, service, servers)
-                return
-            with trio.move_on_after(TIMEOUT) as scope:
-                ips = _literal(name) or await self._in_thread(self._lookup, name)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(look_up)  # at the same time, since few names have servers of their own
+                if service and (servers := await self._locate(name, service)) is not None:
+                    nursery.cancel_scope.cancel()
         finally:
             self._pending.discard((name, service))
-        if scope.cancelled_caught:
-            self._counters.count("resolve_timeout")
-        self._tell(name, service, ips)
+        if servers is not None:
+            self._on_located(name, service, servers)
+        else:
+            self._tell(name, service, ips)
 
     def _tell(self, name: str, service: str, ips: list[str]) -> None:
         if service:
@@ -129,11 +135,17 @@ class Resolver:
         else:
             self._on_resolved(name, ips)
 
+    async def _addresses(self, name: str) -> list[str]:
+        with trio.move_on_after(TIMEOUT):
+            return _literal(name) or await self._in_thread(self._lookup, name)
+        self._counters.count("resolve_timeout")
+        return []
+
     async def _locate(self, name: str, service: str) -> list[tuple[str, int | None]] | None:
         """Who serves, in order; None where DNS does not say."""
         from edgeice.net.services import locate  # noqa: PLC0415  # few names are those of services
 
-        with trio.move_on_after(TIMEOUT):
+        with trio.move_on_after(SERVICE_TIMEOUT):
             return await locate(f"{service}.{name}", self._lookup, self._in_thread)
         self._counters.count("resolve_timeout")
         return None

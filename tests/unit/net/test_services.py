@@ -12,11 +12,12 @@ from typing import TypeVar
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from edgeice.dns import Service, decode_services, in_order
 from edgeice.errors import DecodeError
 from edgeice.net import Driver
-from edgeice.net.resolve import PENDING_LIMIT, TIMEOUT, Resolver
+from edgeice.net.resolve import PENDING_LIMIT, SERVICE_TIMEOUT, Resolver
 from edgeice.net.services import TARGETS_LIMIT, locate
 from edgeice.sansio import DropCounter, Resolve
 from tests.support.dns_wire import encode_name, record, response
@@ -135,7 +136,8 @@ async def test_stun_54_a_resolver_answers_with_servers_or_with_addresses(
     known = {NAME: offered((1, 0, 3479, "b.example")), "_stun._udp.refusing.example": REFUSAL}
     monkeypatch.setattr("edgeice.net.services.system_services", lambda name: known.get(name, b""))
     answers = Answers()
-    resolver = Resolver(nursery, answers, DropCounter(), lambda name: HOSTS.get(name, []), on_located=answers)
+    hosts = HOSTS | {"refusing.example": ["192.0.2.7"]}
+    resolver = Resolver(nursery, answers, DropCounter(), lambda name: hosts.get(name, []), on_located=answers)
     resolver.resolve("example.org", service="_stun._udp")
     resolver.resolve("example.org", service="_stun._udp")
     assert await answers.wait(1) == [("example.org", "_stun._udp", [("192.0.2.2", 3479)])]
@@ -143,12 +145,13 @@ async def test_stun_54_a_resolver_answers_with_servers_or_with_addresses(
     assert (await answers.wait(2))[1:] == [("refusing.example", "_stun._udp", [])]
     resolver.resolve("a.example", service="_stun._udp")
     assert (await answers.wait(3))[2:] == [("a.example", "_stun._udp", [("192.0.2.1", None), ("2001:db8::1", None)])]
-    resolver.resolve("a.example")
-    assert (await answers.wait(4))[3:] == [("a.example", ["192.0.2.1", "2001:db8::1"])]
+    for count in (4, 5):
+        resolver.resolve("a.example")
+        assert (await answers.wait(count))[3:] == [("a.example", ["192.0.2.1", "2001:db8::1"])] * (count - 3)
 
 
 async def test_stun_54_name_servers_that_do_not_answer_leave_the_name_itself(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+    nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers, counters = Answers(), DropCounter()
     resolver = Resolver(nursery, answers, counters, lambda _: ["192.0.2.1"], on_located=answers)
@@ -162,8 +165,37 @@ async def test_stun_54_name_servers_that_do_not_answer_leave_the_name_itself(
     began = trio.current_time()
     resolver.resolve("example.org", service="_stun._udp")
     assert await answers.wait(1) == [("example.org", "_stun._udp", [("192.0.2.1", None)])]
-    assert trio.current_time() - began == TIMEOUT
+    assert trio.current_time() - began == SERVICE_TIMEOUT
     assert counters.snapshot() == {"resolve_timeout": 1}
+
+
+@pytest.mark.parametrize(
+    ("servers", "seconds", "told"),
+    [(b"", 2.0, ("192.0.2.1", None)), (offered((1, 0, 3479, "b.example")), 1.0, ("192.0.2.1", 3479))],
+    ids=["none", "some"],
+)
+async def test_stun_54_servers_and_addresses_are_looked_up_at_once(
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    servers: bytes,
+    seconds: float,
+    told: tuple[str, int | None],
+) -> None:
+    answers = Answers()
+    resolver = Resolver(nursery, answers, DropCounter(), lambda _: ["192.0.2.1"], on_located=answers)
+    monkeypatch.setattr("edgeice.net.services.system_services", lambda _: servers)
+
+    async def slow(lookup: Callable[[str], T], name: str) -> T:
+        await trio.sleep({NAME: 1.0, "example.org": 2.0}.get(name, 0.0))
+        return lookup(name)
+
+    monkeypatch.setattr(resolver, "_in_thread", slow)
+    began = trio.current_time()
+    resolver.resolve("example.org", service="_stun._udp")
+    assert await answers.wait(1) == [("example.org", "_stun._udp", [told])]
+    assert trio.current_time() - began == seconds
 
 
 async def test_stun_54_a_service_beyond_the_names_under_way_is_answered_as_unknown(
