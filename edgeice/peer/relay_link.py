@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
@@ -13,8 +13,13 @@ from edgeice.turn import Allocated, Allocation
 
 __all__ = ["RelayLink", "RelayTarget"]
 
+#: Seconds after which a channel is asked for again; the server keeps one for 600 (RFC 8656 §12).
+_REBIND: Final = 300.0
+#: Seconds without a word from the server to what is sent through it, until it is asked whether it has the allocation
+#: at all: consent checks alone bring one every five seconds.
+_SILENCE: Final = 12.0
 #: Peers whose Path object is kept for the next datagram; the oldest is made anew.
-_PATH_LIMIT = 256
+_PATH_LIMIT: Final = 256
 
 
 @attrs.frozen
@@ -66,7 +71,10 @@ class RelayLink:
         self._open = flow_id is None
         self._opened_told = self._open
         self._closing = False
-        self._bound: set[TransportAddress] = set()
+        #: Peers that a channel was asked for, and when.
+        self._bound: dict[TransportAddress, float] = {}
+        #: Since when datagrams go to the server and none comes from it; None while that is not so.
+        self._silent_since: float | None = None
         self._paths: OrderedDict[TransportAddress, Path] = OrderedDict()
 
     def flow_opened(self) -> None:
@@ -82,13 +90,36 @@ class RelayLink:
         )
 
     def send(self, path: Path, data: bytes, *, selected: bool, now: float) -> None:
-        """Send a session's datagram; the first on a selected pair binds a channel (RFC 8445 §12.1)."""
+        """Send a session's datagram; on a selected pair by a channel (RFC 8445 §12.1)."""
         peer = path.remote
-        if selected and peer not in self._bound:
-            self._bound.add(peer)
+        # One that was not used for long is gone at the server.
+        if selected and self._bound.get(peer, -_REBIND) <= now - _REBIND:
+            self._bound[peer] = now
             self.allocation.bind(peer, now=now)
         self._note(path)
+        if self._silent_since is None:
+            self._silent_since = now
         self.allocation.send(peer, data, now=now)
+
+    def receive(self, data: bytes, *, now: float) -> None:
+        """Take a datagram of the server's, or bytes of its flow."""
+        self._silent_since = None
+        self.allocation.receive(data, now=now)
+
+    def handle_timeout(self, *, now: float) -> None:
+        """Act on the allocation's deadlines, and ask a silent server whether it still has it."""
+        if self._silent_since is not None and self._silent_since + _SILENCE <= now:
+            self._silent_since = None
+            self.allocation.confirm(now=now)
+        self.allocation.handle_timeout(now=now)
+
+    def next_timeout(self) -> float | None:
+        """The earliest deadline."""
+        at = self.allocation.next_timeout()
+        if self._silent_since is None or self.allocation.is_ended:
+            return at
+        silence_at = self._silent_since + _SILENCE
+        return silence_at if at is None else min(at, silence_at)
 
     def close(self, *, now: float) -> None:
         """Give the allocation back; the flow goes with it."""
@@ -132,5 +163,5 @@ class RelayLink:
     def _note(self, path: Path) -> Path:
         known = self._paths.setdefault(path.remote, path)
         if len(self._paths) > _PATH_LIMIT:
-            self._bound.discard(self._paths.popitem(last=False)[0])
+            self._bound.pop(self._paths.popitem(last=False)[0], None)
         return known

@@ -191,7 +191,7 @@ class Relays:
     def receive_datagram(self, data: bytes, path: Path, *, now: float) -> None:
         """Take a datagram of a server."""
         link = self._by_path[path]
-        link.allocation.receive(data, now=now)
+        link.receive(data, now=now)
         self._touch(link, now)
 
     def flow_opened(self, flow_id: int, *, now: float) -> None:
@@ -213,7 +213,7 @@ class Relays:
         """Bytes of a server."""
         link = self._by_flow.get(flow_id)
         if link is not None:
-            link.allocation.receive(data, now=now)
+            link.receive(data, now=now)
             self._touch(link, now)
 
     def send(self, path: Path, data: bytes, *, selected: bool, now: float) -> bool:
@@ -230,9 +230,9 @@ class Relays:
         if self._release_at is not None and self._release_at <= now:
             self.close(now=now)
         for link in [*self._links, *self._closing]:
-            at = link.allocation.next_timeout()
+            at = link.next_timeout()
             if at is not None and at <= now:
-                link.allocation.handle_timeout(now=now)
+                link.handle_timeout(now=now)
                 self._dirty[link] = None
         for uplink in self._uplinks.values():
             if uplink.retry_at is not None and uplink.retry_at <= now:
@@ -251,7 +251,7 @@ class Relays:
     def next_timeout(self) -> float | None:
         """The earliest deadline."""
         times = [uplink.next_timeout() for uplink in self._uplinks.values()]
-        times += [link.allocation.next_timeout() for link in [*self._links, *self._closing]]
+        times += [link.next_timeout() for link in [*self._links, *self._closing]]
         times.append(self._release_at)
         return min((at for at in times if at is not None), default=None)
 

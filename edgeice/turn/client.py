@@ -166,6 +166,15 @@ class Allocation:
         self._work(now)
         return True
 
+    def confirm(self, *, now: float) -> None:
+        """Ask at once whether the allocation still stands, as who hears nothing through it may want to know.
+
+        Where it does not, AllocationLost follows long before the next refresh would have told.
+        """
+        if self._state is AllocationState.ALLOCATED and not self._requests.is_asking(_Purpose.REFRESH):
+            self._ask_refresh(_Purpose.REFRESH, self._config.lifetime, now)
+            self._work(now)
+
     def set_credentials(self, credentials: TurnCredentials) -> None:
         """Hand over newer credentials, used if the server refuses the present ones.
 

@@ -120,6 +120,10 @@ class Requester:
         """Whether no request is under way."""
         return not (self._requests or self._waiting or self._paused)
 
+    def is_asking(self, purpose: Hashable) -> bool:
+        """Whether a request for this is under way."""
+        return any(request.purpose == purpose for request in (*self._requests.values(), *self._waiting, *self._paused))
+
     def set_credentials(self, credentials: TurnCredentials) -> None:
         """Use these when the present ones are refused; when nothing was signed with those yet, at once."""
         if self._long_term.key is None:

@@ -79,7 +79,7 @@ class TurnServer:
             number, payload = decode_channel_data(data)
             peer, until = self.channels[number]
             assert now < until, "the channel is over"
-            self._relay(peer, payload, now)
+            self.relay(peer, payload, now)
             return []
         message = decode(data)
         if message.message_class is MessageClass.INDICATION:
@@ -88,13 +88,13 @@ class TurnServer:
                 peer_address, sent = message.get(Attribute.XOR_PEER_ADDRESS), message.get(Attribute.DATA)
                 assert peer_address is not None
                 assert sent is not None
-                self._relay(peer_address, sent, now)
+                self.relay(peer_address, sent, now)
             return []
         self.requests.append(message)
         hooked = self.hook(message)
         return self._answer(message, now) if hooked is None else hooked
 
-    def _relay(self, peer: TransportAddress, data: bytes, now: float) -> None:
+    def relay(self, peer: TransportAddress, data: bytes, now: float) -> None:
         assert self.allocated_until is not None
         assert now < self.allocated_until, "the allocation is over"
         assert now < self.permissions.get(peer.ip, 0.0), f"no permission for {peer.ip}"

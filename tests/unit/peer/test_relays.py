@@ -344,6 +344,36 @@ def test_turn_05_an_allocation_that_is_lost_takes_its_candidates_along_and_anoth
     assert session.state.value == "new"
 
 
+def test_a_server_that_forgot_is_found_out_by_its_silence() -> None:
+    relay = near()
+    host = RelayedEndpoint(relay)
+    host.add_base()
+    server, _ = checking(host, relay)
+    # It begins anew, and knows nothing of what was; what is sent through it is not answered.
+    server.allocated_until = None
+    server.permissions.clear()
+    server.hook = lambda message: None if message.method in {Method.REFRESH, Method.ALLOCATE} else []
+    server.relay = lambda *_: None  # type: ignore[method-assign]  # it drops what it has no allocation for
+    host.run(15)
+    (lost,) = host.of(RelayLost)
+    assert isinstance(lost, RelayLost)
+    assert lost.reason == "mismatch"
+
+
+def test_a_server_that_answers_is_not_asked_whether_it_is_there() -> None:
+    relay = near()
+    host = RelayedEndpoint(relay)
+    base = host.add_base()
+    server, path = checking(host, relay)
+    for _ in range(20):
+        host.endpoint.send_relayed(path, b"data", now=host.now)
+        host.drain()
+        host.run(4)
+        host.arrive(Path(base.address, NEAR), server.indication(PEER, b"data"))
+        host.run(1)
+    assert "REFRESH" not in methods(relay)
+
+
 def test_an_address_that_goes_takes_its_relay_along_and_another_of_the_interface_takes_over() -> None:
     relay = near()
     host = RelayedEndpoint(relay)
