@@ -199,7 +199,8 @@ class Generation:
         host = self.locals.host(path.local)
         if host is None:
             return None
-        remote = self.remotes.get(path.remote) or self.remotes.learn(path.remote, check.priority)
+        remote = self.remotes.get(path.remote)
+        remote = remote or self.remotes.learn(path.remote, check.priority, nominates=number > 0)
         if remote is None:
             return None
         replaces = number > (0 if self.selected is None else self.selected.nomination)

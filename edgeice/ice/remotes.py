@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Final
 
 from edgeice.addresses import TransportAddress
 from edgeice.ice.candidate import Candidate, CandidateType
 from edgeice.ice.shared import Shared
 
 __all__ = ["RemoteCandidates"]
+
+#: Beyond the limit, for sources of checks that nominate: between two NATs that map by destination each answer comes
+#: from a new address, so that the limit is reached by addresses that lead nowhere before a relay's way is nominated.
+_NOMINATED_ROOM: Final = 8
 
 
 class RemoteCandidates:
@@ -49,9 +54,9 @@ class RemoteCandidates:
         self._all[candidate.address] = candidate
         return True
 
-    def learn(self, address: TransportAddress, priority: int) -> Candidate | None:
-        """Make a peer-reflexive candidate of the source of an authenticated check."""
-        if not self._is_allowed(address) or not self._has_room():
+    def learn(self, address: TransportAddress, priority: int, *, nominates: bool) -> Candidate | None:
+        """Make a peer-reflexive candidate of the source of an authenticated check, which perhaps nominates."""
+        if not self._is_allowed(address) or not self._has_room(_NOMINATED_ROOM if nominates else 0):
             return None
         # RFC 8445 §7.3.1.3: its foundation is like no other's; what the peer signals has no colon in it.
         candidate = Candidate(f"prflx:{len(self._all)}", priority, address, CandidateType.PEER_REFLEXIVE)
@@ -64,8 +69,8 @@ class RemoteCandidates:
             self._shared.drops.count(refused)
         return refused is None
 
-    def _has_room(self) -> bool:
-        if len(self._all) >= self._shared.config.max_remote_candidates:
+    def _has_room(self, more: int = 0) -> bool:
+        if len(self._all) >= self._shared.config.max_remote_candidates + more:
             self._shared.drops.count("remote_candidates_full")
             return False
         return True

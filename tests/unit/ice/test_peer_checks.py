@@ -352,6 +352,28 @@ def test_ice_38_a_base_that_comes_later_is_not_paired_with_a_candidate_that_was_
     assert Path(address(12), address(2)) in paths
 
 
+def test_ice_41_host_12_a_peer_that_came_from_many_addresses_may_nominate_another() -> None:
+    # Behind two NATs that map by destination each answer shows a new address, and soon no more are learned.
+    world = World(roles="BA", config=IceConfig(max_remote_candidates=4))
+    world.filter = lambda _agent, _sent: False
+    world.gather()
+    world.b.candidates.clear()
+    world.b.describe_to(world.a)
+    ports = range(5000, 5090)
+    for number, port in enumerate(ports):
+        receive(world.a, check(world, number=number), Path(address(1), address(5, port)))
+    checklist = world.a.ice._slots.current.checklist
+    assert len(checklist) == 4
+    nominated = Path(address(1), address(6))
+    receive(world.a, check(world, number=1000, nominate=True), nominated)
+    assert pair_of(world, nominated).nominated_by_peer
+    # Not without end.
+    for number, port in enumerate(ports):
+        receive(world.a, check(world, number=2000 + number, nominate=True), Path(address(1), address(7, port)))
+    assert len(checklist) == 12
+    assert world.a.ice.drops["remote_candidates_full"] == 86 + 83
+
+
 RELAYED, RELAY = address(20, 50000), address(21, 3478)
 
 
