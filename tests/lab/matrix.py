@@ -7,7 +7,7 @@ first) and the milliseconds from when both ends are up until both could send dat
 check; of edgeice also until both pairs were nominated, which is one and the same for aioice.  Descriptions and
 candidates pass in no time.  An exclamation mark stands behind a way that is not the best one, and behind ends that are
 not on the same pair.  With several rounds, edgeice and aioice take turns; times are medians, and the rest is that of
-the worst round.
+the worst round.  Rows without a way come last, all at once.
 
 Ends with `--json` with one object:
 
@@ -23,12 +23,13 @@ Needs root, coturn and nftables.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -115,21 +116,35 @@ async def found_by(stage: Stage, row: Row, subject: str) -> Found:
     return Found(meeting, stage.is_direct(meeting), stage.ends_agree(meeting))
 
 
-async def _run(row: Row, rounds: int) -> dict[str, Rounds]:
-    found = {subject: Rounds() for subject in _SUBJECTS}
-
-    async def run(subject: str) -> None:
-        found[subject].rounds.append(await found_by(stage, row, subject))
-
+@contextlib.contextmanager
+def _built(row: Row) -> Iterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="edgeice-lab-") as folder, staged(row, Path(folder)) as stage:
-        if not connectable(row):  # nothing is measured: wait once, for both at the same time
-            async with trio.open_nursery() as nursery:
-                for subject in _SUBJECTS:
-                    nursery.start_soon(run, subject)
-            return found
+        yield stage
+
+
+async def _run(row: Row, rounds: int) -> dict[str, Rounds]:
+    """Let the subjects take turns."""
+    found = {subject: Rounds() for subject in _SUBJECTS}
+    with _built(row) as stage:
         for _ in range(rounds):
             for subject in _SUBJECTS:
-                await run(subject)
+                found[subject].rounds.append(await found_by(stage, row, subject))
+    return found
+
+
+async def _run_hopeless(rows: Sequence[Row]) -> list[dict[str, Rounds]]:
+    """Let the subjects try where there is no way, once and all at the same time: nothing is measured but patience."""
+    found = [{subject: Rounds() for subject in _SUBJECTS} for _ in rows]
+
+    async def run(stage: Stage, row: Row, subject: str, rounds: Rounds) -> None:
+        rounds.rounds.append(await found_by(stage, row, subject))
+
+    with contextlib.ExitStack() as closing:
+        stages = [closing.enter_context(_built(row)) for row in rows]
+        async with trio.open_nursery() as nursery:
+            for row, stage, by_subject in zip(rows, stages, found, strict=True):
+                for subject in _SUBJECTS:
+                    nursery.start_soon(run, stage, row, subject, by_subject[subject])
     return found
 
 
@@ -167,13 +182,21 @@ def main() -> None:
         raise SystemExit(f"matrix.py: no row's name matches {options.rows!r}")
     print(f"{'':<30} {'best':<6}  {'edgeice':<36} {'ms':>5} {'(nom.)':>7}   {'aioice':<36} {'ms':>5}")
     results: list[tuple[Row, Found]] = []
-    for row in rows:
-        own, other = trio.run(_run, row, options.rounds).values()
+
+    def show(row: Row, found: dict[str, Rounds]) -> None:
+        own, other = (found[subject] for subject in _SUBJECTS)
         nominated = f"({own.nominated})"
         print(
             f"{row.name:<30} {_best(row):<6}  {_columns(row, own)} {nominated:>7}   {_columns(row, other)}", flush=True
         )
         results.append((row, own.worst))
+
+    for row in rows:
+        if connectable(row):
+            show(row, trio.run(_run, row, options.rounds))
+    hopeless = [row for row in rows if not connectable(row)]
+    for row, found in zip(hopeless, trio.run(_run_hopeless, hopeless), strict=True):
+        show(row, found)
     found_in_all = tally(results)
     print(" ".join(f"{name} {count}" for name, count in found_in_all.items()))
     if options.json:
