@@ -1,7 +1,7 @@
 """Client transactions: when a request is sent again, and what counts as its answer (RFC 8489 §6.2, §6.3, §9).
 
 `TransactionTimers` is the schedule alone, for who keeps his own table of requests, as ICE does for its checks.
-`Transaction` adds the request and judges responses; `edgeice.stun.client` holds several of those.
+`Transaction` adds the request and judges responses; `edgeice.stun.table` holds several of those.
 """
 
 from __future__ import annotations
