@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
+
+import attrs
 
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import LocalProtocolError
@@ -20,9 +22,11 @@ from edgeice.peer import (
     IceConnection,
     PathChanged,
     RestartEnded,
+    TurnServer,
 )
-from edgeice.sansio import Action, Entropy, Event, Transmit, drain
+from edgeice.sansio import Action, CloseFlow, Entropy, Event, OpenFlow, SendStream, Transmit, drain
 from tests.sim.network import Interface, Network, StalledError
+from tests.sim.servers import Flow, ServerHost
 from tests.sim.signaling import (
     CandidateSaid,
     CandidatesEndedSaid,
@@ -85,7 +89,9 @@ class Agent:
         name: Of its host in the topology.
         config: Of ICE.
         seed: Of its randomness.
-        servers: STUN servers' URIs.
+        stun: STUN servers' URIs.
+        turn: Relays.
+        hosts: The servers behind those, for streams.
         watch: Sees what it does.
     """
 
@@ -96,18 +102,24 @@ class Agent:
         *,
         config: IceConfig,
         seed: int,
-        servers: tuple[str, ...] = (),
+        stun: tuple[str, ...] = (),
+        turn: tuple[TurnServer, ...] = (),
+        hosts: Mapping[TransportAddress, ServerHost] | None = None,
         watch: Watch | None = None,
     ) -> None:
         self.name = name
         self.network = network
         self.config = config
         self.watch: Watch = watch or Ignore()
-        self.endpoint = Endpoint(EndpointConfig(ice=config, stun=servers), entropy=Entropy.seeded(seed))
+        self.endpoint = Endpoint(EndpointConfig(ice=config, stun=stun, turn=turn), entropy=Entropy.seeded(seed))
         self.parties: list[Party] = []
         #: Open sockets.
         self.bases: dict[TransportAddress, Interface] = {}
+        self._hosts = hosts or {}
+        self._flows: dict[int, Flow] = {}
         self._paths: dict[tuple[TransportAddress, TransportAddress], Path] = {}
+        #: A relay has something to send.
+        self._relayed = False
         self._armed_at = math.inf
         #: When nothing was left to do for the last time, and how often since.
         self._idle_at = (-math.inf, 0)
@@ -142,6 +154,7 @@ class Agent:
     def _receive(self, data: bytes, destination: TransportAddress, source: TransportAddress) -> None:
         if destination not in self.bases:
             return
+        # What a relay brings, it hands on in `settle`.
         path = self._paths.setdefault((destination, source), Path(destination, source))
         self.watch.received(self, data, path)
         session = self.endpoint.receive_datagram(data, path, now=self.now)
@@ -154,20 +167,79 @@ class Agent:
 
     def settle(self) -> None:
         """Take what every machine has, and arm the timer."""
-        drain(self.endpoint, self._act, _forget)
-        while self.endpoint.poll_touched() is not None:
-            pass
-        for party in self.parties:
-            drain(party.connection, self._act, party.take)
+        endpoint = self.endpoint
+        while True:
+            drain(endpoint, self._act, _forget)
+            while endpoint.poll_touched() is not None:
+                pass
+            relayed = False
+            for party in self.parties:
+                drain(party.connection, self._act, party.take)
+            while (delivery := endpoint.poll_delivery()) is not None:
+                self.watch.received(self, delivery.data, delivery.path)
+                delivery.session.receive_datagram(delivery.data, delivery.path, now=self.now)
+                delivery.session.batch_received(now=self.now)
+                relayed = True
+            if not relayed and not self._relayed:
+                break
+            self._relayed = False
         self._arm()
 
     def _act(self, action: Action) -> None:
-        if not isinstance(action, Transmit):
-            raise StalledError(f"nothing here does {action}")
-        self.watch.sent(self, action)
+        match action:
+            case Transmit():
+                self.watch.sent(self, action)
+                self._send(action)
+            case OpenFlow():
+                self._open_flow(action)
+            case SendStream():
+                if action.flow_id in self._flows:
+                    self._flows[action.flow_id].send(action.data)
+            case CloseFlow():
+                flow = self._flows.pop(action.flow_id, None)
+                if flow is not None:
+                    flow.close()
+            case _:
+                raise StalledError(f"nothing here does {action}")
+
+    def _send(self, action: Transmit) -> None:
+        if self.endpoint.send_relayed(action.path, action.data, now=self.now):
+            self._relayed = True
+            return
         interface = self.bases.get(action.path.local)
         if interface is not None:
             self.network.send(interface, action.data, action.path.local, action.path.remote)
+
+    def _open_flow(self, action: OpenFlow) -> None:
+        host = self._hosts.get(attrs.evolve(action.remote, protocol="udp"))
+        interface = self.network.interfaces.get((self.name, action.interface or ""))
+        flow_id = action.flow_id
+        if host is None or interface is None or interface not in self.bases.values():
+            self.network.clock.after(
+                0.01, lambda: self._tell(lambda: self.endpoint.flow_failed(flow_id, "refused", now=self.now))
+            )
+            return
+        # No two flows of a network look the same to the server.
+        client = TransportAddress("192.0.2.200", 10000 + 1000 * (ord(self.name[0]) % 40) + flow_id, "tcp")
+        flow = Flow(
+            self.network,
+            interface,
+            client,
+            host,
+            lambda data: self._tell(lambda: self.endpoint.receive_stream(flow_id, data, now=self.now)),
+        )
+        self._flows[flow_id] = flow
+        delay = 2 * (interface.plan.link.delay + self.network.topology.core_delay)
+        local = attrs.evolve(client, ip=next(iter(interface.plan.ips)))
+        self.network.clock.after(delay, lambda: self._flow_opened(flow_id, local))
+
+    def _flow_opened(self, flow_id: int, local: TransportAddress) -> None:
+        if flow_id in self._flows:
+            self._tell(lambda: self.endpoint.flow_opened(flow_id, local, now=self.now))
+
+    def _tell(self, call: Callable[[], None]) -> None:
+        call()
+        self.settle()
 
     def next_timeout(self) -> float:
         """The earliest deadline of all machines."""
@@ -288,14 +360,14 @@ class Party:
             for message in held:
                 self._take_candidate(message)
 
-    def restart(self) -> None:
-        """Restart ICE, by an offer or by asking for one."""
+    def restart(self, *, again: bool = False) -> None:
+        """Restart ICE, by an offer or by asking for one; `again`: also while a restart is under way."""
         if self.ended is not None:
             return
         if not self.offers:
             self.say(RestartWanted(self.generation))
             return
-        if self._restarting:
+        if self._restarting and not again:
             return
         self._begin_generation(self.generation + 1)
         self.describe()
@@ -309,6 +381,9 @@ class Party:
     def close(self) -> None:
         """End the session."""
         self.connection.close(now=self.agent.now)
+        self.agent.settle()
+        self.agent.parties.remove(self)
+        self.agent.endpoint.release(self.connection, now=self.agent.now)
         self.agent.settle()
 
     def send(self, data: bytes) -> bool:
@@ -333,7 +408,7 @@ class Party:
                 self._take_description(message)
         elif isinstance(message, RestartWanted):
             if not again and message.generation == self.generation:
-                self.restart()
+                self.restart(again=True)
         elif self._unanswered is not None and message.ufrag == self._unanswered.ufrag:
             self._held.append(message)
         else:

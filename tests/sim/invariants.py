@@ -119,6 +119,7 @@ class Monitor:
         self.sent_count = 0
         self.disturbed = False
         self._servers = servers
+        self._server_ips = {each.ip for each in servers}
         self._sessions: dict[Party, _Session] = {}
         self._by_ufrag: dict[str, Party] = {}
         self._requests: dict[bytes, _Request] = {}
@@ -237,9 +238,12 @@ class Monitor:
         """Check what an agent sends."""
         now, data, path = agent.now, sent.data, sent.path
         self.sent_count += 1
-        if path.local not in agent.bases:
+        if path.local not in agent.bases and not {path.local.ip, path.remote.ip} & self._server_ips:
             self.violate("no_base", now, f"{agent.name} sends from {path.local}, which is gone")
-        if not stun.is_stun(data):
+        relays = path.remote in self._servers or (path.local.ip in self._server_ips and data[:2] == b"\x01\x11")
+        if relays and data[:2] != b"\x00\x01":
+            pass  # a relay's affair, or an endpoint's refusal of what only it saw
+        elif not stun.is_stun(data):
             self._data_sent(agent, path, now)
         elif data[:2] == b"\x00\x01":
             self._request_sent(agent, sent, now)
@@ -522,7 +526,7 @@ class Monitor:
                     "pairs": (len(checklist), limits.max_pairs),
                     "checks": (len(generation._checks), 17 * len(checklist)),
                     "local": (sum(generation.locals.counts().values()), limits.max_local_candidates),
-                    "remote": (sum(generation._pairing.remotes.counts().values()), limits.max_remote_candidates),
+                    "remote": (sum(generation.remotes.counts().values()), limits.max_remote_candidates + 8),
                     "heard": (len(generation.heard), 2 * limits.max_remote_candidates + 1),
                     "early": (len(generation._early._by_path), 32),
                     "triggered": (len(checklist._triggered), len(checklist)),

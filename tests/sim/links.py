@@ -15,7 +15,8 @@ from tests.sim.topology import LinkPlan
 
 __all__ = ["PROBE", "Fairness", "Link", "transaction_of"]
 
-#: How a datagram begins that no link harms: what tests measure with.  DTLS by its first byte (RFC 7983 §7).
+#: What a datagram has that no link harms, also where a relay wraps it: what the simulation measures with.  DTLS by
+#: its first byte (RFC 7983 §7).
 PROBE: Final = b"\x16probe"
 
 _COOKIE: Final = b"\x21\x12\xa4\x42"
@@ -104,7 +105,7 @@ class Link:
         plan, dice = self.plan, self._dice
         if self.broken:
             return []
-        if data.startswith(PROBE):
+        if PROBE in data:
             return [now + plan.delay]
         if plan.loss and dice.random() < plan.loss and self._may_lose(transaction):
             return []

@@ -276,4 +276,5 @@ class Network:
         slowest = max(
             (each.plan.link.delay + each.plan.link.jitter + 0.35 for each in self.interfaces.values()), default=math.inf
         )
-        return 2 * (slowest + self.topology.core_delay)
+        # With a relay at either end.
+        return 2 * slowest + 4 * self.topology.core_delay + 0.1

@@ -82,7 +82,6 @@ class Oracle:
         one: Name of a host.
         other: Name of another one.
         up: Interfaces that are in use, as (host, interface); None for all that begin so.
-        relays: Whether the hosts use the servers that relay.
     """
 
     def __init__(
@@ -92,7 +91,6 @@ class Oracle:
         other: str,
         *,
         up: Iterable[tuple[str, str]] | None = None,
-        relays: bool = False,
     ) -> None:
         self._topology = topology
         self._up = None if up is None else set(up)
@@ -103,7 +101,6 @@ class Oracle:
         self._open: set[Hashable] = set()
         self._bases: list[_Base] = []
         self._one, self._other = one, other
-        self._uses_relays = relays
 
     def judge(self) -> Verdict:
         """Search."""
@@ -137,10 +134,10 @@ class Oracle:
             candidates[base.agent].add(base.address)
             for server in self._topology.servers:
                 seen = self._ask(base, server)
-                if seen is None:
-                    continue
-                candidates[base.agent].add(seen)
-                if self._uses_relays and server.relays:
+                if seen is not None:
+                    candidates[base.agent].add(seen)
+                by_stream = server.takes_streams and _family((server.ip, 0)) == _family(base.address)
+                if server.relays and server.answers and (seen is not None or by_stream):
                     relay = (server.ip, ("relay", base.agent, base.address))
                     relays.append(_Base(base.agent, INTERNET, relay, is_relay=True))
                     candidates[base.agent].add(relay)

@@ -120,6 +120,8 @@ class ServerPlan:
     ip: str
     port: int = 3478
     relays: bool = False
+    #: Whether it takes streams too, which pass where no datagram does.
+    takes_streams: bool = False
     #: False: what is sent to it vanishes.
     answers: bool = True
 

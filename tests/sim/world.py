@@ -8,21 +8,26 @@ import attrs
 
 from edgeice.addresses import Path, TransportAddress
 from edgeice.ice import IceConfig, Role
+from edgeice.peer import TurnServer
 from tests.sim.agents import Agent, Party
 from tests.sim.invariants import Monitor, Violation
 from tests.sim.links import PROBE, Fairness
 from tests.sim.network import Clock, Network, StalledError
 from tests.sim.oracle import Oracle, Verdict
 from tests.sim.scenario import Action, Blackout, Flush, Move, Restart, Scenario, SessionPlan
-from tests.sim.servers import StunServer, serve
+from tests.sim.servers import ServerHost, StunServer
 from tests.sim.signaling import CandidateSaid, CandidatesEndedSaid, Description, Mailbox
+from tests.sim.topology import ServerPlan
+from tests.sim.turn_server import PASSWORD, USERNAME
+from tests.sim.turn_server import TurnServer as Relay
 
 __all__ = ["Result", "World", "run_scenario"]
 
-#: A session with a path has it within this time, seconds: patience and what gathering and signaling take.
-_CONNECTS: Final = 45.0
+#: A session with a path has it within this time, seconds: silent servers hold an offer back that does not trickle, and
+#: the answer; then comes patience.
+_CONNECTS: Final = 120.0
 #: One without fails within this time: patience, or the last checks at the slowest RTO.
-_FAILS: Final = 200.0
+_FAILS: Final = 300.0
 #: After a loss that nobody was told of: consent's end, and a failed restart's patience.
 _RECOVERS: Final = 120.0
 _DATA_INTERVAL: Final = 1.0
@@ -56,11 +61,22 @@ class World:
         self.network = Network(topology, seed=scenario.seed, fairness=fairness, clock=self.clock)
         servers = {TransportAddress(each.ip, each.port) for each in topology.servers}
         self.monitor = Monitor(servers, traced=traced)
+        self.relays: list[Relay] = []
+        hosts: dict[TransportAddress, ServerHost] = {}
         for server in topology.servers:
             if server.answers:
-                serve(self.network, StunServer(), TransportAddress(server.ip, server.port))
+                address = TransportAddress(server.ip, server.port)
+                host = ServerHost(self.network, self._service(server, address), address, ports=server.relays)
+                if server.takes_streams:
+                    hosts[address] = host
         uris = tuple(
             f"stun:[{each.ip}]:{each.port}" if ":" in each.ip else f"stun:{each.ip}" for each in topology.servers
+        )
+        turn = tuple(
+            TurnServer(f"turn:{server.ip}?transport={transport}", USERNAME, PASSWORD)
+            for server in topology.servers
+            if server.relays
+            for transport in (("udp", "tcp") if server.takes_streams else ("udp",))
         )
         pacing = dict(scenario.pacing)
         self.agents: dict[str, Agent] = {}
@@ -71,13 +87,24 @@ class World:
                 host.name,
                 config=IceConfig(pacing=pacing.get(host.name, 0.02)),
                 seed=scenario.seed * 8 + number,
-                servers=uris,
+                stun=uris,
+                turn=turn,
+                hosts=hosts,
                 watch=self.monitor,
             )
         self.sessions: list[tuple[Party, Party]] = []
         self._probes = 0
+        #: Sessions whose last checks had to do with a network that was broken for a while.
+        self._disturbed: set[tuple[Party, Party]] = set()
         #: Sessions that failed, rightly.
         self._given_up: set[tuple[Party, Party]] = set()
+
+    def _service(self, server: ServerPlan, address: TransportAddress) -> StunServer | Relay:
+        if not server.relays:
+            return StunServer()
+        relay = Relay(address, seed=self.scenario.seed + len(self.relays))
+        self.relays.append(relay)
+        return relay
 
     # Beginning
 
@@ -145,6 +172,7 @@ class World:
         match action:
             case Restart():
                 pair = self.sessions[action.session]
+                self._disturbed.discard(pair)
                 (pair[0] if action.by_offerer else pair[1]).restart()
                 self.rest(_CONNECTS, at_least=3.0)
             case Move():
@@ -153,6 +181,7 @@ class World:
                 self._black_out(action)
             case Flush():
                 self.monitor.disturbed = True
+                self._disturbed |= set(self.sessions)
                 self.network.routers[action.router].flush()
                 self.rest(_RECOVERS, at_least=45.0)
         self.monitor.disturbed = False
@@ -163,6 +192,7 @@ class World:
         agent = self.agents[action.host]
         plans = {plan.name: plan for plan in self.scenario.topology.host(action.host).interfaces}
         self.monitor.disturbed = True
+        self._disturbed -= {pair for pair in self.sessions if agent in (pair[0].agent, pair[1].agent)}
         self.up.discard((action.host, action.leaves))
         agent.shut(plans[action.leaves])
         self.clock.run(action.gap)
@@ -170,13 +200,14 @@ class World:
             self.up.add((action.host, action.takes))
             agent.open(plans[action.takes])
         for party in agent.parties:
-            party.restart()
+            party.restart(again=True)
         self.rest(_RECOVERS, at_least=5.0)
 
     def _black_out(self, action: Blackout) -> None:
         interface = self.network.interfaces[action.host, action.interface]
         # RFC 7675 §5.1: a short one leaves time for consent.
         self.monitor.disturbed = action.seconds > 5.0 or not all(party.is_settled for party in self.parties)
+        self._disturbed |= set(self.sessions)
         interface.up.broken = interface.down.broken = True
         self.clock.run(action.seconds)
         interface.up.broken = interface.down.broken = False
@@ -235,17 +266,25 @@ class World:
 
     def _check_best(self, pair: tuple[Party, Party], verdict: Verdict) -> None:
         """Direct where direct is possible; where nothing delays anything, the best open pair."""
-        one = pair[0]
-        path = one.path.path
-        if path is None:
+        one, path = pair[0], pair[0].path.path
+        if path is None or not one.is_connected:
             return
-        if "relay" in (one.path.local_type, one.path.remote_type) and verdict.direct and self.scenario.is_calm:
+        calm = self.scenario.is_calm and pair not in self._disturbed
+        if calm and verdict.direct and "relay" in (one.path.local_type, one.path.remote_type):
             self.monitor.violate("direct", self.clock.now, f"{one.name} is on a relay: {path}")
-        if not self.scenario.is_calm or not one.is_connected:
+        # As the end sees it that chooses.
+        chooser = next((party for party in pair if party.connection._link.ice.role is Role.CONTROLLING), one)
+        chosen = chooser.path.path
+        if not calm or not self.scenario.is_swift or chosen is None:
             return
-        open_paths = [_path(route.base, route.destination) for route in verdict.routes if route.is_open]
-        if self.monitor.rank(one, path) < max((self.monitor.rank(one, each) for each in open_paths), default=0):
-            self.monitor.violate("best", self.clock.now, f"{one.name} is on {path}, and better ones are open")
+        ways = [
+            (route.base, route.destination) if chooser is one else (route.peer_base, route.seen_as)
+            for route in verdict.routes
+            if route.is_open
+        ]
+        best = max((self.monitor.rank(chooser, _path(*way)) for way in ways), default=0)
+        if self.monitor.rank(chooser, chosen) < best:
+            self.monitor.violate("best", self.clock.now, f"{chooser.name} is on {chosen}, and better ones are open")
 
     def end(self) -> None:
         """Close every session; nothing may be sent after."""
