@@ -114,6 +114,8 @@ def trace_to(log: Log) -> Tracer:
 
 def _shown(name: str, value: object) -> str:
     """A value as one word: quoted where it holds what could end it or forge another line."""
+    if isinstance(value, list | dict):
+        value = json.dumps(value, default=str, separators=(",", ":"))
     text = str(value) if name == "traceback" else str(value)[:_VALUE_LIMIT]
     if text and text.isprintable() and not any(char in text for char in ' "=\\'):
         return text

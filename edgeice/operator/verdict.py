@@ -123,7 +123,7 @@ def _base(base: _Verdict) -> str:
     interface = f" ({base['interface']})" if base["interface"] else ""
     refused = ", ".join(
         f"{_ERRORS.get(name, name)} ({name}, {times} {'time' if times == 1 else 'times'})"
-        for name, times in base["refused"].items()
+        for name, times in base["unsent"].items()
     )
     return f"could not send from {base['address']}{interface}: {refused}" if refused else ""
 

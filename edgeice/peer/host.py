@@ -85,7 +85,7 @@ class HostLog:
                 "address": str(base.address),
                 "interface": base.interface,
                 "relay": None if base.server is None else str(base.server),
-                "refused": self._refused[base.address].snapshot() if base.address in self._refused else {},
+                "unsent": self._refused[base.address].snapshot() if base.address in self._refused else {},
             }
             for base in bases
         ]

@@ -87,7 +87,7 @@ async def test_people_are_shown_the_timeline_under_the_failure(deaf: Operator) -
     # The device gets nothing, and sends its own.
     silent = "no answer to [2-4] checks, though the device's own came"
     assert re.fullmatch(rf"  tried host 127\.0\.0\.1:\d+ -> host 127\.0\.0\.1:\d+: {silent}", tried)
-    assert re.fullmatch(r"  time: broker \d\.\d\d s, device \d\.\d\d s, offer \d\.\d\d s, checking 1\.\d\d s", time)
+    assert re.fullmatch(r"  time: broker \d\.\d\d s, device \d\.\d\d s, offer \d\.\d\d s, checking [01]\.\d\d s", time)
     assert any("s session.offer" in line for line in lines)
     assert any("s ice.check_sent session=1 path=" in line for line in lines)
     assert all(line.startswith("  ") for line in lines)

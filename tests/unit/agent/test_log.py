@@ -25,6 +25,7 @@ def make(**options: object) -> tuple[Log, io.StringIO]:
         ({"forged": "x\nevent=evil"}, 'opened forged="x\\nevent=evil"\n'),
         ({"quote": 'a"b'}, 'opened quote="a\\"b"\n'),
         ({"escape": "\x1b[2J"}, 'opened escape="\\u001b[2J"\n'),
+        ({"pairs": [{"rtt": None}], "phases": {}}, 'opened pairs="[{\\"rtt\\":null}]" phases={}\n'),
     ],
 )
 def test_one_event_a_line_and_no_value_can_forge_another(fields: dict[str, object], line: str) -> None:

@@ -76,8 +76,8 @@ def test_what_a_server_said(change: dict[str, object], said: str) -> None:
 
 def test_addresses_that_could_not_be_sent_from_and_those_left_out() -> None:
     bases = [
-        {"address": "10.0.0.1:1", "interface": "eth0", "relay": None, "refused": {}},
-        {"address": "10.1.0.1:1", "interface": "wwan0", "relay": None, "refused": {"ENETUNREACH": 3, "EIO": 1}},
+        {"address": "10.0.0.1:1", "interface": "eth0", "relay": None, "unsent": {}},
+        {"address": "10.1.0.1:1", "interface": "wwan0", "relay": None, "unsent": {"ENETUNREACH": 3, "EIO": 1}},
     ]
     left_out = [
         {"interface": "docker0", "ip": "", "why": "docker*: container bridge"},

@@ -238,14 +238,14 @@ def test_an_address_that_cannot_be_sent_from_is_told_with_the_kernels_reason() -
     for code in (errno.ENETUNREACH, errno.ENETUNREACH, errno.EPERM, 9999):
         endpoint.socket_error(path, code, now=1.0)
     bases: Any = endpoint.report()["bases"]
-    assert [(each["interface"], each["refused"]) for each in bases] == [
+    assert [(each["interface"], each["unsent"]) for each in bases] == [
         ("eth0", {}),
         ("wwan0", {"ENETUNREACH": 2, "EPERM": 1, "UNKNOWN": 1}),
     ]
     endpoint.base_removed(other.address, now=2.0)
     endpoint.base_added(other, now=3.0)
     bases = endpoint.report()["bases"]
-    assert [each["refused"] for each in bases] == [{}, {}]
+    assert [each["unsent"] for each in bases] == [{}, {}]
 
 
 # Traces
