@@ -17,6 +17,7 @@ from functools import cache, partial
 from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.dtls import Certificate
+from edgeice.dtls.record import sift_records, split_records
 from edgeice.errors import DecodeError
 from edgeice.ice import RemoteParameters, Role
 from edgeice.peer import (
@@ -30,7 +31,7 @@ from edgeice.peer import (
 )
 from edgeice.peer.link import HELD_LIMIT
 from edgeice.peer.routes import REQUEST_LIMIT
-from edgeice.sansio import Action, Entropy, Event, Transmit, drain
+from edgeice.sansio import Action, DropCounter, Entropy, Event, Transmit, drain
 from edgeice.sctp import ChannelOpened, MessageReceived
 from tests.property.faults import Fault, damaged, example_scripts, faults_of
 from tests.property.target import TAKEN, Target
@@ -58,7 +59,7 @@ class End:
         self.base = Base(TransportAddress(f"192.0.2.{number + 1}", 4000), "eth0")
         self.endpoint = Endpoint(EndpointConfig(), entropy=Entropy.seeded(number))
         self.endpoint.base_added(self.base, now=world.now)
-        role = Role.CONTROLLED if number else Role.CONTROLLING
+        role = Role.CONTROLLED if number and not world.conflict else Role.CONTROLLING
         self.session: Connection | IceConnection
         if world.raw:
             self.session = self.endpoint.connect_raw(role, now=world.now)
@@ -122,11 +123,6 @@ class End:
             machine.handle_timeout(now=self.world.now)
         self.drain()
 
-    @property
-    def key(self) -> bytes:
-        """What its peer signs requests with."""
-        return self.session._link.ice.local_credentials.key
-
 
 class Conversation:
     """Two ends, the link between them, and the attacker on it.
@@ -135,11 +131,13 @@ class Conversation:
         script: What the attacker does (`faults`).
         raw: Plain datagrams over ICE, otherwise data channels.
         handshake: The attacker forges records of the DTLS handshake too, which has no proof against that.
+        conflict: Both ends believe that they control.
     """
 
-    def __init__(self, script: bytes, *, raw: bool, handshake: bool = False) -> None:
+    def __init__(self, script: bytes, *, raw: bool, handshake: bool = False, conflict: bool = False) -> None:
         self.now = 100.0
         self.raw = raw
+        self.conflict = conflict
         self._handshake = handshake
         self._faults: dict[int, list[Fault]] = {}
         for number, fault in faults_of(script):
@@ -207,7 +205,7 @@ class Conversation:
         end.receive(sent.data, sent.path.local)
         is_stun = stun.is_stun(sent.data)
         planted = end.received[received:]
-        is_proved = sent.data in self._honest or (is_stun and self._is_proved(end, sent.data))
+        is_proved = self._is_proved(sent.data) if is_stun else self._is_honest(sent.data)
         if is_proved and is_stun:
             self._vouched.add((end, sent.path.local))  # a replayed check is the peer's, wherever it comes from
         assert is_proved or end.session._link.ice.authenticated == believed, "nobody signed that"
@@ -228,14 +226,21 @@ class Conversation:
         is_keepalive = is_stun and sent.data[:2] == _INDICATION
         assert is_proved or planted or answers or is_keepalive or end.drops > drops, "dropped without being counted"
 
-    def _is_proved(self, end: End, data: bytes) -> bool:
-        """Whether what was changed is still signed: what stands behind the integrity is not."""
-        peer = self.ends[end is self.ends[0]]
+    def _is_honest(self, data: bytes) -> bool:
+        """Whether a datagram is one of the session's, or holds a whole record of it."""
+        if data in self._honest or self.raw:
+            return data in self._honest
+        records = split_records(sift_records(data, DropCounter()))
+        return any(record in datagram for record in records for datagram in self._honest)
+
+    def _is_proved(self, data: bytes) -> bool:
+        """Whether a STUN message is signed, as it still is where only what stands behind the integrity is changed."""
         try:
             message = stun.decode(data)
         except DecodeError:
             return False
-        for key in (end.key, peer.key):
+        generations = [generation for each in self.ends for generation in each.session._link.ice._slots.all()]
+        for key in {generation.local.key for generation in generations}:
             with suppress(stun.AuthenticationError):
                 stun.authenticate(message, key)
                 return True
@@ -284,6 +289,18 @@ class Conversation:
                 other.add_remote_candidate(line, one.credentials.ufrag, now=self.now)
             other.end_of_candidates(one.credentials.ufrag, now=self.now)
 
+    def restart(self) -> None:
+        """Begin a new generation beside the one that carries the session."""
+        a, b = (end.session for end in self.ends)
+        if isinstance(a, Connection) and isinstance(b, Connection):
+            a.accept_answer(b.accept_offer(a.restart(now=self.now), now=self.now), now=self.now)
+            return
+        assert isinstance(a, IceConnection)
+        assert isinstance(b, IceConnection)
+        a.restart(now=self.now)
+        b.restart(now=self.now)
+        self.meet()
+
     @property
     def connected(self) -> bool:
         """Whether both can send."""
@@ -301,6 +318,9 @@ class Conversation:
     def talk(self) -> None:
         """Send messages both ways; all of them arrive, in their order and once, and nothing else does."""
         said: list[list[bytes | str]] = [[], []]
+        self._planted = 0
+        for end in self.ends:
+            end.received.clear()
         for number in range(_MESSAGES):
             for side, end in enumerate(self.ends):
                 data = bytes((0x80 + side, number)) * (1 + 40 * (number % 5))  # no protocol's first byte
@@ -340,7 +360,8 @@ _SOURCES = (
 
 
 def _accompanied(script: bytes, *, raw: bool) -> str:
-    world = Conversation(script, raw=raw)
+    options = script[0] if script else 0
+    world = Conversation(script[1:], raw=raw, conflict=bool(options & 1))
     world.meet()
     world.run(60.0, lambda: world.connected)
     assert world.connected
@@ -350,6 +371,13 @@ def _accompanied(script: bytes, *, raw: bool) -> str:
         world.run(2.0)
         assert all(any(isinstance(event, ChannelOpened) for event in end.events) for end in world.ends)
     world.talk()
+    if options & 2:
+        world.restart()
+        world.run(5.0)
+        world.talk()
+    if options & 4:
+        world.run(40.0)  # consent is asked for, and would have ended
+        world.talk()
     world.check_bounds()
     for end, peer in zip(world.ends, reversed(world.ends), strict=True):
         path = end.session._link.ice.send_path
