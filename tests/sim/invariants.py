@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-import attrs
-
 from edgeice import stun
 from edgeice.addresses import Path, TransportAddress
 from edgeice.ice import Candidate, CandidateType, Role, decode_candidate
@@ -17,10 +15,12 @@ from edgeice.peer import ConnectionEnded, PathChanged, RestartEnded
 from edgeice.sansio import Event, Transmit
 from edgeice.stun import Attribute
 from tests.sim.agents import Agent, Party
+from tests.sim.bounds import oversized
 from tests.sim.links import PROBE
+from tests.sim.records import RequestSeen, SessionSeen, Violation
 from tests.sim.signaling import CandidateSaid, CandidatesEndedSaid, Description, Message
 
-__all__ = ["Monitor", "Violation"]
+__all__ = ["Monitor"]
 
 #: Clocks are floats.
 _EPSILON: Final = 1e-6
@@ -45,59 +45,6 @@ _TYPE_PREFERENCES: Final = {
 }
 
 
-@attrs.frozen
-class Violation:
-    """Something that must not be."""
-
-    rule: str
-    at: float
-    text: str
-
-
-@attrs.define(eq=False)
-class _Request:
-    """A check or consent request that an agent sent."""
-
-    party: Party | None
-    path: Path
-    ufrag: str
-    nominates: bool
-    times: list[float]
-    answered_at: float | None = None
-
-
-@attrs.define(eq=False)
-class _Session:
-    """What the monitor knows of one party."""
-
-    #: Own ufrags, oldest first, each with the generation's candidates as said.
-    said: dict[str, list[Candidate]] = attrs.field(factory=dict)
-    said_ended: set[str] = attrs.field(factory=set)
-    credentials: list[tuple[str, str]] = attrs.field(factory=list)
-    #: The peer's candidates as heard, by the peer's ufrag.
-    heard: dict[str, dict[TransportAddress, Candidate]] = attrs.field(factory=dict)
-    #: When the description of the newest generation was heard.
-    described_at: float | None = None
-    remote_pacing: float = 0.0
-    #: The peer's, of the newest description that was taken.
-    remote_ufrag: str = ""
-    last_new_at: float = -1e9
-    #: Sources of requests, by base.
-    callers: set[tuple[TransportAddress, TransportAddress]] = attrs.field(factory=set)
-    #: Paths on which a check succeeded, by own ufrag.
-    succeeded: set[tuple[str, Path]] = attrs.field(factory=set)
-    requested: set[tuple[str, Path]] = attrs.field(factory=set)
-    #: Nominating requests that succeeded, by own ufrag: their path.
-    nominated: dict[str, Path] = attrs.field(factory=dict)
-    #: Path -> until when a triggered check must have left.
-    triggers: dict[Path, tuple[str, float]] = attrs.field(factory=dict)
-    triggered_by: set[bytes] = attrs.field(factory=set)
-    #: Generations that have a nominated pair.
-    completed: set[str] = attrs.field(factory=set)
-    lost_at: float | None = None
-    ended_at: float | None = None
-
-
 class Monitor:
     """Sees everything, and keeps what is wrong.
 
@@ -120,9 +67,9 @@ class Monitor:
         self.disturbed = False
         self._servers = servers
         self._server_ips = {each.ip for each in servers}
-        self._sessions: dict[Party, _Session] = {}
+        self._sessions: dict[Party, SessionSeen] = {}
         self._by_ufrag: dict[str, Party] = {}
-        self._requests: dict[bytes, _Request] = {}
+        self._requests: dict[bytes, RequestSeen] = {}
         #: (agent, path, own ufrag) -> when consent was given last.
         self._consent: dict[tuple[str, Path, str], float] = {}
         self._new_at: dict[str, float] = {}
@@ -142,7 +89,7 @@ class Monitor:
 
     def watch(self, party: Party) -> None:
         """Begin to watch a party."""
-        self._sessions[party] = _Session()
+        self._sessions[party] = SessionSeen()
 
     # Signaling
 
@@ -288,7 +235,7 @@ class Monitor:
         ufrag = username.partition(":")[2]
         nominates = message.get(Attribute.USE_CANDIDATE) is not None
         party = self._by_ufrag.get(ufrag)
-        request = _Request(party, path, ufrag, nominates, [now])
+        request = RequestSeen(party, path, ufrag, nominates, [now])
         self._requests[transaction] = request
         if self.log is not None:
             mark = " nominating" if nominates else ""
@@ -299,7 +246,7 @@ class Monitor:
             return
         self._check_request(party, request, message, now)
 
-    def _check_request(self, party: Party, request: _Request, message: stun.Message, now: float) -> None:
+    def _check_request(self, party: Party, request: RequestSeen, message: stun.Message, now: float) -> None:
         session, path, ufrag = self._sessions[party], request.path, request.ufrag
         if session.ended_at is not None:
             self.violate("closed", now, f"{party.name} asks after its end")
@@ -325,7 +272,7 @@ class Monitor:
         session.requested.add((ufrag, path))
         session.triggers.pop(path, None)
 
-    def _check_nomination(self, party: Party, request: _Request, message: stun.Message, now: float) -> None:
+    def _check_nomination(self, party: Party, request: RequestSeen, message: stun.Message, now: float) -> None:
         session = self._sessions[party]
         if message.get(Attribute.ICE_CONTROLLING) is None:
             self.violate("nomination_role", now, f"{party.name} nominates and does not control")
@@ -334,7 +281,7 @@ class Monitor:
             self.violate("nomination_twice", now, f"{party.name} nominates {request.path} after {before}")
 
     def _check_freezing(
-        self, party: Party, request: _Request, known: dict[TransportAddress, Candidate], now: float
+        self, party: Party, request: RequestSeen, known: dict[TransportAddress, Candidate], now: float
     ) -> None:
         """RFC 8445 §6.1.2.6: one pair of a foundation is tried first, unless the peer's check came or one worked."""
         session, path, ufrag = self._sessions[party], request.path, request.ufrag
@@ -360,7 +307,7 @@ class Monitor:
 
     @staticmethod
     def _was_there(
-        session: _Session, ufrag: str, one: Path, other: Path, known: dict[TransportAddress, Candidate]
+        session: SessionSeen, ufrag: str, one: Path, other: Path, known: dict[TransportAddress, Candidate]
     ) -> bool:
         """Whether the candidates of one pair were known no later than those of the other."""
         remotes = list(known)
@@ -382,7 +329,7 @@ class Monitor:
 
     @staticmethod
     def _foundation(
-        session: _Session, ufrag: str, path: Path, known: dict[TransportAddress, Candidate]
+        session: SessionSeen, ufrag: str, path: Path, known: dict[TransportAddress, Candidate]
     ) -> tuple[str, str] | None:
         remote = known.get(path.remote)
         host = next((each for each in session.said.get(ufrag, ()) if each.address == path.local), None)
@@ -409,7 +356,7 @@ class Monitor:
         if len(times) > _TRANSMISSIONS:
             self.violate("transmissions", now, f"{agent.name} asks a server {len(times)} times")
 
-    def _repeated(self, agent: Agent, request: _Request, now: float) -> None:
+    def _repeated(self, agent: Agent, request: RequestSeen, now: float) -> None:
         gap = now - request.times[-1]
         wanted = _RTO * (1 << len(request.times) - 1)
         request.times.append(now)
@@ -503,40 +450,11 @@ class Monitor:
         """How many paths ever had consent."""
         return len(self._consent)
 
-    def check_bounds(self, agent: Agent) -> None:
-        """Every table and queue within its stated limit."""
-        now = agent.now
-        self._check_overdue(now)
-        for party in agent.parties:
-            if party.ended is not None:
-                continue
-            link, limits = party.connection._link, agent.config
-            ice = link.ice
-            sizes = {
-                "actions": (len(ice._shared.actions), 0),
-                "events": (len(ice._shared.events), 0),
-                "dropped": (ice.drops["action_queue_full"] + ice.drops["event_queue_full"], 0),
-                "held": (len(link._held), 32),
-                "retiring": (len(ice._slots._retiring), 2),
-                "ufrags": (len(ice.ufrags()), 4),
-            }
-            for generation in ice._slots.all():
-                checklist = generation.checklist
-                sizes |= {
-                    "pairs": (len(checklist), limits.max_pairs),
-                    "checks": (len(generation._checks), 17 * len(checklist)),
-                    "local": (sum(generation.locals.counts().values()), limits.max_local_candidates),
-                    "remote": (sum(generation.remotes.counts().values()), limits.max_remote_candidates + 8),
-                    "heard": (len(generation.heard), 2 * limits.max_remote_candidates + 1),
-                    "early": (len(generation._early._by_path), 32),
-                    "triggered": (len(checklist._triggered), len(checklist)),
-                }
-            for name, (size, limit) in sizes.items():
-                if size > limit:
-                    self.violate("bounds", now, f"{party.name} has {size} {name}, at most {limit} are allowed")
-        routes = agent.endpoint._routes
-        if len(routes) > len(agent.parties) * (64 + 4) or len(routes._asked) > 6000:
-            self.violate("bounds", now, f"{agent.name} has {len(routes)} routes")
+    def check_sizes(self, agent: Agent) -> None:
+        """Every table and queue within its stated limit, and nothing overdue."""
+        self._check_overdue(agent.now)
+        for text in oversized(agent):
+            self.violate("bounds", agent.now, text)
 
     def rank(self, party: Party, path: Path) -> int:
         """The priority of a pair of the newest generation; 0 where a candidate of it was never said."""

@@ -250,7 +250,7 @@ def draw_topology(dice: random.Random, *, hosts: int, rough: bool, swift: bool) 
         ]
         plans.append(HostPlan(name="abc"[number], interfaces=tuple(interfaces)))
     silent, relays, streams = dice.random() < 0.15, dice.random() < 0.5, dice.random() < 0.5
-    servers = (
+    servers: tuple[ServerPlan, ...] = (
         attrs.evolve(SERVERS[0], answers=not silent, relays=relays and dice.random() < 0.3, takes_streams=streams),
         attrs.evolve(SERVERS[1], relays=relays, takes_streams=streams),
     )

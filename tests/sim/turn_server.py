@@ -86,41 +86,51 @@ class TurnServer:
             message = stun.decode(data)
         except DecodeError:
             return []
-        if message.message_class is MessageClass.INDICATION:
-            return self._send(message, source, now) if message.method == Method.SEND else []
-        if message.message_class is not MessageClass.REQUEST:
-            return []
-        if message.method == Method.BINDING:
-            return [Outgoing(self._address, source, stun.success_response(message, source))]
-        return [Outgoing(self._address, source, self._answer(message, source, now))]
+        if message.message_class is MessageClass.INDICATION and message.method == Method.SEND:
+            return self._send(message, source, now)
+        if message.message_class is MessageClass.REQUEST:
+            return [Outgoing(self._address, source, self._answer(message, source, now))]
+        return []
 
     # Requests
 
     def _answer(self, request: Message, client: TransportAddress, now: float) -> bytes:
-        if now >= self._nonce_until:
-            self._nonce, self._nonce_until = self._dice.randbytes(8).hex().encode(), now + self._nonce_lifetime
-        if not request.has_integrity:
-            return self._challenge(request, 401)
-        if request.get(Attribute.NONCE) != self._nonce:
-            return self._challenge(request, 438)
-        try:
-            stun.authenticate(request, self._key)
-        except AuthenticationError:
-            return self._challenge(request, 401)
+        if request.method == Method.BINDING:
+            return stun.success_response(request, client)
+        doubt = self._doubt(request, now)
+        if doubt is not None:
+            return self._challenge(request, doubt)
         if request.method == Method.ALLOCATE:
             return self._allocate(request, client, now)
         allocation = self._allocation(client, now)
         if allocation is None:
             return self._error(request, 437)
-        if request.method == Method.REFRESH:
-            return self._refresh(request, allocation, now)
-        if request.method == Method.CREATE_PERMISSION:
-            for peer in request.get_all(Attribute.XOR_PEER_ADDRESS):
-                allocation.permissions[peer.ip] = now + _PERMISSION
-            return self._success(request, [])
-        if request.method == Method.CHANNEL_BIND:
-            return self._bind(request, allocation, now)
-        return self._error(request, 400)
+        methods = {
+            Method.REFRESH: self._refresh,
+            Method.CREATE_PERMISSION: self._permit,
+            Method.CHANNEL_BIND: self._bind,
+        }
+        method = methods.get(Method(request.method)) if request.method in Method.__members__.values() else None
+        return self._error(request, 400) if method is None else method(request, allocation, now)
+
+    def _doubt(self, request: Message, now: float) -> int | None:
+        """Why a request is not believed (RFC 8489 §9.2.4), None if it is."""
+        if now >= self._nonce_until:
+            self._nonce, self._nonce_until = self._dice.randbytes(8).hex().encode(), now + self._nonce_lifetime
+        if not request.has_integrity:
+            return 401
+        if request.get(Attribute.NONCE) != self._nonce:
+            return 438
+        try:
+            stun.authenticate(request, self._key)
+        except AuthenticationError:
+            return 401
+        return None
+
+    def _permit(self, request: Message, allocation: _Allocation, now: float) -> bytes:
+        for peer in request.get_all(Attribute.XOR_PEER_ADDRESS):
+            allocation.permissions[peer.ip] = now + _PERMISSION
+        return self._success(request, [])
 
     def _allocate(self, request: Message, client: TransportAddress, now: float) -> bytes:
         if self._allocation(client, now) is not None:

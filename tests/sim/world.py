@@ -10,10 +10,11 @@ from edgeice.addresses import Path, TransportAddress
 from edgeice.ice import IceConfig, Role
 from edgeice.peer import TurnServer
 from tests.sim.agents import Agent, Party
-from tests.sim.invariants import Monitor, Violation
+from tests.sim.invariants import Monitor
 from tests.sim.links import PROBE, Fairness
 from tests.sim.network import Clock, Network, StalledError
 from tests.sim.oracle import Oracle, Verdict
+from tests.sim.records import Violation
 from tests.sim.scenario import Action, Blackout, Flush, Move, Restart, Scenario, SessionPlan
 from tests.sim.servers import ServerHost, StunServer
 from tests.sim.signaling import CandidateSaid, CandidatesEndedSaid, Description, Mailbox
@@ -66,9 +67,9 @@ class World:
         for server in topology.servers:
             if server.answers:
                 address = TransportAddress(server.ip, server.port)
-                host = ServerHost(self.network, self._service(server, address), address, ports=server.relays)
+                place = ServerHost(self.network, self._service(server, address), address, ports=server.relays)
                 if server.takes_streams:
-                    hosts[address] = host
+                    hosts[address] = place
         uris = tuple(
             f"stun:[{each.ip}]:{each.port}" if ":" in each.ip else f"stun:{each.ip}" for each in topology.servers
         )
@@ -221,7 +222,7 @@ class World:
         for pair, verdict in zip(self.sessions, verdicts, strict=True):
             self._check_session(pair, verdict)
         for agent in self.agents.values():
-            self.monitor.check_bounds(agent)
+            self.monitor.check_sizes(agent)
         return tuple(verdict.reach for verdict in verdicts)
 
     def _check_session(self, pair: tuple[Party, Party], verdict: Verdict) -> None:
