@@ -136,7 +136,11 @@ async def test_on_the_udp_socket(agent: AgentProcess, before: dict[str, int]) ->
         counts = Counter(f"endpoint.{reason}" for _datagram, reason in UDP)
         await comes_to(agent, before, {**counts, "net.oversized": 1})
         stranger.setblocking(False)
-        with pytest.raises(BlockingIOError):  # strangers get no answer
+        # Strangers get no answer but to what is a whole check: that nobody here is meant (RFC 8489 §9.1.3).
+        check = seal(sign(REQUEST))
+        answer = stranger.recv(2048)
+        assert (answer[:2], len(answer) <= len(check)) == (b"\x01\x11", True)
+        with pytest.raises(BlockingIOError):
             stranger.recv(2048)
     async with opened(agent) as session:
         await works(session)

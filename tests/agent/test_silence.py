@@ -6,6 +6,7 @@ import re
 import signal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -61,8 +62,8 @@ async def test_a_device_that_is_gone_for_good(pair: tuple[Device, Operator], mon
     device, operator = pair
     of_section = NodeConfig.from_section
 
-    def impatient(section: object) -> NodeConfig:
-        config = of_section(section)  # type: ignore[arg-type]  # an IceSection
+    def impatient(*arguments: Any, **named: Any) -> NodeConfig:
+        config = of_section(*arguments, **named)
         return attrs.evolve(config, ice=attrs.evolve(config.ice, consent_expiry=2.0))
 
     monkeypatch.setattr(NodeConfig, "from_section", staticmethod(impatient))
