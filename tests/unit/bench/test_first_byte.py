@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.lab.lab import missing_for_routers
-from tests.lab.services import COTURN
 from tests.support.brokers import MOSQUITTO
+from tests.support.coturn import COTURN
 
 SCRIPT = Path(__file__).parents[2] / "bench" / "first_byte.py"
 
