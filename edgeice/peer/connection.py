@@ -277,7 +277,9 @@ class Connection(PeerSession):
         if channels is not None:
             while (packet := channels.poll_transmit()) is not None:
                 dtls.send(packet, now=now)
-            self._associated = channels.established
+            if channels.established is not self._associated:
+                self._associated = channels.established
+                self._link.trace(now, "association", established=self._associated)
         self._send_datagrams(dtls)
 
     def _receive_data(self, dtls: DtlsConnection, now: float) -> None:
@@ -302,6 +304,7 @@ class Connection(PeerSession):
             case HandshakeCompleted():
                 remote = self._negotiation.remote
                 assert remote is not None  # its fingerprints were matched
+                self._link.trace(now, "secured", role=dtls.role)
                 config = attrs.evolve(self._config.sctp, mtu=dtls.max_payload, remote_port=remote.sctp_port)
                 self._channels = sctp.DataChannels(dtls.role, config, self._entropy)
                 self._channels.set_remote_max_message_size(remote.max_message_size)

@@ -71,11 +71,7 @@ class Pathways:
                     else:
                         self._gathered.setdefault(event.ufrag, []).append(line)
                 case LocalCandidatesEnded():
-                    if self._gathered_at is None:
-                        self._gathered_at = now
-                    self._ended.add(event.ufrag)
-                    if event.ufrag in self._described:
-                        self._emit(CandidatesEnded(event.ufrag))
+                    self._note_end(event.ufrag, now)
                 case SendPathChanged():
                     moved = self._take_path(event) or moved
                 case RestartSucceeded() | RestartFailed():
@@ -101,6 +97,13 @@ class Pathways:
                 pass  # told as PathChanged
             case _:
                 self._link.trace(now, type(event).__name__, **fields_of(event))
+
+    def _note_end(self, ufrag: str, now: float) -> None:
+        if self._gathered_at is None:
+            self._gathered_at = now
+        self._ended.add(ufrag)
+        if ufrag in self._described:
+            self._emit(CandidatesEnded(ufrag))
 
     def _take_path(self, event: SendPathChanged) -> bool:
         before: Path | None = self.current.path

@@ -276,3 +276,22 @@ def test_a_sessions_trace_has_its_candidates_states_timers_and_path_and_no_secre
     text = json.dumps(entries)
     for connection in (session, opposite, other):
         assert connection._link.ice.local_credentials.pwd not in text
+
+
+def test_dtls_and_the_association_are_in_the_trace_with_their_timers(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[list[Record]] = []
+
+    def traced(config: EndpointConfig, *, entropy: Entropy) -> Endpoint:
+        ends.append([])
+        return Endpoint(config, entropy=entropy, tracer=ends[-1].append)
+
+    monkeypatch.setattr("tests.unit.peer.pair.Endpoint", traced)
+    pair = Pair()
+    for records in ends:
+        steps = [record.name for record in records if record.name in ("state", "secured", "association")]
+        assert steps == ["state", "state", "secured", "state", "association"]
+        records.clear()
+    pair.holds = True  # nothing but checks passes
+    pair.send(pair.a, b"lost")
+    pair.run(3.0)
+    assert {record.fields["timer"] for record in ends[0] if record.layer == "peer"} == {"sctp"}
