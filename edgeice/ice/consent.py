@@ -1,4 +1,8 @@
-"""Consent to send, kept fresh on each pair by itself (RFC 7675)."""
+"""Consent to send, kept fresh on each pair by itself (RFC 7675).
+
+Its requests leave at intervals of 4 to 6 s to every peer, a lite one too, so they also do what keepalives are for
+(RFC 8445 §11): no indications are sent.
+"""
 
 from __future__ import annotations
 

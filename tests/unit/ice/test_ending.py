@@ -37,9 +37,10 @@ def check_of_b(world: World, number: int = 1, *, nominate: bool = False) -> byte
     return stun.encode(stun.Method.BINDING, stun.MessageClass.REQUEST, number.to_bytes(12), attributes, key=remote.key)
 
 
-def two_ways(*, nominates: bool = True) -> World:
+def two_ways(*, nominates: bool = True, renominates: bool = False) -> World:
     """A has two addresses; both pairs are valid, and the first is nominated unless that is held back."""
     world = World(delay=0.05)
+    world.a.renominates = world.b.renominates = renominates
     for host, agent in ((1, world.a), (11, world.a), (2, world.b)):
         agent.add_base(address(host))
     world.a.end()
@@ -87,13 +88,17 @@ def test_ice_52_checks_that_wait_in_the_queue_are_not_sent_any_more() -> None:
     assert [requests_on(world.a, path) for path in others] == sent
 
 
-def test_ice_50_a_plain_peer_sees_no_second_nomination_when_the_selected_path_is_lost() -> None:
-    world = two_ways()
+@pytest.mark.parametrize("renominates", [False, True])
+def test_ice_50_only_renomination_takes_another_valid_pair_when_the_selected_one_is_lost(*, renominates: bool) -> None:
+    world = two_ways(renominates=renominates)
     world.run(1.0)
     world.a.remove_base(address(1))
-    world.run(5.0)
-    assert len(world.a.of(PairNominated)) == len(world.b.of(PairNominated)) == 1
     assert world.a.sends_to() is None
+    world.run(2.0)
+    # A plain peer sees no second nomination; a restart is due.
+    assert len(world.a.of(PairNominated)) == len(world.b.of(PairNominated)) == 1 + renominates
+    assert world.a.ice.send_path == (OTHER if renominates else None)
+    assert world.b.sends_to() == address(11 if renominates else 1)
 
 
 def failing() -> World:
