@@ -461,11 +461,11 @@ class Generation:
     @property
     def _nomination_failed(self) -> bool:
         """Whether the list has failed by what was nominated (RFC 8445 §7.3.1.5, §8.1.1), once patience is over."""
+        if self.completed or not self._patience_over:
+            return False
         if self._shared.role is Role.CONTROLLED:
-            failed = self.checklist.nomination_failed
-        else:
-            failed = self._nomination.sent and self._nomination.pair is None and not self._renominates
-        return failed and self._patience_over and not self.completed
+            return self.checklist.nomination_failed
+        return self._nomination.sent and self._nomination.pair is None and not self._renominates
 
     @property
     def alternative(self) -> CandidatePair | None:
