@@ -9,11 +9,11 @@ candidates pass in no time.  An exclamation mark stands behind a way that is not
 not on the same pair.  With several rounds, edgeice and aioice take turns; times are medians, and the rest is that of
 the worst round.  Rows without a way come last, all at once.
 
-Ends with `--json` with one object:
+What was found in all is counted, and ends with `--json` with one object of edgeice's:
 
 - `rows`: how many rows there were;
 - `connectable`, `direct_possible`: in how many there is a way at all, and a direct one, by the topology;
-- `connected`: in how many of these edgeice got data through in both directions, over a nominated pair at both ends;
+- `connected`: in how many of these data got through in both directions, over a nominated pair at both ends;
 - `direct`: of these, in how many without a relay;
 - `ends_agree`: of these, in how many both ends were on the same pair.
 
@@ -149,7 +149,7 @@ async def _run_hopeless(rows: Sequence[Row]) -> list[dict[str, Rounds]]:
 
 
 def tally(rows: Sequence[tuple[Row, Found]]) -> dict[str, int]:
-    """The last object, of what edgeice found."""
+    """The last object, of what one subject found."""
     connected = [found for row, found in rows if connectable(row) and found.meeting.is_connected]
     return {
         "rows": len(rows),
@@ -181,7 +181,7 @@ def main() -> None:
     if not rows:
         raise SystemExit(f"matrix.py: no row's name matches {options.rows!r}")
     print(f"{'':<30} {'best':<6}  {'edgeice':<36} {'ms':>5} {'(nom.)':>7}   {'aioice':<36} {'ms':>5}")
-    results: list[tuple[Row, Found]] = []
+    results: dict[str, list[tuple[Row, Found]]] = {subject: [] for subject in _SUBJECTS}
 
     def show(row: Row, found: dict[str, Rounds]) -> None:
         own, other = (found[subject] for subject in _SUBJECTS)
@@ -189,7 +189,8 @@ def main() -> None:
         print(
             f"{row.name:<30} {_best(row):<6}  {_columns(row, own)} {nominated:>7}   {_columns(row, other)}", flush=True
         )
-        results.append((row, own.worst))
+        for subject, rounds in found.items():
+            results[subject].append((row, rounds.worst))
 
     for row in rows:
         if connectable(row):
@@ -197,10 +198,10 @@ def main() -> None:
     hopeless = [row for row in rows if not connectable(row)]
     for row, found in zip(hopeless, trio.run(_run_hopeless, hopeless), strict=True):
         show(row, found)
-    found_in_all = tally(results)
-    print(" ".join(f"{name} {count}" for name, count in found_in_all.items()))
+    for subject, found_in_all in results.items():
+        print(f"{subject}:", ", ".join(f"{name} {count}" for name, count in tally(found_in_all).items()))
     if options.json:
-        print(json.dumps(found_in_all))
+        print(json.dumps(tally(results[_SUBJECTS[0]])))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def test_the_matrix_is_printed_with_aioice_beside() -> None:
         "direct": 0,
         "ends_agree": 1,
     }
-    heading, row, _totals = table
+    heading, row, *totals = table
     assert "aioice" in heading
     assert row.split()[:2] == ["apdm-apdf/apdm-apdf+udp", "relay"]
     assert row.count("->") == 4
+    assert [line.partition(":")[0] for line in totals] == ["edgeice", "aioice"]
