@@ -80,18 +80,11 @@ class Checklist:
             if len(self._pairs) >= self._limit:
                 victims = failed or waiting
                 # RFC 8445 §6.1.2.5: the lowest are left out.
-                if not victims or (not failed and waiting[-1].priority >= priority):
+                if not victims or (not failed and victims[-1].priority >= priority):
                     self._drops.count("pairs_full", len(formed) - number)
                     return
                 self._displace(victims.pop())
             self._insert(local, remote, priority)
-
-    def add(self, local: Candidate, remote: Candidate, *, above: int = 0) -> CandidatePair | None:
-        """Form one pair; None if there is none, as `form` says, or if it was there before."""
-        key = local.address, _remote(local.address, remote.address)
-        before = self._pairs.get(key)
-        self.form([local], [remote], above=above)
-        return self._pairs.get(key) if before is None else None
 
     def add_heard(self, local: Candidate, remote: Candidate, *, above: int = 0) -> CandidatePair | None:
         """Form the pair that a check of the peer arrived on; None if the list is full of pairs under way.
@@ -128,7 +121,8 @@ class Checklist:
         # A pair whose consent ended stays known, so that its path is not taken up again (RFC 7675 §5.1).
         failed = [pair for pair in self if pair.state is PairState.FAILED and not pair.is_dead]
         waiting = [pair for pair in self if pair.state is PairState.FROZEN or pair.state is PairState.WAITING]
-        return failed, waiting
+        # The peer was heard on those that are in the queue.
+        return failed, [pair for pair in waiting if pair not in self._triggered]
 
     def _displace(self, pair: CandidatePair) -> None:
         self.remove(pair)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.ice import (
     Candidate,
+    CandidatePair,
     IceConfig,
     IceSession,
     LocalCandidateGathered,
@@ -18,9 +19,10 @@ from edgeice.ice import (
     RemoteParameters,
     Role,
 )
+from edgeice.ice.checklist import Checklist
 from edgeice.sansio import Entropy, Event, Transmit, drain
 
-__all__ = ["Agent", "World", "address", "run_together"]
+__all__ = ["Agent", "World", "address", "form_one", "run_together"]
 
 
 def address(host: int, port: int = 4000) -> TransportAddress:
@@ -209,6 +211,13 @@ class World:
         self.gather()
         self.exchange()
         self.run(1.0, lambda: self.states == ("completed", "completed"))
+
+
+def form_one(pairs: Checklist, local: Candidate, remote: Candidate) -> CandidatePair | None:
+    """Form a pair of two signaled candidates; None if none comes of it."""
+    before = set(pairs)
+    pairs.form([local], [remote])
+    return next((pair for pair in pairs if pair not in before), None)
 
 
 def run_together(worlds: list[World], seconds: float) -> None:

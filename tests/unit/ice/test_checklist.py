@@ -126,7 +126,6 @@ def test_ice_18_a_pair_is_formed_once() -> None:
     first = pair_with(pairs, 1)
     pairs.form([HERE], [remote(1, 10), remote(1, 99)])
     assert list(pairs) == [first]
-    assert pairs.add(HERE, remote(1, 10)) is None
 
 
 def test_ice_19_of_a_whole_description_the_best_pairs_are_formed_in_whatever_order_it_is() -> None:
@@ -163,6 +162,19 @@ def test_ice_20_a_trickled_pair_starts_if_it_is_the_best_of_its_foundation_or_th
     pair_with(pairs, 5).apply(PairInput.SUCCESS)
     pairs.form([HERE], [remote(2, 2, "a")])
     assert numbers(pairs, W) == [2]
+
+
+def test_ice_40_a_pair_that_the_peer_was_heard_on_is_not_displaced_before_its_check() -> None:
+    pairs = checklist(limit=2)
+    pairs.form([HERE], [remote(20, 20), remote(10, 10)])
+    heard = pairs.add_heard(HERE, remote(1, 1))
+    assert heard is not None
+    pairs.trigger(heard)
+    pairs.form([HERE], [remote(30, 30)])
+    assert numbers(pairs) == [30, 1]
+    assert pairs.add_heard(HERE, remote(2, 2)) is not None
+    assert numbers(pairs) == [2, 1]
+    assert check(pairs) == 1
 
 
 def test_ice_21_a_triggered_check_goes_first_then_the_best_that_waits_then_frozen_foundations() -> None:

@@ -12,7 +12,7 @@ from edgeice.errors import LocalProtocolError
 from edgeice.ice import Candidate, CandidatePair, CandidateType, PairInput, PairState, Role
 from edgeice.ice.checklist import Checklist
 from edgeice.sansio import DropCounter
-from tests.support.ice_pair import World, address
+from tests.support.ice_pair import World, address, form_one
 
 F, W, P, S, X = PairState
 
@@ -58,26 +58,26 @@ def test_ice_19_the_lowest_pairs_are_dropped_in_whatever_order_they_come() -> No
     order = list(range(1, 251))
     random.Random(5).shuffle(order)
     for priority in order:
-        pairs.add(host(0, 1 << 30), host(priority, priority))
+        form_one(pairs, host(0, 1 << 30), host(priority, priority))
     assert priorities(pairs) == list(range(250, 150, -1))
     assert drops["pairs_full"] + drops["pair_displaced"] == 150
 
 
 def test_ice_19_trk_06_failed_pairs_make_room_first_and_pairs_under_check_never() -> None:
     pairs, drops = checklist(3)
-    high, middle, low = (pairs.add(host(0), host(number, number)) for number in (30, 20, 10))
+    high, middle, low = (form_one(pairs, host(0), host(number, number)) for number in (30, 20, 10))
     assert high is not None
     assert middle is not None
     assert low is not None
     low.apply(PairInput.CHECK_SENT)
     high.apply(PairInput.FAIL)
-    assert pairs.add(host(0), host(5, 5)) is not None  # lower than all, but a failed one goes
+    assert form_one(pairs, host(0), host(5, 5)) is not None  # lower than all, but a failed one goes
     assert priorities(pairs) == [20, 10, 5]
-    assert pairs.add(host(0), host(4, 4)) is None
-    assert pairs.add(host(0), host(6, 6)) is not None
+    assert form_one(pairs, host(0), host(4, 4)) is None
+    assert form_one(pairs, host(0), host(6, 6)) is not None
     assert priorities(pairs) == [20, 10, 6]
-    assert pairs.add(host(0), host(40, 40)) is not None
-    assert pairs.add(host(0), host(41, 41)) is not None
+    assert form_one(pairs, host(0), host(40, 40)) is not None
+    assert form_one(pairs, host(0), host(41, 41)) is not None
     assert priorities(pairs) == [41, 40, 10]  # `low` is in progress
     assert (drops["pairs_full"], drops["pair_displaced"]) == (1, 4)
 

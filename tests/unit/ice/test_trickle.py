@@ -19,7 +19,7 @@ from edgeice.ice import (
 from edgeice.ice.checklist import Checklist
 from edgeice.ice.config import Role
 from edgeice.sansio import DropCounter, Transmit, drain
-from tests.support.ice_pair import Agent, World, address
+from tests.support.ice_pair import Agent, World, address, form_one
 
 SERVERS = TransportAddress("203.0.113.1", 3478), TransportAddress("203.0.113.2", 3478)
 
@@ -90,7 +90,7 @@ def test_trk_06_only_pairs_that_wait_make_room_failed_ones_before_all_and_then_t
 
     def add(host: int, priority: int) -> bool:
         remote = Candidate(f"r{host}", priority, address(host), CandidateType.HOST)
-        return checklist.add(local, remote) is not None
+        return form_one(checklist, local, remote) is not None
 
     def hosts() -> set[TransportAddress]:
         return {pair.path.remote for pair in checklist}
