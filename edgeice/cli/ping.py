@@ -83,7 +83,7 @@ async def _ping(session: DeviceSession, options: Options, paths: list[str], how:
                 if count is None or sent < count:
                     await trio.sleep_until(begun + interval)
             nursery.cancel_scope.cancel()
-    _summarize(options, session.name, sent, times)
+    _summarize(options, session, sent, times)
     return 0 if times else 1
 
 
@@ -91,11 +91,13 @@ def _tell(options: Options, facts: dict[str, object], line: str) -> None:
     click.echo(json.dumps(facts) if options.as_json else line)
 
 
-def _summarize(options: Options, name: str, sent: int, times: list[float]) -> None:
+def _summarize(options: Options, session: DeviceSession, sent: int, times: list[float]) -> None:
     facts: dict[str, object] = {"sent": sent, "received": len(times)}
-    line = f"\n{name}: {sent} sent, {len(times)} received"
+    line = f"\n{session.name}: {sent} sent, {len(times)} received"
     if times:
         low, median, high = min(times), statistics.median(times), max(times)
         facts |= {"min_ms": round(low, 3), "median_ms": round(median, 3), "max_ms": round(high, 3)}
         line += f", min/median/max {low:.2f}/{median:.2f}/{high:.2f} ms"
+    if verdict := session.verdict():
+        facts["verdict"] = verdict if options.pseudonyms is None else options.pseudonyms.value(verdict)
     _tell(options, facts, line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NoReturn, Protocol
 
 import attrs
@@ -44,6 +44,9 @@ class DeviceSession(Protocol):
     @property
     def max_channels(self) -> int:
         """How many channels of services the device takes at once."""
+
+    def verdict(self) -> Mapping[str, object]:
+        """What was tried and what became of it (`edgeice.peer.verdict`); empty where another process knows it."""
 
     async def open(self, protocol: str, /) -> SessionChannel:
         """Open a service's channel; raises UnreachableError if the session is over."""

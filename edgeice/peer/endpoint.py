@@ -179,8 +179,6 @@ class Endpoint:
         if address not in self._bases:
             return
         self._reflexive.base_removed(address, now=now)
-        if self._log is not None:
-            self._log.base_removed(address)
         if self._relays is not None:
             self._relays.base_removed(address, now=now)
         self._remove_base(address, now)
@@ -189,7 +187,8 @@ class Endpoint:
     def socket_error(self, path: Path, errno: int, *, now: float) -> None:
         """The kernel, or a relay, refused to send on a path: a hint that anybody can forge, so checks decide."""
         self.drops.count("socket-error")
-        self._host_log.refused(path, errno)
+        if path.local in self._bases:
+            self._host_log.refused(path, errno)
         if self._reflexive.socket_error(path, errno):
             self._settle(now)
         owner = self._sessions.get(self._routes.by_path(path) or 0)
@@ -371,6 +370,8 @@ class Endpoint:
 
     def _remove_base(self, address: TransportAddress, now: float) -> None:
         del self._bases[address]
+        if self._log is not None:
+            self._log.base_removed(address)
         for session in self._sessions.values():
             session.base_removed(address, now=now)
             self._touched.append(session)

@@ -34,6 +34,9 @@ async def test_ping_says_round_trips_and_the_path(fleet: Fleet) -> None:
     assert all(line["path"].startswith("host 127.0.0.1:") for line in pings)
     assert (summary["sent"], summary["received"]) == (5, 5)
     assert 0 < summary["min_ms"] <= summary["median_ms"] <= summary["max_ms"]
+    verdict = summary["verdict"]
+    assert (verdict["outcome"], verdict["state"]) == ("open", "connected")
+    assert f"{verdict['path']['local']} -> {verdict['path']['remote']}" == pings[-1]["path"]
 
 
 async def test_ping_for_people(fleet: Fleet) -> None:

@@ -17,7 +17,7 @@ from edgeice.settings import IceSection, structure
 from edgeice.trace import Record, entry_of
 from edgeice.transport import Node, NodeConfig, open_node
 from tests.lab.lab import Host, Lab, missing_for_routers
-from tests.lab.namespaces import ip
+from tests.lab.namespaces import ip, nft
 from tests.lab.nat import EIM_APDF
 from tests.lab.networks import Router
 from tests.lab.services import Coturn, coturn
@@ -179,3 +179,32 @@ async def test_ports_and_filters_hold_on_every_uplink(scene: Scene) -> None:
         }
         left_out = {each.interface: each.why for each in found.node.left_out()}
         assert left_out["eth0"] == "is none of those that alone are to be used"
+
+
+async def test_a_nat_that_maps_one_to_one_needs_no_server() -> None:
+    """What its owner says of it is enough for a stranger's first check to come in."""
+    with Lab() as lab:
+        outside, host = lab.public_host("outside"), lab.host("pi")
+        router = lab.router("home", nat=EIM_APDF)
+        local = lab.connect(host, router).address
+        rule = f"iifname wan meta l4proto udp dnat to {local}"
+        hook = "type nat hook prerouting priority -110"
+        nft(router.namespace, f"table ip one {{\n chain in {{\n  {hook}; {rule};\n }}\n}}\n")
+        lab.settle()
+        settings = NodeConfig(public={local: router.public})
+        with host.inside():
+            async with open_node(settings) as here:
+                with outside.inside():
+                    async with open_node(NodeConfig()) as there:
+                        a, b = here.ice_transport(controlling=True), there.ice_transport(controlling=False)
+                        lines = a.candidates_so_far()
+                        assert [line.split(" typ ")[1].split()[0] for line in lines if line] == ["host", "srflx"]
+                        for sender, receiver in ((a, b), (b, a)):
+                            receiver.set_remote(sender.ufrag, sender.pwd)
+                        for line in lines:
+                            b.add_candidate(line)  # and A never hears where B is, but from its checks
+                        with trio.fail_after(5):
+                            await b.wait_connected()
+                        assert (b.path.local_type, b.path.remote_type) == ("host", "srflx")
+                        assert b.path.path is not None
+                        assert b.path.path.remote.ip == router.public

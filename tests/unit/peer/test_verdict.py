@@ -243,6 +243,7 @@ def test_an_address_that_cannot_be_sent_from_is_told_with_the_kernels_reason() -
         ("wwan0", {"ENETUNREACH": 2, "EPERM": 1, "UNKNOWN": 1}),
     ]
     endpoint.base_removed(other.address, now=2.0)
+    endpoint.socket_error(path, errno.ENETUNREACH, now=2.0)  # told late
     endpoint.base_added(other, now=3.0)
     bases = endpoint.report()["bases"]
     assert [each["unsent"] for each in bases] == [{}, {}]
