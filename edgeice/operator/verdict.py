@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 from edgeice.text import printable
@@ -11,11 +12,13 @@ __all__ = ["verdict_lines"]
 
 _Verdict = Mapping[str, Any]
 
+#: States of pairs that checks may still make valid.
+_OPEN: Final = frozenset({"frozen", "waiting", "in_progress"})
 #: Lines of one kind that a person is shown.
 _SHOWN: Final = 12
 
 #: Why ICE found no path.
-_REASONS: Final = {
+_FINDINGS: Final = {
     "no_local_candidates": "no address of this computer could be used",
     "no_remote_candidates": "the device told no address",
     "no_pairs": "no address here and none of the device's are of the same kind",
@@ -69,13 +72,13 @@ def verdict_lines(verdict: _Verdict) -> Iterator[str]:
     Args:
         verdict: See `edgeice.peer.verdict`; what it lacks is left out.
     """
-    if why := _REASONS.get(str(verdict.get("reason"))):
+    if why := _FINDINGS.get(str(verdict.get("finding"))):
         yield why
     if policy := _POLICIES.get(str(verdict.get("policy"))):
         yield policy
     if path := verdict.get("path"):
         yield f"path {path['local']} -> {path['remote']}{_milliseconds(path.get('rtt'))}"
-    yield from _some(verdict, "pairs", _pair)
+    yield from _some(verdict, "pairs", partial(_pair, found=bool(path)))
     yield from _some(verdict, "servers", _server)
     yield from _some(verdict, "bases", _base)
     if not verdict.get("path"):
@@ -92,8 +95,11 @@ def _some(verdict: _Verdict, name: str, describe: Any) -> Iterator[str]:  # noqa
         yield f"… {len(lines) - _SHOWN} more {name.replace('_', ' ')}: --json has them"
 
 
-def _pair(pair: _Verdict) -> str:
-    return f"tried {pair['local']} -> {pair['remote']}: {_result(pair)}"
+def _pair(pair: _Verdict, *, found: bool) -> str:
+    """What became of a pair; `found` says that a path was."""
+    open_still = not pair["result"] and pair["state"] in _OPEN
+    result = "another was taken before it was known" if found and open_still else _result(pair)
+    return f"tried {pair['local']} -> {pair['remote']}: {result}"
 
 
 def _result(pair: _Verdict) -> str:

@@ -5,6 +5,7 @@ A verdict is one dict, the same whether the session failed to come about, goes o
 - `outcome`: `failed` (it never came about), `open` or `ended`; `state`: where it stands or stood;
 - `step` and `reason`: of what ended it; empty while it goes on;
 - `path`: the candidate pair that carries or carried data last, None if none ever did;
+- `finding`: while there never was one, what keeps ICE from it as far as can be told by now (`ice.FailureVerdict`);
 - `seconds` since it was begun, and `phases`: how many of them in each state;
 - `gathered`: the seconds after which all servers had answered or had their time, None while some have not;
 - `role`, `generation` (how many restarts there were), `policy` (which candidates are used);
@@ -82,6 +83,7 @@ def session_verdict(
         "step": "" if ended is None else ended.step,
         "reason": "" if ended is None else ended.reason,
         "path": _path_as_dict(path, report),
+        "finding": report.reason if path.path is None else "",
         "seconds": round(now - phases.began_at, 3),
         "phases": phases.report(now),
         **pairs_as_dict(report),

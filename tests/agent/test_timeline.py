@@ -82,7 +82,8 @@ async def test_json_holds_the_whole_verdict(deaf: Operator) -> None:
 async def test_people_are_shown_the_timeline_under_the_failure(deaf: Operator) -> None:
     done = await edgeice(deaf, "exec", "--timeout", "1.5", "deaf", "--", "true")
     assert done.code == 3
-    failure, tried, time, *lines = done.stderr.splitlines()
+    failure, why, tried, time, *lines = done.stderr.splitlines()
+    assert why.startswith("  checks of the device came, but no answer to one from here: ")
     assert failure == "edgeice: no candidate pair answered (waited 1.5 s)"
     # The device gets nothing, and sends its own.
     silent = "no answer to [2-4] checks, though the device's own came"
@@ -95,9 +96,9 @@ async def test_people_are_shown_the_timeline_under_the_failure(deaf: Operator) -
 
 async def test_verbose_says_each_step_when_it_is_taken(deaf: Operator) -> None:
     done = await edgeice(deaf, "exec", "-v", "--timeout", "1.5", "deaf", "--", "true")
-    looked, *steps, failure, tried, time = done.stderr.splitlines()
+    looked, *steps, failure, why, tried, time = done.stderr.splitlines()
     assert looked.startswith("edgeice: no session is shared: there is no ")
-    assert (tried[:8], time[:8]) == ("  tried ", "  time: ")
+    assert (why[:9], tried[:8], time[:8]) == ("  checks ", "  tried ", "  time: ")
     assert failure == "edgeice: no candidate pair answered (waited 1.5 s)"  # the steps are above it already
     assert "session.broker" in steps[0]
     assert any("ice.check_sent" in line for line in steps)

@@ -48,6 +48,14 @@ def test_what_became_of_a_pair(change: dict[str, object], said: str) -> None:
     assert lines(pairs=[PAIR | change]) == [f"tried host 10.0.0.1:1 -> srflx 8.8.8.8:2: {said}"]
 
 
+@pytest.mark.parametrize(("state", "sent"), [("in_progress", 3), ("waiting", 0), ("frozen", 0)])
+def test_a_pair_that_another_one_came_before_is_not_said_to_have_failed(state: str, sent: int) -> None:
+    pair = PAIR | {"state": state, "result": "", "requests_sent": sent}
+    path = {"local": "host 10.0.0.1:1", "remote": "host 10.0.0.2:2", "rtt": 0.001}
+    assert lines(path=path, pairs=[pair])[1].endswith(": another was taken before it was known")
+    assert lines(path=path, pairs=[PAIR])[1].endswith(": no answer to 7 checks")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -99,7 +107,7 @@ def test_addresses_that_could_not_be_sent_from_and_those_left_out() -> None:
 
 
 def test_the_reason_comes_first_and_the_time_last() -> None:
-    assert lines(reason="silence", pairs=[PAIR], phases={"broker": 0.1, "checking": 39.512}) == [
+    assert lines(finding="silence", pairs=[PAIR], phases={"broker": 0.1, "checking": 39.512}) == [
         "nothing came from the device on any path",
         "tried host 10.0.0.1:1 -> srflx 8.8.8.8:2: no answer to 7 checks",
         "time: broker 0.10 s, checking 39.51 s",
@@ -107,8 +115,8 @@ def test_the_reason_comes_first_and_the_time_last() -> None:
 
 
 def test_a_policy_that_narrows_the_choice_is_said() -> None:
-    assert lines(policy="all", reason="no_local_candidates") == ["no address of this computer could be used"]
-    assert lines(policy="relay", reason="no_local_candidates") == [
+    assert lines(policy="all", finding="no_local_candidates") == ["no address of this computer could be used"]
+    assert lines(policy="relay", finding="no_local_candidates") == [
         "no address of this computer could be used",
         "only relayed addresses are used here (policy in [ice] says relay)",
     ]

@@ -40,6 +40,7 @@ def test_a_session_that_goes_on_says_which_path_it_uses_and_what_each_pair_came_
         "nominated": True,
         "rtt": pytest.approx(0.002),
     }
+    assert found["finding"] == ""
     (tried,) = found["pairs"]
     assert (tried["local"], tried["remote"]) == ("host 192.0.2.1:4000", "host 192.0.2.2:4000")
     assert (tried["state"], tried["result"]) == ("succeeded", "")
@@ -106,6 +107,7 @@ def test_a_session_that_never_came_about_says_why_and_which_pairs_were_tried() -
                 ended = event
     found: dict[str, Any] = dict(ended.verdict)
     assert (found["outcome"], found["step"], found["reason"], found["path"]) == ("failed", "ice", "silence", None)
+    assert found["finding"] == "silence"
     assert found["phases"] == {"new": 1.0, "checking": pytest.approx(found["seconds"] - 1.0)}
     (tried,) = found["pairs"]
     assert (tried["state"], tried["result"], tried["requests_sent"]) == ("failed", "timeout", 7)
