@@ -132,10 +132,14 @@ class Conversation:
         raw: Plain datagrams over ICE, otherwise data channels.
         handshake: The attacker forges records of the DTLS handshake too, which has no proof against that.
         conflict: Both ends believe that they control.
+        insider: What is forged may be signed with the right key, as by a peer that is broken or means ill.
     """
 
-    def __init__(self, script: bytes, *, raw: bool, handshake: bool = False, conflict: bool = False) -> None:
+    def __init__(
+        self, script: bytes, *, raw: bool, handshake: bool = False, conflict: bool = False, insider: bool = False
+    ) -> None:
         self.now = 100.0
+        self._insider = insider
         self.raw = raw
         self.conflict = conflict
         self._handshake = handshake
@@ -165,8 +169,11 @@ class Conversation:
         is_replaced = False
         for fault in faults:
             data = damaged(sent.data, fault, list(self._honest)[-_MEMORY:])
+            if self._insider and fault.origin & 0x20 and stun.is_stun(sent.data):
+                self._make_up(sender, sent, fault)
+                continue
             if fault.origin & 0x40 and stun.is_stun(data):
-                data = repaired_stun(data, b"no key that anybody has")
+                data = repaired_stun(data, self._key_for(sender, data))
             elif fault.origin & 0x08 and stun.is_stun(sent.data) and len(data) >= 20:
                 data = data[:2] + (len(data) - 20 & 0xFFFC).to_bytes(2, "big") + data[4 : len(data) & ~3]
             if self._may_send(data):
@@ -177,6 +184,29 @@ class Conversation:
             self._replaced += 1
         else:
             self._fly(sent, 0.001, forged=False)
+
+    def _key_for(self, sender: End, data: bytes) -> bytes:
+        """What a message of an end's is signed with: the receiver's password, or its own for an answer."""
+        if not self._insider:
+            return b"no key that anybody has"
+        is_answer = bool(data[0] & 1)
+        signer = sender if is_answer else self.ends[sender is self.ends[0]]
+        return signer.session._link.ice.local_credentials.key
+
+    def _make_up(self, sender: End, sent: Transmit, fault: Fault) -> None:
+        """Send a signed message of any class: answers to the one that asks, in its transaction."""
+        receiver = self.ends[sender is self.ends[0]]
+        names = (each.session._link.ice.local_credentials.ufrag for each in (receiver, sender))
+        attributes: list[tuple[stun.Attribute, object]] = [(stun.Attribute.USERNAME, ":".join(names))]
+        attributes += [each for bit, each in enumerate(_ATTRIBUTES) if fault.place >> bit & 1]
+        attributes.append((stun.Attribute.ERROR_CODE, stun.ErrorCode(_CODES[fault.value % len(_CODES)], "")))
+        message_class = stun.MessageClass(fault.kind % 4)
+        transaction_id = sent.data[8:20] if fault.value & 0x300 else fault.value.to_bytes(12, "big")
+        key = receiver.session._link.ice.local_credentials.key  # of requests to it, and of its own answers
+        data = stun.encode(stun.Method.BINDING, message_class, transaction_id, attributes, key=key)
+        is_answer = message_class in (stun.MessageClass.SUCCESS, stun.MessageClass.ERROR)
+        path = Path(sent.path.remote, sent.path.local) if is_answer else sent.path
+        self._fly(Transmit(path, data), 0.0005 * (fault.origin >> 2 & 3), forged=True)
 
     def _may_send(self, data: bytes) -> bool:
         if self.raw or self._handshake or stun.is_stun(data):
@@ -212,14 +242,14 @@ class Conversation:
         if planted and not is_proved:
             assert self.raw, "data that nobody sent"
             assert planted == [sent.data]
-            assert (end, sent.path.local) in self._vouched, "data of a stranger"
+            assert self._insider or (end, sent.path.local) in self._vouched, "data of a stranger"
         self._planted += len(planted)
         answers = [answer for answer in end.answers if is_stun and answer.data[8:20] == sent.data[8:20]]
         for answer in answers:
             assert answer.path.remote == sent.path.local
             assert len(answer.data) <= len(sent.data), "the answer is larger than the request"
-        if self._handshake:
-            return  # OpenSSL may take it, drop it and answer it without a word
+        if self._handshake or self._insider:
+            return  # OpenSSL may take it, drop it and answer it without a word; the peer may do what it likes
         if not is_proved:
             assert len(end.answers) <= 1, "several datagrams for one that nobody proved"
             assert end.answers == answers, "a stranger made this end send something"
@@ -349,6 +379,21 @@ class Conversation:
 
 #: The first of the DTLS server, which an offerer of actpass is.
 _CHANNEL = 1
+_CODES = (300, 400, 401, 403, 420, 438, 487, 500, 699)
+_ATTRIBUTES: tuple[tuple[stun.Attribute, object], ...] = (
+    (stun.Attribute.PRIORITY, 0x7FFFFFFF),
+    (stun.Attribute.ICE_CONTROLLING, 0),
+    (stun.Attribute.ICE_CONTROLLING, (1 << 64) - 1),
+    (stun.Attribute.ICE_CONTROLLED, 0),
+    (stun.Attribute.ICE_CONTROLLED, (1 << 64) - 1),
+    (stun.Attribute.USE_CANDIDATE, True),
+    (stun.Attribute.NOMINATION, 7),
+    (stun.Attribute.XOR_MAPPED_ADDRESS, TransportAddress("198.51.100.77", 7)),
+    (stun.Attribute.XOR_MAPPED_ADDRESS, TransportAddress("2001:db8::1", 7)),
+    (stun.Attribute.XOR_RELAYED_ADDRESS, TransportAddress("198.51.100.77", 7)),
+    (stun.Attribute.UNKNOWN_ATTRIBUTES, (0x7A01,)),
+    (stun.Attribute.ALTERNATE_SERVER, TransportAddress("198.51.100.78", 7)),
+)
 _INDICATION = b"\x00\x11"
 _REASON = re.compile(r"[a-z0-9._-]{3,40}")
 #: Where else an attacker can send from: another port of the peer's host, of which it may hold one, and elsewhere.
@@ -389,6 +434,32 @@ def _accompanied(script: bytes, *, raw: bool) -> str:
     return TAKEN
 
 
+def _insider(script: bytes) -> str:
+    """A peer that signs what it should not: it may harm the session, and nothing else."""
+    options = script[0] if script else 0
+    world = Conversation(script[1:], raw=True, conflict=bool(options & 1), insider=True)
+    world.meet()
+    world.run(5.0)
+    a, b = world.ends
+    if options & 2:
+        world.restart()
+        world.run(5.0)
+    if options & 4:
+        a.endpoint.base_removed(a.base.address, now=world.now)
+        world.run(5.0)
+        a.endpoint.base_added(a.base, now=world.now)
+        world.run(5.0)
+        world.restart()
+    world.run(90.0)
+    world.check_bounds()
+    outcome = b.session.state.value
+    for end in world.ends:
+        end.session.close(now=world.now)
+    world.run(1.0)
+    assert all(end.session.state is ConnectionState.CLOSED for end in world.ends)
+    return TAKEN if outcome == "connected" else outcome
+
+
 def _handshake(script: bytes) -> str:
     world = Conversation(script, raw=False, handshake=True)
     world.meet()
@@ -406,5 +477,6 @@ def _handshake(script: bytes) -> str:
 CONVERSATIONS = (
     Target(name="ice-session", seeds=example_scripts, check=partial(_accompanied, raw=True), examples=60),
     Target(name="channel-session", seeds=example_scripts, check=partial(_accompanied, raw=False), examples=25),
+    Target(name="ice-insider", seeds=example_scripts, check=_insider, examples=40),
     Target(name="dtls-handshake", seeds=example_scripts, check=_handshake, examples=25),
 )
