@@ -362,12 +362,10 @@ class Party:
 
     def restart(self, *, again: bool = False) -> None:
         """Restart ICE, by an offer or by asking for one; `again`: also while a restart is under way."""
-        if self.ended is not None:
+        if self.ended is not None or (self._restarting and not again):
             return
         if not self.offers:
             self.say(RestartWanted(self.generation))
-            return
-        if self._restarting and not again:
             return
         self._begin_generation(self.generation + 1)
         self.describe()

@@ -115,7 +115,7 @@ class Mailbox:
 
     def send_old(self, message: Message) -> None:
         """Let a message arrive that some earlier session left behind."""
-        self._clock.after(self._plan.delay * self._dice.random(), lambda: self._deliver(message, True))
+        self._clock.after(2 * self._dice.random(), lambda: self._deliver(message, True))
 
     def _arrive(self, number: int, message: Message) -> None:
         if number < self._expected:

@@ -35,6 +35,8 @@ _UDP: Final = 17
 class _Allocation:
     client: TransportAddress
     relayed: TransportAddress
+    #: Of the request that made it.
+    transaction_id: bytes
     expires_at: float
     #: Peer's IP -> until when.
     permissions: dict[str, float] = attrs.field(factory=dict)
@@ -133,7 +135,10 @@ class TurnServer:
         return self._success(request, [])
 
     def _allocate(self, request: Message, client: TransportAddress, now: float) -> bytes:
-        if self._allocation(client, now) is not None:
+        present = self._allocation(client, now)
+        if present is not None and present.transaction_id == request.transaction_id:
+            return self._allocated(request, present)  # RFC 8656 §7.2: a repetition has the same answer
+        if present is not None:
             return self._error(request, 437)
         if request.get(Attribute.REQUESTED_TRANSPORT) != _UDP:
             return self._error(request, 442)
@@ -141,13 +146,16 @@ class TurnServer:
         while port in self._by_port:
             port = self._dice.randrange(49152, 65536)
         relayed = TransportAddress(self._address.ip, port)
-        allocation = _Allocation(client, relayed, now + self._lifetime)
+        allocation = _Allocation(client, relayed, request.transaction_id, now + self._lifetime)
         self._by_client[client] = self._by_port[port] = allocation
-        mapped = attrs.evolve(client, protocol="udp")
+        return self._allocated(request, allocation)
+
+    def _allocated(self, request: Message, allocation: _Allocation) -> bytes:
+        mapped = attrs.evolve(allocation.client, protocol="udp")
         return self._success(
             request,
             [
-                (Attribute.XOR_RELAYED_ADDRESS, relayed),
+                (Attribute.XOR_RELAYED_ADDRESS, allocation.relayed),
                 (Attribute.XOR_MAPPED_ADDRESS, mapped),
                 (Attribute.LIFETIME, int(self._lifetime)),
             ],

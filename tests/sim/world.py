@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Final
 
 import attrs
@@ -27,6 +28,8 @@ __all__ = ["Result", "World", "run_scenario"]
 #: A session with a path has it within this time, seconds: silent servers hold an offer back that does not trickle, and
 #: the answer; then comes patience.
 _CONNECTS: Final = 120.0
+#: After a move too, but where all is trickled no second restart is waited for.
+_MOVES: Final = 45.0
 #: One without fails within this time: patience, or the last checks at the slowest RTO.
 _FAILS: Final = 300.0
 #: After a loss that nobody was told of: consent's end, and a failed restart's patience.
@@ -202,7 +205,8 @@ class World:
             agent.open(plans[action.takes])
         for party in agent.parties:
             party.restart(again=True)
-        self.rest(_RECOVERS, at_least=5.0)
+        trickles = all(trickle for plan in self.scenario.sessions for trickle in plan.trickles)
+        self.rest(_MOVES if trickles else _CONNECTS, at_least=5.0)
 
     def _black_out(self, action: Blackout) -> None:
         interface = self.network.interfaces[action.host, action.interface]
@@ -319,5 +323,8 @@ def run_scenario(scenario: Scenario, *, traced: bool = False) -> Result:
         world.end()
     except StalledError as error:
         world.monitor.violate("stalled", world.clock.now, str(error))
+    except Exception as error:  # noqa: BLE001  # whatever leaves a machine is a finding like any other
+        world.monitor.violate("raised", world.clock.now, f"{type(error).__name__}: {error}")
+        world.monitor.note(world.clock.now, traceback.format_exc())
     monitor = world.monitor
     return Result(scenario.seed, tuple(monitor.violations), reach, monitor.sent_count, tuple(monitor.log or ()))
