@@ -10,7 +10,7 @@ import trio
 
 from edgeice.cli.common import Options, SessionCommand, device_session, run, session_options
 from edgeice.cli.options import SECONDS, device_argument
-from edgeice.operator.interface import DeviceSession, Step
+from edgeice.operator.interface import DeviceSession, JudgedSession, Step
 from edgeice.services import PING_PROTOCOL, PingClient
 
 __all__ = ["command"]
@@ -98,6 +98,7 @@ def _summarize(options: Options, session: DeviceSession, sent: int, times: list[
         low, median, high = min(times), statistics.median(times), max(times)
         facts |= {"min_ms": round(low, 3), "median_ms": round(median, 3), "max_ms": round(high, 3)}
         line += f", min/median/max {low:.2f}/{median:.2f}/{high:.2f} ms"
-    if verdict := session.verdict():
+    if isinstance(session, JudgedSession):
+        verdict = session.verdict()
         facts["verdict"] = verdict if options.pseudonyms is None else options.pseudonyms.value(verdict)
     _tell(options, facts, line)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn, Protocol, runtime_checkable
 
 import attrs
 
 from edgeice.services.channel import Channel
 
-__all__ = ["USUAL_CHANNELS", "DeviceSession", "OwnSession", "SessionChannel", "Step", "Watcher"]
+__all__ = ["USUAL_CHANNELS", "DeviceSession", "JudgedSession", "OwnSession", "SessionChannel", "Step", "Watcher"]
 
 #: Channels of one session that devices take which do not say.
 USUAL_CHANNELS: Final = 64
@@ -45,14 +45,19 @@ class DeviceSession(Protocol):
     def max_channels(self) -> int:
         """How many channels of services the device takes at once."""
 
-    def verdict(self) -> Mapping[str, object]:
-        """What was tried and what became of it (`edgeice.peer.verdict`); empty where another process knows it."""
-
     async def open(self, protocol: str, /) -> SessionChannel:
         """Open a service's channel; raises UnreachableError if the session is over."""
 
     async def wait_ended(self) -> NoReturn:
         """Wait for the session's end; raises UnreachableError that says why."""
+
+
+@runtime_checkable
+class JudgedSession(Protocol):
+    """One that knows what was tried on the way to the device: not so where another process has the session."""
+
+    def verdict(self) -> Mapping[str, object]:
+        """What was tried and what became of it so far: see `edgeice.peer.verdict`."""
 
 
 class OwnSession(DeviceSession, Protocol):

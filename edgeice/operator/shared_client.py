@@ -9,7 +9,7 @@ import errno
 import math
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, NoReturn
@@ -166,10 +166,6 @@ class SharedSession:
     def name(self) -> str:
         """The device's name."""
         return self._device
-
-    def verdict(self) -> Mapping[str, object]:
-        """Nothing: the process that keeps the session has it."""
-        return {}
 
     @asynccontextmanager
     async def kept(self, watch: Watcher | None, patience: float = math.inf) -> AsyncIterator[None]:
