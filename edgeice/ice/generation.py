@@ -16,7 +16,7 @@ from edgeice.ice.consent import Consent, Consents
 from edgeice.ice.credentials import IceCredentials
 from edgeice.ice.events import ConsentExpired, FailureVerdict, PairNominated
 from edgeice.ice.incoming import EarlyChecks, HeardPaths, PeerCheck
-from edgeice.ice.nomination import Nomination, improves
+from edgeice.ice.nomination import Nomination, improves, outranks
 from edgeice.ice.pair import CandidatePair, PairInput, PairState
 from edgeice.ice.pairing import Pairing
 from edgeice.ice.priority import LocalPreferences
@@ -301,7 +301,7 @@ class Generation:
 
     def _select(self, pair: CandidatePair, now: float) -> None:
         """The pair is nominated: those that are not valid are done with, the others soon."""
-        if not self._outranks(pair):
+        if not outranks(pair, self.selected):
             return
         if self.selected is not None:
             self.selected.nominated = False
@@ -327,16 +327,7 @@ class Generation:
 
     def _may_follow(self, pair: CandidatePair) -> bool:
         """Whether a pair may take the selected one's place: by renomination, or by what the peer has nominated."""
-        return self._betters(pair) or (pair.nominated_by_peer and pair.is_open and self._outranks(pair))
-
-    def _outranks(self, pair: CandidatePair) -> bool:
-        """Whether a nomination replaces the one before.
-
-        RFC 8445 §8.1.1: of several the highest priority wins, as long as its path lives; numbers, which only
-        renomination gives, come first.
-        """
-        before = self.selected
-        return before is None or (pair.nomination, pair.priority) > (before.nomination, before.priority)
+        return self._betters(pair) or (pair.nominated_by_peer and pair.is_open and outranks(pair, self.selected))
 
     def _choose(self, now: float) -> None:
         if self._shared.role is not Role.CONTROLLING or self._nomination.pair is not None:

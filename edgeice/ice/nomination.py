@@ -6,7 +6,7 @@ from edgeice.ice.checklist import Checklist
 from edgeice.ice.config import IceConfig
 from edgeice.ice.pair import CandidatePair
 
-__all__ = ["Nomination", "improves"]
+__all__ = ["Nomination", "improves", "outranks"]
 
 
 def improves(pair: CandidatePair, selected: CandidatePair | None) -> bool:
@@ -16,6 +16,15 @@ def improves(pair: CandidatePair, selected: CandidatePair | None) -> bool:
     one direct pair to another there is little to gain, and often dozens of addresses that nothing answers from.
     """
     return selected is None or (selected.is_relayed and pair.priority > selected.priority)
+
+
+def outranks(pair: CandidatePair, selected: CandidatePair | None) -> bool:
+    """Whether the nomination of a pair replaces the one before.
+
+    RFC 8445 §8.1.1: of several the highest priority wins, as long as its path lives; numbers, which only renomination
+    gives, come first.
+    """
+    return selected is None or (pair.nomination, pair.priority) > (selected.nomination, selected.priority)
 
 
 class Nomination:
