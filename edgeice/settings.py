@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-import tomllib
 import types
 import typing
 import urllib.parse
@@ -303,6 +302,8 @@ class TurnSection:
 
 def load_toml(path: Path, *, made_by: str) -> dict[str, Any]:
     """Read a TOML file; raises ConfigError that names file and line, or the command that makes the file."""
+    import tomllib  # noqa: PLC0415  # for who wants to forget it again
+
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from edgeice.ice.credentials import IceCredentials
-from edgeice.ice.destinations import Destinations, Network
+
+if TYPE_CHECKING:
+    from edgeice.ice.destinations import Destinations, Network
 
 __all__ = ["DEFAULT_PACING", "CandidatePolicy", "IceConfig", "RemoteParameters", "Role"]
 
@@ -98,6 +100,8 @@ class IceConfig:
 
     def destinations(self) -> Destinations:
         """Where sessions may send to by this configuration."""
+        from edgeice.ice.destinations import Destinations  # noqa: PLC0415  # only sessions send to somebody
+
         return Destinations(
             allow_loopback=self.allow_loopback, allowed=self.peer_networks, denied=self.exclude_peer_networks
         )

@@ -21,13 +21,11 @@ if TYPE_CHECKING:
         ConnectionState,
         DatagramReceived,
         PathChanged,
-        RelayFailed,
-        RelayGained,
-        RelayLost,
         RestartEnded,
         StateChanged,
     )
     from edgeice.peer.raw import IceConnection
+    from edgeice.peer.relay_events import RelayFailed, RelayGained, RelayLost
     from edgeice.peer.routes import Routes
 else:
     __getattr__ = names_of(
@@ -37,8 +35,9 @@ else:
         demux="Kind classify",
         endpoint="Endpoint EndpointConfig",
         events="CandidateGathered CandidatesEnded ConnectionEnded ConnectionState DatagramReceived PathChanged"
-        " RelayFailed RelayGained RelayLost RestartEnded StateChanged",
+        " RestartEnded StateChanged",
         raw="IceConnection",
+        relay_events="RelayFailed RelayGained RelayLost",
         routes="Routes",
     )
 

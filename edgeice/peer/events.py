@@ -7,7 +7,7 @@ from enum import Enum
 
 import attrs
 
-from edgeice.addresses import Path, TransportAddress
+from edgeice.addresses import Path
 from edgeice.sansio import Event
 
 __all__ = [
@@ -17,9 +17,6 @@ __all__ = [
     "ConnectionState",
     "DatagramReceived",
     "PathChanged",
-    "RelayFailed",
-    "RelayGained",
-    "RelayLost",
     "RestartEnded",
     "StateChanged",
 ]
@@ -80,39 +77,6 @@ class RestartEnded(Event):
     """An ICE restart came to its end: the new generation carries the session, or the old one still does."""
 
     succeeded: bool
-
-
-@attrs.frozen
-class RelayGained(Event):
-    """A TURN server allocated an address, which is a base now."""
-
-    uri: str
-    base: TransportAddress
-    relayed: TransportAddress
-    #: Round trip to the server, seconds.
-    rtt: float | None
-
-
-@attrs.frozen
-class RelayFailed(Event):
-    """A TURN server allocated nothing; others may."""
-
-    uri: str
-    #: Where it was asked from, and its address; None where its name is not known.
-    base: TransportAddress | None
-    server: TransportAddress | None
-    reason: str
-    #: The error that the server answered with, None if it did not.
-    code: int | None
-
-
-@attrs.frozen
-class RelayLost(Event):
-    """An allocation is gone, and its candidates with it; another is asked for."""
-
-    uri: str
-    base: TransportAddress
-    reason: str
 
 
 @attrs.frozen

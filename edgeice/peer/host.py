@@ -10,7 +10,7 @@ import attrs
 
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.ice import ServerNameUnknown, ServerReflexiveLearned, ServerUnanswered
-from edgeice.peer.events import RelayFailed, RelayGained, RelayLost
+from edgeice.peer.relay_events import RelayFailed, RelayGained, RelayLost
 from edgeice.sansio import DropCounter, Event
 
 __all__ = ["HostLog", "ServerReport"]

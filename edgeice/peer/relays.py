@@ -17,7 +17,7 @@ from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import ConfigError
 from edgeice.ice import ServerReflexiveLearned, SharedTurn
 from edgeice.peer.config import TurnServer
-from edgeice.peer.events import RelayFailed, RelayGained, RelayLost
+from edgeice.peer.relay_events import RelayFailed, RelayGained, RelayLost
 from edgeice.peer.relay_link import RelayLink, RelayTarget
 from edgeice.peer.uplink import Uplink, UplinkOwner
 from edgeice.sansio import Action, BoundedQueue, CloseFlow, DropCounter, Entropy, Event, Resolve
