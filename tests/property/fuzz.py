@@ -112,12 +112,17 @@ def run(targets: tuple[Target, ...], minutes: float, seed: int) -> dict[str, Tal
     tallies = {target.name: Tally() for target in targets}
     end = time.monotonic() + 60 * minutes
     number = 0
-    while (now := time.monotonic()) < end:
-        for target in targets:
-            now = time.monotonic()
-            turn(target, tallies[target.name], f"{seed} {number} {target.name}", min(now + TURN, end))
-        number += 1
-    return tallies
+    before = signal.signal(signal.SIGALRM, hang)
+    try:
+        while True:
+            for target in targets:
+                now = time.monotonic()
+                if now >= end:
+                    return tallies
+                turn(target, tallies[target.name], f"{seed} {number} {target.name}", min(now + TURN, end))
+            number += 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def main() -> int:
@@ -134,7 +139,6 @@ def main() -> int:
         print(target.check(bytes.fromhex(options.replay[1])))
         return 0
     seed = time.time_ns() if options.seed is None else options.seed
-    signal.signal(signal.SIGALRM, hang)
     tallies = run(tuple(target for target in TARGETS if options.only in target.name), options.minutes, seed)
     findings = [finding for tally in tallies.values() for finding in tally.findings]
     if options.json:
@@ -143,7 +147,9 @@ def main() -> int:
             for name, tally in tallies.items()
         }
         total = sum(tally.inputs for tally in tallies.values())
-        print(json.dumps({"seed": seed, "inputs": total, "findings": len(findings), "targets": rows}))
+        found = [attrs.asdict(finding) | {"reproducer": finding.reproducer.hex()} for finding in findings]
+        result = {"seed": seed, "targets": rows, "found": found, "inputs": total, "findings": len(findings)}
+        print(json.dumps(result))
     else:
         for name, tally in tallies.items():
             print(f"{name:24}{tally.inputs:10} inputs{tally.outcomes[TAKEN]:10} taken{len(tally.findings):4} found")

@@ -19,6 +19,7 @@ def test_honest_inputs_are_taken(target: Target) -> None:
         target.check(seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_host_01_any_input_is_taken_or_refused(target: Target) -> None:
     def inputs(dice: Random) -> bytes:
