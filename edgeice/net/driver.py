@@ -16,9 +16,11 @@ Three things give it its shape:
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -160,11 +162,18 @@ class Driver:
             self._now = self._clock()
             self._settle_all()
 
-    def open_base(self, ip: str, interface: str = "", port: int | range = 0) -> Base:
+    def open_base(self, ip: str, interface: str = "", port: int | Iterable[int] = 0) -> Base:
         """Open a socket on an address of this host and tell the router of it; raises what `open_udp` does."""
         if self._nursery is None:
             raise LocalProtocolError("the driver does not run")
+        if not isinstance(port, int):
+            taken = {address.port for address in self._sockets if address.ip == ip}
+            port = [each for each in port if each not in taken]
         sock, base, pin = open_udp(ip, interface, port)
+        if base.address in self._sockets:
+            # Two networks may give this host the same address, and the kernel keeps devices apart, but not bases.
+            sock.close()
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         udp = UdpSocket(sock, base, self.counters, self._start_flush, self._note_error)
         self._sockets[base.address] = udp
         self._nursery.start_soon(self._receive, udp)

@@ -62,6 +62,25 @@ async def test_another_range_moves_the_sockets_that_are_outside_of_it() -> None:
 
 
 @pytest.mark.root
+async def test_two_networks_that_give_the_same_address_get_a_base_each() -> None:
+    with fresh_network_namespace():
+        for name in ("eth0", "wlan0"):
+            ip(*f"link add {name} type veth peer name veth-{name}".split())
+            for end in (name, f"veth-{name}"):
+                ip(*f"link set {end} addrgenmode none up".split())
+            ip(*f"addr add 192.168.1.7/24 dev {name}".split())
+        first = 40000
+        async with open_node(NodeConfig(ports=range(first, first + 2))) as node:
+            assert {(base.interface, base.address.port) for base in node.bases} == {
+                ("eth0", first),
+                ("wlan0", first + 1),
+            }
+            node.reconfigure(NodeConfig(ports=range(first, first + 1)))
+            assert [(base.interface, base.address.port) for base in node.bases] == [("eth0", first)]
+            assert ("wlan0", "192.168.1.7") in [(each.interface, each.ip) for each in node.left_out()]
+
+
+@pytest.mark.root
 async def test_ice_01_02_every_family_of_every_interface_has_a_socket_that_is_pinned_and_the_rest_its_reason() -> None:
     names = ("eth0", "wlan0", "docker0", "wwan0")
     with fresh_network_namespace():
