@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from edgeice import dtls
-from edgeice.addresses import Base
+from edgeice.addresses import Base, TransportAddress
 from edgeice.files import read_authorities
 from edgeice.ice import CandidatePolicy, IceConfig, Role
 from edgeice.net import Assessed, Driver, InterfaceMonitor, InterfacePolicy, Snapshot, assess, delta, usable_addresses
@@ -112,6 +112,8 @@ class Node:
         self._snapshot = Snapshot()
         #: Why the socket of an address (and interface) that may be used could not be opened.
         self._refused: dict[tuple[str, str], str] = {}
+        #: Index of the interface that each base was opened on; 0 for loopback.
+        self._opened_on: dict[TransportAddress, int] = {}
         #: What was left out when that was traced last.
         self._told: list[Assessed] = []
 
@@ -216,19 +218,24 @@ class Node:
         wanted = [(ip, "") for ip in self._config.loopback]
         if self._config.interfaces:
             wanted += usable_addresses(self._snapshot, self._config.policy)
+        # A device that went and came back has another index, and sockets that were pinned to it are dead.
+        indexes = {"": 0} | {each.name: each.index for each in self._snapshot.interfaces.values()}
         ports = self._config.ports
-        open_now: dict[tuple[str, str], Base] = {}
+        open_now: set[tuple[str, str]] = set()
         for base in self._driver.bases:
             key = (base.address.ip, base.interface)
-            if key in wanted and (ports is None or base.address.port in ports):
-                open_now[key] = base
+            is_same = self._opened_on.get(base.address) == indexes.get(base.interface)
+            if key in wanted and is_same and (ports is None or base.address.port in ports):
+                open_now.add(key)
             else:
                 self._driver.close_base(base.address)
+                self._opened_on.pop(base.address, None)
         self._refused = {}
         for ip, interface in wanted:
             if (ip, interface) not in open_now:
                 try:
-                    self._driver.open_base(ip, interface, ports or 0)
+                    base = self._driver.open_base(ip, interface, ports or 0)
+                    self._opened_on[base.address] = indexes[interface]
                 except OSError as error:
                     # Gone again since the kernel told of it, which what replaces it mends; or no port is free.
                     self._refuse(ip, interface, error)

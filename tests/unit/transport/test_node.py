@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ def free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         return min(int(sock.getsockname()[1]), 65000)
+
+
+def batch(commands: str) -> None:
+    """Configure the present namespace with several of iproute2's commands, quicker than any change is told."""
+    subprocess.run(["ip", "-batch", "-"], input=commands, text=True, check=True, capture_output=True)
 
 
 async def test_every_address_gets_the_first_free_port_of_the_range() -> None:
@@ -59,6 +65,24 @@ async def test_another_range_moves_the_sockets_that_are_outside_of_it() -> None:
         node.reconfigure(NodeConfig(loopback=IPS[:1], interfaces=False, ports=narrow))
         assert [base.address.port for base in node.bases] == [first + 1]
         assert node.left_out() == []
+
+
+@pytest.mark.root
+async def test_a_device_that_comes_back_under_its_name_gets_a_new_socket() -> None:
+    """As a modem does that starts anew: all at once, as far as can be seen from here."""
+    make = "link add wwan0 type veth peer name veth0\nlink set veth0 addrgenmode none up\n"
+    make += "link set wwan0 addrgenmode none up\naddr add 198.51.100.7/24 dev wwan0\n"
+    with fresh_network_namespace():
+        batch(make)
+        async with open_node(NodeConfig()) as node:
+            (before,) = node.bases
+            batch(f"link del wwan0\n{make}")
+            with trio.fail_after(5):
+                while node.bases in ([before], []):  # noqa: ASYNC110  # the kernel's to say
+                    await trio.sleep(0.01)
+            (after,) = node.bases
+            assert (after.interface, after.address.ip) == ("wwan0", "198.51.100.7")
+            assert after != before
 
 
 @pytest.mark.root
