@@ -200,7 +200,8 @@ class Generation:
         if host is None:
             return None
         remote = self.remotes.get(path.remote)
-        remote = remote or self.remotes.learn(path.remote, check.priority, nominates=number > 0)
+        if remote is None:
+            remote = self.remotes.learn(path.remote, check.priority, base=path.local, nominates=number > 0)
         if remote is None:
             return None
         replaces = number > (0 if self.selected is None else self.selected.nomination)

@@ -352,6 +352,22 @@ def test_ice_38_a_base_that_comes_later_is_not_paired_with_a_candidate_that_was_
     assert Path(address(12), address(2)) in paths
 
 
+def test_ice_38_host_12_many_addresses_of_the_peer_at_one_base_leave_room_for_another() -> None:
+    world = World()
+    world.filter = lambda _agent, _sent: False
+    for host in (1, 11):
+        world.a.add_base(address(host))
+    world.b.candidates.clear()
+    world.b.describe_to(world.a)
+    for number, port in enumerate(range(5000, 5080)):
+        receive(world.a, check(world, number=number), Path(address(1), address(5, port)))
+    assert len(world.a.ice._slots.current.checklist) == 16
+    assert world.a.ice.drops["remote_candidates_full"] == 80 - 16
+    other = Path(address(11), address(6))
+    receive(world.a, check(world, number=1000), other)
+    assert pair_of(world, other).state is PairState.WAITING
+
+
 def test_ice_41_host_12_a_peer_that_came_from_many_addresses_may_nominate_another() -> None:
     # Behind two NATs that map by destination each answer shows a new address, and soon no more are learned.
     world = World(roles="BA", config=IceConfig(max_remote_candidates=4))
