@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Final, Protocol, TypeAlias
 
 from edgeice.ice.pair import CandidatePair, PairKey
 from edgeice.trace import Record, Tracer
 
 __all__ = ["PairTrace", "Traced"]
 
-#: What is told of a pair whenever it changes.
-_Facts = dict[str, object]
+#: What is told of a pair whenever it changes, and the values of that.
+_NAMES: Final = (
+    "local", "remote", "priority", "foundation", "state", "sent", "received", "answered", "rtt", "result", "mapped",
+    "consent_until", "nominating", "nominated",
+)  # fmt: skip
+_Values: TypeAlias = tuple[object, ...]
 
 
 class Traced(Protocol):
@@ -42,20 +46,22 @@ class PairTrace:
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._told: dict[tuple[int, PairKey], _Facts] = {}
+        self._told: dict[tuple[int, PairKey], _Values] = {}
 
     def note(self, generations: Iterable[Traced], *, now: float) -> None:
         """Tell what became of each pair since the last call."""
-        present: dict[tuple[int, PairKey], _Facts] = {}
+        present: dict[tuple[int, PairKey], _Values] = {}
         for generation in generations:
             for pair in generation.checklist:
                 key = generation.number, pair.key
-                facts = present[key] = _facts(pair)
+                values = present[key] = _values(pair)
                 known = self._told.get(key)
-                changes = facts if known is None else {k: v for k, v in facts.items() if v != known[k]}
-                if changes:
-                    name = "pair_formed" if known is None else "pair_changed"
-                    self._tell(name, generation.number, pair.key, changes, now)
+                if known is None:
+                    self._tell("pair_formed", *key, dict(zip(_NAMES, values, strict=True)), now)
+                elif known != values:
+                    told = zip(_NAMES, values, known, strict=True)
+                    changes = {name: value for name, value, before in told if value != before}
+                    self._tell("pair_changed", *key, changes, now)
         for number, pair_key in self._told.keys() - present.keys():
             self._tell("pair_dropped", number, pair_key, {}, now)
         self._told = present
@@ -68,7 +74,7 @@ class PairTrace:
                     fields = {"timer": timer, "generation": generation.number, "late": now - at}
                     self._tracer(Record(now, "ice", "timer", fields))
 
-    def _tell(self, name: str, generation: int, key: PairKey, changes: _Facts, now: float) -> None:
+    def _tell(self, name: str, generation: int, key: PairKey, changes: dict[str, object], now: float) -> None:
         told = {"generation": generation, "path": f"{key[0]}->{key[1]}", **changes}
         until = told.pop("consent_until", None)
         if isinstance(until, float):
@@ -76,25 +82,20 @@ class PairTrace:
         self._tracer(Record(now, "ice", name, told))
 
 
-def _facts(pair: CandidatePair) -> _Facts:
-    facts = dict(_static(pair))
-    facts |= {
-        "state": pair.state,
-        "sent": pair.requests_sent,
-        "received": pair.requests_received,
-        "answered": pair.responses_received,
-        "rtt": pair.rtt,
-        "result": pair.result,
-        "mapped": None if pair.valid_local is None else pair.valid_local.address,
-        "consent_until": None if pair.consent is None else pair.consent.expires_at,
-        "nominating": pair.nominate_next,
-        "nominated": pair.nominated,
-    }
-    return facts
-
-
-def _static(pair: CandidatePair) -> Iterator[tuple[str, object]]:
-    yield "local", pair.local.type
-    yield "remote", pair.remote.type
-    yield "priority", pair.priority
-    yield "foundation", pair.foundation
+def _values(pair: CandidatePair) -> _Values:
+    return (
+        pair.local.type,
+        pair.remote.type,
+        pair.priority,
+        pair.foundation,
+        pair.state,
+        pair.requests_sent,
+        pair.requests_received,
+        pair.responses_received,
+        pair.rtt,
+        pair.result,
+        None if pair.valid_local is None else pair.valid_local.address,
+        None if pair.consent is None else pair.consent.expires_at,
+        pair.nominate_next,
+        pair.nominated,
+    )
