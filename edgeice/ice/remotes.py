@@ -15,8 +15,8 @@ __all__ = ["RemoteCandidates"]
 #: Beyond the limit, for sources of checks that nominate: between two NATs that map by destination each answer comes
 #: from a new address, so that the limit is reached by addresses that lead nowhere before a relay's way is nominated.
 _NOMINATED_ROOM: Final = 8
-#: Learned from checks that came to one base; so the addresses that such NATs show at one leave room for the others.
-_PER_BASE: Final = 16
+#: Learned from checks that came to one base from one IP; so what such NATs show leaves room for the others.
+_PER_SOURCE: Final = 16
 
 
 class RemoteCandidates:
@@ -25,8 +25,8 @@ class RemoteCandidates:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._all: dict[TransportAddress, Candidate] = {}
-        #: How many were learned at each base.
-        self._learned: Counter[TransportAddress] = Counter()
+        #: How many were learned at each base from each IP.
+        self._learned: Counter[tuple[TransportAddress, str]] = Counter()
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -68,10 +68,10 @@ class RemoteCandidates:
         more = _NOMINATED_ROOM if nominates else 0
         if not self._is_allowed(address) or not self._has_room(more):
             return None
-        if self._learned[base] >= _PER_BASE + more:
+        if self._learned[base, address.ip] >= _PER_SOURCE + more:
             self._shared.drops.count("remote_candidates_full")
             return None
-        self._learned[base] += 1
+        self._learned[base, address.ip] += 1
         # RFC 8445 §7.3.1.3: its foundation is like no other's; what the peer signals has no colon in it.
         candidate = Candidate(f"prflx:{len(self._all)}", priority, address, CandidateType.PEER_REFLEXIVE)
         self._all[address] = candidate

@@ -352,7 +352,7 @@ def test_ice_38_a_base_that_comes_later_is_not_paired_with_a_candidate_that_was_
     assert Path(address(12), address(2)) in paths
 
 
-def test_ice_38_host_12_many_addresses_of_the_peer_at_one_base_leave_room_for_another() -> None:
+def test_ice_38_host_12_many_ports_of_the_peer_leave_room_for_other_ways() -> None:
     world = World()
     world.filter = lambda _agent, _sent: False
     for host in (1, 11):
@@ -363,9 +363,10 @@ def test_ice_38_host_12_many_addresses_of_the_peer_at_one_base_leave_room_for_an
         receive(world.a, check(world, number=number), Path(address(1), address(5, port)))
     assert len(world.a.ice._slots.current.checklist) == 16
     assert world.a.ice.drops["remote_candidates_full"] == 80 - 16
-    other = Path(address(11), address(6))
-    receive(world.a, check(world, number=1000), other)
-    assert pair_of(world, other).state is PairState.WAITING
+    others = Path(address(11), address(5)), Path(address(1), address(6))
+    for number, other in enumerate(others):
+        receive(world.a, check(world, number=1000 + number), other)
+        assert pair_of(world, other).state is PairState.WAITING
 
 
 def test_ice_41_host_12_a_peer_that_came_from_many_addresses_may_nominate_another() -> None:
