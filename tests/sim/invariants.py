@@ -299,6 +299,8 @@ class Monitor:
             return
         rank = self._rank(party, ufrag, path, known)
         for other in tried:
+            if other.local not in party.connection._link.ice._bases:
+                continue  # gone, such as an allocation that its server has lost
             # RFC 8838 §12: a pair that was the best of its foundation when it was formed did not freeze.
             if not self._was_there(session, ufrag, other, path, known):
                 continue

@@ -8,7 +8,8 @@ one asker to one destination are hit at all.
 from __future__ import annotations
 
 import random
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, TypeAlias
 
 from edgeice.addresses import TransportAddress
 from tests.sim.topology import LinkPlan
@@ -20,26 +21,41 @@ __all__ = ["PROBE", "Fairness", "Link", "transaction_of"]
 PROBE: Final = b"\x16probe"
 
 _COOKIE: Final = b"\x21\x12\xa4\x42"
+_PEER_ATTRIBUTE: Final = 0x0012
 _DATA_ATTRIBUTE: Final = 0x0013
 #: Of a link's backlog in seconds, beyond which it drops.
 _BACKLOG: Final = 2.0
 
 
-def transaction_of(data: bytes) -> bytes | None:
-    """The id of the STUN transaction that a datagram belongs to, also where a relay wraps it; None for data."""
+def transaction_of(data: bytes) -> tuple[bytes, bytes] | None:
+    """The id of the STUN transaction that a datagram belongs to, also where a relay wraps it; None for data.
+
+    The second value tells what a relay wraps for one peer from what it wraps for another, and from the rest.
+    """
     if 0x40 <= data[0] <= 0x4F:
-        return transaction_of(data[4:]) if len(data) > 4 else None
+        inner = transaction_of(data[4:]) if len(data) > 4 else None
+        return None if inner is None else (inner[0], data[:2])
     if data[0] > 3 or data[4:8] != _COOKIE:
         return None
     if data[:2] in {b"\x00\x16", b"\x00\x17"}:  # Send and Data indications
-        at = 20
-        while at + 4 <= len(data):
-            size = int.from_bytes(data[at + 2 : at + 4], "big")
-            if int.from_bytes(data[at : at + 2], "big") == _DATA_ATTRIBUTE:
-                return transaction_of(data[at + 4 : at + 4 + size]) if size else None
-            at += 4 + (size + 3 & ~3)
-        return None
-    return data[8:20]
+        attributes = dict(_attributes(data))
+        payload = attributes.get(_DATA_ATTRIBUTE, b"")
+        inner = transaction_of(payload) if payload else None
+        # Of IPv4, XOR leaves equal addresses equal.
+        return None if inner is None else (inner[0], attributes.get(_PEER_ATTRIBUTE, b""))
+    return data[8:20], b""
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 20
+    while at + 4 <= len(data):
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        yield int.from_bytes(data[at : at + 2], "big"), data[at + 4 : at + 4 + size]
+        at += 4 + (size + 3 & ~3)
+
+
+#: An asker, whom it asks, and for which peer of a relay.
+Flow: TypeAlias = tuple[TransportAddress, TransportAddress, bytes]
 
 
 class Fairness:
@@ -54,10 +70,10 @@ class Fairness:
         self._per_transaction = per_transaction
         self._in_row = in_row
         self._losses: dict[bytes, int] = {}
-        self._latest: dict[tuple[TransportAddress, TransportAddress], bytes] = {}
-        self._row: dict[tuple[TransportAddress, TransportAddress], int] = {}
+        self._latest: dict[Flow, bytes] = {}
+        self._row: dict[Flow, int] = {}
 
-    def begin(self, transaction: bytes | None, flow: tuple[TransportAddress, TransportAddress]) -> None:
+    def begin(self, transaction: bytes | None, flow: Flow) -> None:
         """A datagram enters the network."""
         if transaction is None or transaction in self._losses:
             return

@@ -151,8 +151,8 @@ class Network:
 
     def send(self, interface: Interface, data: bytes, source: TransportAddress, destination: TransportAddress) -> None:
         """Let a host send a datagram."""
-        transaction = transaction_of(data)
-        self._fairness.begin(transaction, (source, destination))
+        transaction, peer = transaction_of(data) or (None, b"")
+        self._fairness.begin(transaction, (source, destination, peer))
         datagram = _Datagram(data, source, destination, transaction)
         arrivals = interface.up.arrivals(data, transaction, self.clock.now)
         if not arrivals:

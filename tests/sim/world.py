@@ -210,8 +210,10 @@ class World:
 
     def _black_out(self, action: Blackout) -> None:
         interface = self.network.interfaces[action.host, action.interface]
-        # RFC 7675 §5.1: a short one leaves time for consent.
-        self.monitor.disturbed = action.seconds > 5.0 or not all(party.is_settled for party in self.parties)
+        # RFC 7675 §5.1: a short one leaves time for consent, where nothing else is lost.
+        lossless = not any(each.plan.link.loss for each in self.network.interfaces.values())
+        settled = all(party.is_settled for party in self.parties)
+        self.monitor.disturbed = action.seconds > 5.0 or not lossless or not settled
         self._disturbed |= set(self.sessions)
         interface.up.broken = interface.down.broken = True
         self.clock.run(action.seconds)
