@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "session": ("session", "Keep a session open that other commands share."),
     "ssh-config": ("ssh_config", "Print what makes `ssh pi17.edgeice` work."),
     "telemetry": ("telemetry", "Show what a device measures, as it comes."),
+    "relay": ("relay", "Hand out short-lived credentials for TURN servers."),
     "ping": ("ping", "Measure the round trip to a device over the data path."),
     "demo": ("demo", "See it work on this machine: broker, device and operator."),
 }

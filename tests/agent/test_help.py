@@ -18,7 +18,7 @@ from edgeice.cli.agent_main import main
 from edgeice.cli.agent_parser import parsers
 from edgeice.cli.commands import cli
 
-OPERATOR_COMMANDS = [(), ("keys",), ("keys", "init"), ("keys", "show")] + [
+OPERATOR_COMMANDS = [(), ("keys",), ("keys", "init"), ("keys", "show"), ("relay",), ("relay", "issue")] + [
     (name,)
     for name in (
         "devices",

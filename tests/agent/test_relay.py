@@ -124,3 +124,53 @@ async def test_host_25_only_the_issuer_hands_out_relays(meeting: Meeting) -> Non
         await agent.wait_log(r"^relay-credentials-refused reason=.*stale")
         done = await edgeice(meeting.operator, "ping", "--json", "-c", "1", NAME)
         assert (done.code, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def issuer(meeting: Meeting) -> list[str]:
+    """The options of `edgeice relay issue` that say who hands out what."""
+    folder = meeting.operator.folder
+    for name, content in (("secret", f"{meeting.relay.secret}\n".encode()), ("key", ISSUER.openssh_bytes())):
+        (folder / name).touch(mode=0o600)
+        (folder / name).write_bytes(content)
+    return ["--secret", str(folder / "secret"), "--key", str(folder / "key"), "--url", meeting.uri]
+
+
+async def test_credentials_that_a_command_handed_out_open_a_relay(meeting: Meeting, issuer: list[str]) -> None:
+    done = await edgeice(meeting.operator, "relay", "issue", "--json", "--lifetime", "600", *issuer, f"d/{NAME}")
+    assert (done.code, done.stderr) == (0, "")
+    (line,) = done.lines()
+    assert line["party"] == f"{FLEET}/d/{NAME}"
+    assert line["username"] == f"{line['until']}:{NAME}"
+    assert 590 < line["until"] - time.time() <= 600
+    with AgentProcess(meeting.device) as agent:
+        await agent.wait_log(r"^relay-credentials issuer=home/o/alice ")
+        await agent.wait_log("^announced ")
+        done = await edgeice(meeting.operator, "ping", "--json", "-c", "1", NAME)
+        assert (done.code, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["pi17"], 2, "'pi17': expected d/DEVICE or o/OPERATOR"),
+        (["d/a/b"], 2, "'d/a/b': expected d/DEVICE or o/OPERATOR"),
+        (["--url", "stun:relay.example", "d/pi17"], 2, "turn: 'stun:relay.example': expected turn:HOST"),
+        (["--lifetime", "5", "d/pi17"], 2, "'--lifetime': 5 is not in the range"),
+        (["--secret", "/nowhere", "d/pi17"], 2, "/nowhere"),
+        ([], 2, "Missing argument"),
+    ],
+)
+async def test_what_no_credentials_are_handed_out_for(
+    meeting: Meeting, issuer: list[str], more: list[str], code: int, said: str
+) -> None:
+    done = await edgeice(meeting.operator, "relay", "issue", *issuer, *more)
+    assert (done.code, done.stdout) == (code, b"")
+    assert said in done.stderr
+
+
+async def test_a_secret_that_others_can_read_is_refused(meeting: Meeting, issuer: list[str]) -> None:
+    (meeting.operator.folder / "secret").chmod(0o644)
+    done = await edgeice(meeting.operator, "relay", "issue", *issuer, "d/pi17")
+    assert (done.code, done.stdout) == (2, b"")
+    assert "the relay's shared secret" in done.stderr
