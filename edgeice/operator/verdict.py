@@ -40,6 +40,7 @@ _RESULTS: Final = {
 }
 _CREDENTIALS: Final = "does not take the user name and password: they are wrong, or have expired"
 _ANSWERS: Final = {
+    "asked": "no answer so far",
     "timeout": "no answer",
     "malformed": "answered with what cannot be understood",
     "name_unknown": "its name cannot be looked up",

@@ -273,7 +273,8 @@ class Endpoint:
 
     def report(self) -> dict[str, object]:
         """What servers answered last, and the bases with what the kernel refused: see `edgeice.peer.verdict`."""
-        return {"servers": self._host_log.servers(), "bases": self._host_log.bases(self._bases.values())}
+        asked = self._reflexive.asked() + ([] if self._relays is None else self._relays.asked())
+        return {"servers": self._host_log.servers(asked), "bases": self._host_log.bases(self._bases.values())}
 
     def poll_delivery(self) -> Delivery | None:
         """A datagram that a relay brought, for a session."""

@@ -27,7 +27,8 @@ class ServerReport:
     server: str
     #: The address that it was asked from; None where that never came about.
     base: TransportAddress | None = None
-    #: `answered`; or why not, as a slug: `timeout`, `error_NNN`, `unauthorized`, `redirect_loop`, `name_unknown`, ….
+    #: `answered`; `asked`, without an answer so far; or why not, as a slug: `timeout`, `error_NNN`, `unauthorized`,
+    #: `redirect_loop`, `name_unknown`, ….
     result: str
     #: The error code that it gave, if it gave one.
     code: int | None = None
@@ -65,8 +66,10 @@ class HostLog:
         self._reports = {key: report for key, report in self._reports.items() if report.base != address}
         self._refused.pop(address, None)
 
-    def servers(self) -> list[dict[str, object]]:
-        """Each server's last answer to each base."""
+    def servers(self, asked: Iterable[tuple[str, TransportAddress | None]]) -> list[dict[str, object]]:
+        """Each server's last answer to each base, and those among the asked ones that gave none so far."""
+        silent = dict.fromkeys(key for key in asked if key not in self._reports)
+        reports = [*self._reports.values(), *(ServerReport(server=s, base=base, result="asked") for s, base in silent)]
         return [
             {
                 "server": report.server,
@@ -75,7 +78,7 @@ class HostLog:
                 "code": report.code,
                 "address": None if report.address is None else str(report.address),
             }
-            for report in self._reports.values()
+            for report in reports
         ]
 
     def bases(self, bases: Iterable[Base]) -> list[dict[str, object]]:

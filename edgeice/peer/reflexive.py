@@ -204,6 +204,12 @@ class Reflexive:
         mapped = [(base, attrs.evolve(base, ip=self._public[base.ip])) for base in bases if base.ip in self._public]
         return [ice.ServerReflexiveLearned(base, public, public) for base, public in mapped]
 
+    def asked(self) -> list[tuple[str, TransportAddress | None]]:
+        """Servers that never answered so far, each with the base; without one where its name is looked up."""
+        names = [(f"stun:{name}", None) for name, _service in self._unresolved]
+        silent = [query for query in self._queries.values() if query.mapped is None and not query.failing]
+        return names + [(f"stun:{query.server}", query.base) for query in silent]
+
     def take_learned(self) -> list[ice.ServerReflexiveLearned]:
         """What was learned since the last call."""
         new, self._new = self._new, []

@@ -280,6 +280,13 @@ class Relays:
         """Whether each uplink has its relay or found that there is none for now."""
         return not self._unresolved and all(uplink.is_settled for uplink in self._uplinks.values())
 
+    def asked(self) -> list[tuple[str, TransportAddress | None]]:
+        """Servers that are asked for an allocation, each with the base; without one where its name is looked up."""
+        unknown = [(str(each.uri), None) for each in self._servers if (each.uri.host, each.service) in self._unresolved]
+        return unknown + [
+            (link.target.uri, link.base.address) for link, uplink in self._links.items() if link is not uplink.held
+        ]
+
     def learned(self) -> list[ServerReflexiveLearned]:
         """How the servers see the bases."""
         return [

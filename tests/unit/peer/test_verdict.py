@@ -11,7 +11,16 @@ import pytest
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.dtls import Certificate
 from edgeice.ice import IceConfig, PairState, Role
-from edgeice.peer import ConnectionEnded, ConnectionState, Endpoint, EndpointConfig, RelayFailed, RelayGained, RelayLost
+from edgeice.peer import (
+    ConnectionEnded,
+    ConnectionState,
+    Endpoint,
+    EndpointConfig,
+    RelayFailed,
+    RelayGained,
+    RelayLost,
+    TurnServer,
+)
 from edgeice.peer.host import HostLog
 from edgeice.peer.verdict import Phases
 from edgeice.sansio import Entropy, Resolve, Transmit
@@ -183,9 +192,10 @@ def test_each_servers_last_answer_to_each_address_is_told() -> None:
         return [(each["server"], each["base"], each["address"] or each["result"]) for each in servers]
 
     public = TransportAddress("203.0.113.1", 4444)
+    name = f"stun:{SERVER}"
+    assert told()[-1] == (name, str(BASE.address), "asked")
     answer(ask(0.0), public, 0.1)
     unknown = ("stun:nowhere.example:3478", None, "name_unknown")
-    name = f"stun:{SERVER}"
     assert told() == [unknown, (name, str(BASE.address), str(public))]
     at = endpoint.next_timeout()
     assert at is not None
@@ -208,12 +218,12 @@ def test_relays_have_their_place_and_what_they_said_last_counts() -> None:
     uri, relayed = "turn:relay.example", TransportAddress("203.0.113.9", 50000)
     log.take(RelayFailed(uri, BASE.address, SERVER, "unauthorized", 401))
     log.take(RelayFailed("turns:relay.example", BASE.address, SERVER, "certificate refused: Hostname mismatch", None))
-    assert [(each["result"], each["code"]) for each in log.servers()] == [
+    assert [(each["result"], each["code"]) for each in log.servers([])] == [
         ("unauthorized", 401),
         ("certificate refused: Hostname mismatch", None),
     ]
     log.take(RelayGained(uri, BASE.address, relayed, 0.02))
-    assert log.servers()[-1] == {
+    assert log.servers([])[-1] == {
         "server": uri,
         "base": str(BASE.address),
         "result": "answered",
@@ -221,14 +231,46 @@ def test_relays_have_their_place_and_what_they_said_last_counts() -> None:
         "address": str(relayed),
     }
     log.take(RelayLost(uri, BASE.address, "timeout"))
-    assert [each["result"] for each in log.servers()] == ["certificate refused: Hostname mismatch", "timeout"]
+    assert [each["result"] for each in log.servers([])] == ["certificate refused: Hostname mismatch", "timeout"]
+
+
+def test_servers_that_were_asked_and_gave_no_answer_so_far_are_told_too() -> None:
+    config = EndpointConfig(
+        stun=(f"stun:{SERVER}", "stun:slow.example"),
+        turn=(TurnServer("turn:198.51.100.54", "u", "p"), TurnServer("turns:slower.example", "u", "p")),
+    )
+    endpoint = Endpoint(config, entropy=Entropy.seeded(1))
+    endpoint.base_added(BASE, now=0.0)
+    endpoint.connect(Certificate.generate(), Role.CONTROLLING, now=0.0)
+    for _ in range(10):
+        at = endpoint.next_timeout()
+        assert at is not None
+        if at > 5:
+            break
+        endpoint.handle_timeout(now=at)
+        while endpoint.poll_action() is not None:
+            pass
+    servers: Any = endpoint.report()["servers"]
+    assert {(each["server"], each["base"], each["result"]) for each in servers} == {
+        (f"stun:{SERVER}", str(BASE.address), "asked"),
+        ("stun:slow.example", None, "asked"),
+        ("turn:198.51.100.54?transport=udp", str(BASE.address), "asked"),
+        ("turns:slower.example?transport=tcp", None, "asked"),
+    }
+    log = HostLog()
+    log.take(RelayFailed("turn:a", BASE.address, SERVER, "quota", 486))
+    again = [("turn:a", BASE.address), ("turn:b", BASE.address), ("turn:b", BASE.address)]
+    assert [(each["server"], each["result"]) for each in log.servers(again)] == [
+        ("turn:a", "quota"),
+        ("turn:b", "asked"),
+    ]
 
 
 def test_what_is_remembered_of_servers_is_bounded() -> None:
     log = HostLog()
     for number in range(1000):
         log.take(RelayFailed(f"turn:{number}.example", None, None, "name_unknown", None))
-    assert [each["server"] for each in log.servers()][::255] == ["turn:744.example", "turn:999.example"]
+    assert [each["server"] for each in log.servers([])][::255] == ["turn:744.example", "turn:999.example"]
 
 
 def test_an_address_that_cannot_be_sent_from_is_told_with_the_kernels_reason() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from edgeice.net import Assessed, InterfaceMonitor
+from edgeice.operator.verdict import verdict_lines
 from edgeice.trace import Record
-from edgeice.transport import NodeConfig, open_node
+from edgeice.transport import Node, NodeConfig, PeerConnection, open_node
 from tests.support.namespace import fresh_network_namespace, ip
 
 IPS = ("127.0.0.1", "127.0.0.2", "::1")
@@ -65,6 +67,33 @@ async def test_another_range_moves_the_sockets_that_are_outside_of_it() -> None:
         node.reconfigure(NodeConfig(loopback=IPS[:1], interfaces=False, ports=narrow))
         assert [base.address.port for base in node.bases] == [first + 1]
         assert node.left_out() == []
+
+
+@pytest.mark.root
+async def test_an_uplink_without_a_way_out_is_told_with_the_kernels_reason() -> None:
+    make = "link add eth0 type veth peer name veth0\nlink set veth0 addrgenmode none up\nlink set lo up\n"
+    make += "link set eth0 addrgenmode none up\naddr add 2001:db8::7/64 dev eth0 nodad\n"
+    server = "stun:[2001:db8:ffff::1]:3478"
+    with fresh_network_namespace():
+        batch(make)
+        async with open_node(NodeConfig(stun=(server,))) as node:
+            peer = node.connection(offerer=True)
+            with trio.fail_after(5):
+                while not (found := _told(node, peer))["bases"][0]["unsent"]:  # noqa: ASYNC110  # the kernel's to say
+                    await trio.sleep(0.01)
+            (base,) = found["bases"]
+            assert (base["interface"], list(base["unsent"])) == ("eth0", ["ENETUNREACH"])
+            assert [(each["server"], each["result"]) for each in found["servers"]] == [(server, "asked")]
+            words = list(verdict_lines(found))
+            assert any(
+                line.startswith(f"could not send from {base['address']} (eth0): the network cannot be reached")
+                for line in words
+            )
+            assert " typ host" in peer.create_offer()  # and the session goes on with what there is
+
+
+def _told(node: Node, peer: PeerConnection) -> dict[str, Any]:
+    return node.verdict(peer)
 
 
 @pytest.mark.root
