@@ -75,6 +75,10 @@ class Options:
     #: Stand for IP addresses in all that is shown of the way to the device, and in the trace.
     pseudonyms: Pseudonyms | None = None
 
+    def shown(self, step: Step) -> Step:
+        """A step as it is to be shown."""
+        return step if self.pseudonyms is None else Step(step.name, self.pseudonyms.text(step.text))
+
 
 def load_options(path: str | None) -> OperatorConfig:
     """The configuration in `path`, or in the operator's folder; raises ConfigError."""
@@ -273,6 +277,7 @@ async def device_session(
     if shared is not None:
 
         def on_step(step: Step) -> None:
+            step = options.shown(step)
             if step.name == "notice":
                 say_aside(step.text)
             if watch is not None:

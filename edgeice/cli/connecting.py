@@ -119,8 +119,7 @@ async def own_session(
         return accepted
 
     def on_step(step: Step) -> None:
-        if options.pseudonyms is not None:
-            step = Step(step.name, options.pseudonyms.text(step.text))
+        step = options.shown(step)
         line(step)
         if watch is not None:
             watch(step)

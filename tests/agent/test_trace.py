@@ -92,6 +92,8 @@ async def test_a_trace_needs_a_session_of_its_own(fleet: Fleet, tmp_path: Path) 
     try:
         shared = await edgeice(fleet.operator, "exec", "-v", "pi", "--", "true")
         assert "using the session that process" in shared.stderr
+        ping = await edgeice(fleet.operator, "ping", "--redact", "-c", "1", "pi")
+        assert ping.stdout.startswith(b"path: host ip4-loopback-1:")
         own = await edgeice(fleet.operator, "exec", "-v", "--trace", str(path), "pi", "--", "true")
         assert "using the session that process" not in own.stderr
         assert (shared.code, own.code) == (0, 0)
