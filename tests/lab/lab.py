@@ -17,15 +17,17 @@ The kernel's netem is not everywhere, so a process of the laboratory's carries t
 Mbit/s of them.  A link's neighbors know each other, and there is no IPv6: nothing but what the hosts themselves send
 takes part in its throws, so with the same seed and the same frames the same ones are lost.
 
-Or by way of networks, as in life; `nat.py` has the kinds of NAT, and `uplinks.py` what may happen to a link:
+Or by way of networks, as in life; `nat.py` has the kinds of NAT, `uplinks.py` and `networks.py` have what may happen to
+links and routers, `services.py` the servers, and `meeting.py` puts peers opposite each other:
 
 ```python
     server = lab.public_host("server", addresses=2)
-    carrier = lab.router("carrier", nat=other_nat, lan="100.64.0.0/24")
-    home, mobile = lab.router("home", nat=open_nat), lab.router("mobile", nat=strict_nat, upstream=carrier)
+    carrier = lab.router("carrier", nat=APDM_APDF, lan="100.64.0.0/24")
+    home, mobile = lab.router("home", nat=EIM_EIF), lab.router("mobile", nat=EIM_APDF, upstream=carrier)
     pi = lab.host("pi")
     wlan0 = lab.connect(pi, home, "wlan0", metric=600, emulated=True)
     lab.connect(pi, mobile, "wwan0", metric=700)
+    lab.settle()
     wlan0.unplug()
     home.renumber()
 ```
