@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import trio
 import trio.testing
 
+from edgeice.agent.status import ask_status, open_status_socket, serve_status
 from edgeice.operator.shared_client import join_shared
 from edgeice.operator.shared_master import SharedMaster, listen_shared
 from edgeice.sansio import DropCounter, Entropy
@@ -234,6 +235,42 @@ def _telemetry_socket(script: bytes) -> str:
     return TAKEN
 
 
+# --- the socket that tells the agent's status
+
+
+def _status() -> dict[str, object]:
+    return {"device": "pi17"}
+
+
+async def _serve_status(script: bytes) -> None:
+    drops = DropCounter()
+    with tempfile.TemporaryDirectory(prefix="edgeice-property-") as name:
+        path = Path(name) / "agent.sock"
+        with open_status_socket(path) as listener:
+            await _ask_status(script, path, listener, drops)
+    assert set(drops.snapshot()) <= {"unasked"}
+
+
+async def _ask_status(script: bytes, path: Path, listener: socket.socket, drops: DropCounter) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_status, listener, _status, drops)
+        for part in script.split(_SEPARATOR)[:8]:
+            stream = await trio.open_unix_socket(str(path))
+            with suppress(trio.BrokenResourceError):
+                await stream.send_all(part)
+                await stream.send_eof()
+                async for _ in stream:
+                    pass
+            await stream.aclose()
+        assert await ask_status(path) == _status()
+        nursery.cancel_scope.cancel()
+
+
+def _status_socket(script: bytes) -> str:
+    _run(partial(_serve_status, script))
+    return TAKEN
+
+
 # --- the socket of a shared session
 
 
@@ -355,6 +392,13 @@ SOCKETS = (
         check=_telemetry_socket,
         tokens=_TOKENS,
         examples=60,
+    ),
+    Target(
+        name="status-socket",
+        seeds=lambda: (b"", b"status\n", _SEPARATOR.join((b"x", b"", b'{"status":{}}'))),
+        check=_status_socket,
+        tokens=_TOKENS,
+        examples=20,
     ),
     Target(name="shared-socket", seeds=_shared_seeds, check=_shared_socket, tokens=_TOKENS, examples=30),
     Target(name="broker", seeds=_broker_seeds, check=_broker, examples=20),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.property.associations import ASSOCIATIONS
 from tests.property.conversations import CONVERSATIONS
+from tests.property.negotiations import NEGOTIATIONS
 from tests.property.posts import POSTS
 from tests.property.relaying import RELAYING
 from tests.property.signed import SIGNED
@@ -15,4 +16,4 @@ __all__ = ["DECODERS", "TARGETS"]
 
 #: Functions of their input.
 DECODERS = (*WIRE, *TEXTS, *SIGNED)
-TARGETS = (*DECODERS, *ASSOCIATIONS, *CONVERSATIONS, *RELAYING, *POSTS, *SOCKETS)
+TARGETS = (*DECODERS, *ASSOCIATIONS, *CONVERSATIONS, *NEGOTIATIONS, *RELAYING, *POSTS, *SOCKETS)
