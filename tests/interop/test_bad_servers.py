@@ -91,7 +91,7 @@ async def test_each_is_a_line_in_the_verdict_and_the_session_goes_on(tmp_path: P
                 await channel.send("hello")
                 assert await (await b.incoming.receive()).receive() == "hello"
                 verdict: Any = here.verdict(a)
-                while any(each["result"] == "asked" for each in verdict["servers"]):
+                while len([each for each in verdict["servers"] if each["result"] != "asked"]) < len(servers) + 1:
                     await trio.sleep(0.05)
                     verdict = here.verdict(a)
         uris = [str(parse_uri(each.uri)) for each in servers]  # with the transport that is meant
