@@ -75,7 +75,7 @@ def test_the_command_gives_its_result_as_an_object() -> None:
         sys.executable,
         str(Path(fuzz.__file__)),
         "--minutes",
-        "0.002",
+        "0.01",
         "--seed",
         "3",
         "--only",
