@@ -47,6 +47,16 @@ def place(ip: str | None, port: int | None) -> str:
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
+def pair_of(connection: aioice.Connection) -> str:
+    """Say which pair carries data, in the words of PROTOCOL.md."""
+    pair = connection._nominated[1]
+    local, remote = pair.local_candidate, pair.remote_candidate
+    # The base: a reflexive candidate stands for the socket that it was learned through.
+    own = local.type in ("host", "relay")
+    base = place(local.host, local.port) if own else place(local.related_address, local.related_port)
+    return f"{local.type} {base} -> {remote.type} {place(remote.host, remote.port)}"
+
+
 class Adapter:
     def __init__(self, config: dict[str, Any]) -> None:
         self.role: str = config["role"]
@@ -60,14 +70,6 @@ class Adapter:
         for line in [f"candidate:{candidate.to_sdp()}" for candidate in connection.local_candidates] + [""]:
             out(type="candidate", candidate=line, sdpMid="0", sdpMLineIndex=0)
 
-    def tell_pair(self, what: str) -> None:
-        pair = self.connection._nominated[1]
-        local, remote = pair.local_candidate, pair.remote_candidate
-        # The base: a reflexive candidate stands for the socket that it was learned through.
-        own = local.type in ("host", "relay")
-        base = place(local.host, local.port) if own else place(local.related_address, local.related_port)
-        tell(what, f"{local.type} {base} -> {remote.type} {place(remote.host, remote.port)}")
-
     async def converse(self) -> None:
         tell("ice", "checking")
         try:
@@ -77,8 +79,8 @@ class Adapter:
             out(type="error", value=str(error))
             return
         tell("ice", "connected")
-        self.tell_pair("selected")
-        self.tell_pair("nominated")
+        tell("selected", pair_of(self.connection))
+        tell("nominated", pair_of(self.connection))
         with contextlib.suppress(ConnectionError):
             while True:
                 data = await self.connection.recv()

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import aiortc
 from aiortc.sdp import candidate_from_sdp
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.interop.peer_aioice import pair_of  # only now is it on the path
 
 
 def out(**message: Any) -> None:
@@ -25,11 +30,19 @@ class Adapter:
         self.described = False
         self.early: list[dict[str, Any]] = []
         self.pc.on("datachannel", self.use)
-        self.pc.on("connectionstatechange", lambda: self.tell("connection", self.pc.connectionState))
+        self.pc.on("connectionstatechange", self.tell_connection)
         self.pc.on("iceconnectionstatechange", lambda: self.tell("ice", self.pc.iceConnectionState))
 
     def tell(self, what: str, value: str) -> None:
         out(type="state", what=what, value=value)
+
+    def tell_connection(self) -> None:
+        if self.pc.connectionState == "connected":
+            assert self.pc.sctp is not None
+            pair = pair_of(self.pc.sctp.transport.transport._connection)
+            self.tell("selected", pair)
+            self.tell("nominated", pair)
+        self.tell("connection", self.pc.connectionState)
 
     def use(self, channel: Any) -> None:
         self.channel = channel

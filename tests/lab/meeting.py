@@ -6,6 +6,7 @@ Each end gets the other's description and candidates at once, as by a signaling 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -30,12 +31,17 @@ _REPEAT = 0.25
 _ECHO = 15.0
 #: Seconds from a first message to the pair that lasts.
 _NOMINATION = 10.0
+#: Seconds in which no end of a session tells of another pair, when both are on the last; browsers look each 0.1 s.
+_CALM = 0.5
 _PAIR = re.compile(r"(?P<local_type>\w+) (?P<local>\S+) -> (?P<remote_type>\w+) (?P<remote>\S+)")
 
 
 @attrs.frozen
 class Pair:
-    """A candidate pair as one end tells of it; addresses are `IP:PORT`, and the local one is the base."""
+    """A candidate pair as one end tells of it.
+
+    Addresses are `IP:PORT`, or `hidden:PORT` of a browser that does not tell; the local one is the base.
+    """
 
     local_type: str
     local: str
@@ -107,10 +113,13 @@ class _Peer:
     process: trio.Process
     ice_only: bool
     other: _Peer | None = None
+    #: It is not told the other one's candidates.
+    untold: bool = False
     connected_at: float | None = None
     nominated_at: float | None = None
     channel_open: bool = False
     pair: str = ""
+    pair_told_at: float = 0.0
     errors: list[str] = attrs.field(factory=list)
     #: It is up, and begins to gather.
     started: trio.Event = attrs.field(factory=trio.Event)
@@ -141,7 +150,7 @@ class _Peer:
             case "offer" | "answer" | "candidate":
                 assert self.other is not None
                 await self.other.started.wait()
-                await self.other.write(line)
+                await self.other.write(_without_candidates(message) if self.other.untold else line)
             case "message":
                 self.heard.set()
             case "error":
@@ -153,15 +162,16 @@ class _Peer:
         match what, value:
             case "version", _:
                 self.started.set()
-            case "ice", "connected":
+            case "ice", "connected" if self.ice_only:
                 self.connected_at = now
             case (("ice" | "connection"), "failed"):
                 self.settled.set()
             case "channel", "open":
+                self.connected_at = now
                 self.channel_open = True
                 self.settled.set()
             case "selected", _:
-                self.pair = value
+                self.pair, self.pair_told_at = value, now
             case "nominated", _:
                 self.nominated_at = self.nominated_at or now
                 self.nominated.set()
@@ -181,6 +191,12 @@ class _Peer:
             nominated=None if self.nominated_at is None else self.nominated_at - begun,
             errors=tuple(self.errors),
         )
+
+
+def _without_candidates(message: dict[str, Any]) -> bytes:
+    if message["type"] == "candidate":
+        return json.dumps({**message, "candidate": ""}).encode()
+    return json.dumps({**message, "sdp": re.sub("a=candidate:.*\r\n", "", message["sdp"])}).encode()
 
 
 @asynccontextmanager
@@ -206,6 +222,9 @@ async def meet(
     policy: str = "all",
     cafile: Path | None = None,
     ice_only: bool = True,
+    hidden: bool = False,
+    look_up: bool = False,
+    untold: str = "",
     patience: float = 20.0,
 ) -> Meeting:
     """Connect two peers.
@@ -217,9 +236,13 @@ async def meet(
         policy: `all`, or `relay` for relayed candidates only.
         cafile: The authority of servers with TLS.
         ice_only: Whether ICE is all; otherwise they open a data channel.
+        hidden: Whether browsers hide their addresses behind `.local` names.
+        look_up: Whether edgeice looks such names up.
+        untold: The name of a peer that is not told the other one's candidates, so that only its own can be found.
         patience: Seconds until both have a nominated pair, or the channel; after that they have none.
     """
     config = {"ice_servers": list(ice_servers), "policy": policy, "ice_only": ice_only}
+    config |= {"hidden": hidden, "look_up": look_up}
     environment = {} if cafile is None else {"SSL_CERT_FILE": str(cafile)}
     async with (
         _adapter(hosts[0], peers[0], {**config, "role": "offer"}, environment) as offerer,
@@ -227,6 +250,7 @@ async def meet(
         trio.open_nursery() as nursery,
     ):
         offerer.other, answerer.other = answerer, offerer
+        offerer.untold, answerer.untold = (name == untold for name in peers)
         nursery.start_soon(offerer.read)
         nursery.start_soon(answerer.read)
         with trio.fail_after(_START):
@@ -241,9 +265,19 @@ async def meet(
             for peer in (offerer, answerer):
                 if echoed and peer.pair:  # who tells of its pair tells of its end
                     await peer.nominated.wait()
+            if echoed and not ice_only:
+                await _calm(offerer, answerer)
         ends = offerer.end(begun), answerer.end(begun)
         nursery.cancel_scope.cancel()
     return Meeting(ends, echoed)
+
+
+async def _calm(*peers: _Peer) -> None:
+    """Wait until none has told of another pair for a while."""
+    last = -math.inf
+    while (told := max(peer.pair_told_at for peer in peers)) > last:
+        last = told
+        await trio.sleep_until(told + _CALM)
 
 
 async def _echo(offerer: _Peer) -> bool:

@@ -39,16 +39,19 @@ class Stage:
         return bool(pairs) and not any(self._is_relay(address) for address in addresses)
 
     def ends_agree(self, meeting: Meeting) -> bool:
-        """Whether what each end sends to is what the other one sends from."""
+        """Whether what each end sends to is what the other one sends from, as far as both tell."""
         here, there = (end.pair for end in meeting.ends)
         if here is None or there is None:
             return False
         sent_from = self._leads_to(0, here.local), self._leads_to(1, there.local)
         sent_to = self._leads_to(0, there.remote), self._leads_to(1, here.remote)
-        return sent_from == sent_to
+        known = [{*both} - {None} for both in zip(sent_from, sent_to, strict=True)]
+        return all(len(places) <= 1 and "" not in places for places in known)
 
-    def _leads_to(self, end: int, address: str) -> str:
-        """A device of this end's, or a relayed address; empty for what is not its own."""
+    def _leads_to(self, end: int, address: str) -> str | None:
+        """A device of this end's, or a relayed address; empty for what is not its own, None for what is hidden."""
+        if _ip(address) == "hidden":
+            return None
         return address if self._is_relay(address) else self.owners[end].get(_ip(address), "")
 
     def _is_relay(self, address: str) -> bool:

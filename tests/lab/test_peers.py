@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.lab.lab import missing_for_routers
-from tests.lab.meeting import meet
-from tests.lab.rows import ROWS, direct_possible
-from tests.lab.stage import staged
-from tests.support.chromium import BROWSER
+from tests.lab.peers import CASES, SETTINGS, Case, found_in
 from tests.support.coturn import COTURN
 
 _MISSING = missing_for_routers() or (None if COTURN else "needs coturn")
@@ -22,34 +22,46 @@ pytestmark = [
     pytest.mark.skipif(_MISSING is not None, reason=str(_MISSING)),
 ]
 
-_ROWS = ("same-site", "eim-apdf/eim-apdf", "apdm-apdf/apdm-apdf+udp", "no-udp/no-udp+tcp")
 #: Those of each run; the others take long together.
-_USUAL = {("aioice", "eim-apdf/eim-apdf"), ("aiortc", "no-udp/no-udp+tcp")}
-_CASES = [
-    pytest.param(name, peer, marks=() if (peer, name) in _USUAL else pytest.mark.long)
-    for name in _ROWS
-    for peer in ("aioice", "aiortc", "chromium")
-]
+_USUAL = {
+    "aioice-port-restricted+udp-offer",
+    "aiortc-edgeice-no-udp+tcp-answer",
+    "chromium-symmetric+udp-offer",
+    "chromium-lan-names-unknown-answer",
+}
+#: What the peer's address has to be found as: looked up, or from the checks of a peer that edgeice cannot look up.
+_KINDS = {"lan-names-alone": "host", "lan-names-unknown": "prflx"}
 
 
-@pytest.mark.parametrize("role", ["offer", "answer"])
-@pytest.mark.parametrize(("name", "peer"), _CASES)
-async def test_a_peer_is_met(name: str, peer: str, role: str, tmp_path: Path) -> None:
-    if peer == "chromium" and BROWSER is None:
-        pytest.skip("chromium is not installed")
-    row = ROWS[name]
-    with staged(row, tmp_path) as stage:
-        meeting = await meet(
-            stage.hosts,
-            ("edgeice", peer) if role == "offer" else (peer, "edgeice"),
-            ice_servers=stage.turn.ice_servers("stun", *row.turn),
-            ice_only=peer == "aioice",
-            patience=40,
-        )
-    own = meeting.ends[0 if role == "offer" else 1]
-    assert meeting.echoed, meeting
-    assert own.errors == ()
-    assert own.pair is not None
-    # A peer that nominates on its own takes what it likes.
-    if direct_possible(row) and role == "offer":
-        assert "relay" not in (own.pair.local_type, own.pair.remote_type)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=str(case), marks=() if str(case) in _USUAL else pytest.mark.long) for case in CASES]
+)
+async def test_a_peer_is_met_by_the_same_pair_at_both_ends(case: Case, tmp_path: Path) -> None:
+    if case.missing is not None:
+        pytest.skip(case.missing)
+    found, own, other = await found_in(case, tmp_path)
+    assert found.meeting.is_connected, found
+    assert (own.errors, other.errors) == ((), ())
+    assert found.ends_agree, found
+    assert found.is_direct or not case.has_to_be_direct, found
+    if case.setting in _KINDS:
+        assert own.pair is not None
+        assert own.pair.remote_type == _KINDS[case.setting]
+
+
+def test_the_usual_cases_are_among_the_others() -> None:
+    assert {str(case) for case in CASES} > _USUAL
+    assert SETTINGS.keys() > _KINDS.keys()
+
+
+@pytest.mark.long
+def test_the_table_is_printed() -> None:
+    command = [sys.executable, str(Path(__file__).with_name("peers.py")), "--json"]
+    command += ["--peers", "aioice", "--settings", "lan"]
+    *table, last = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert json.loads(last) == {"met": 2, "connected": 2, "direct_possible": 2, "direct": 2, "ends_agree": 2}
+    heading, offering, answering, _ = table
+    assert heading.split()[:2] == ["peer", "setting"]
+    assert [line.split()[:4] for line in (offering, answering)] == [
+        ["aioice", "lan", role, "direct"] for role in ("offer", "answer")
+    ]

@@ -51,6 +51,11 @@ def meeting(here: str, there: str) -> Meeting:
         # To an address that is nobody's.
         ("192.168.1.10:1 198.51.100.99:2", "192.168.1.10:3 198.51.100.10:4", False, True),
         ("192.168.1.10:1 [2001:db8:1:2::10a]:2", "[2001:db8:1:2::10a]:2 198.51.100.10:4", True, True),
+        # A browser does not tell all.
+        ("192.168.1.10:1 198.51.100.12:2", "192.168.1.10:3 hidden:4", True, True),
+        ("192.168.1.10:1 203.0.113.10:50000", "192.168.1.10:3 hidden:4", False, False),
+        ("192.168.1.10:1 198.51.100.12:2", "hidden:3 hidden:4", True, True),
+        ("192.168.1.10:1 198.51.100.99:2", "hidden:3 hidden:4", False, True),
         ("192.168.1.10:1 198.51.100.12:2", "", False, True),
         ("", "", False, False),
     ],

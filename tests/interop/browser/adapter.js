@@ -23,6 +23,35 @@ function startAdapter(config) {
     };
   }
 
+  function place({ address, port }) {
+    if (!address) return `hidden:${port}`;
+    return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+  }
+
+  // No event tells of a nomination: look again and again.
+  async function watchPair() {
+    let selected = "";
+    let nominated = "";
+    while (pc.connectionState !== "closed") {
+      const stats = await pc.getStats();
+      const transport = [...stats.values()].find(({ type }) => type === "transport");
+      const pair = stats.get(transport?.selectedCandidatePairId);
+      if (pair) {
+        const [local, remote] = [stats.get(pair.localCandidateId), stats.get(pair.remoteCandidateId)];
+        const own = ["host", "relay"].includes(local.candidateType);
+        const base = own ? local : { address: local.relatedAddress, port: local.relatedPort };
+        const now = `${local.candidateType} ${place(base)} -> ${remote.candidateType} ${place(remote)}`;
+        if (now !== selected) send({ type: "state", what: "selected", value: now });
+        selected = now;
+        if (pair.nominated && now !== nominated) {
+          send({ type: "state", what: "nominated", value: now });
+          nominated = now;
+        }
+      }
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+
   async function describe(type) {
     await pc.setLocalDescription(type === "offer" ? await pc.createOffer() : await pc.createAnswer());
     send({ type, sdp: pc.localDescription.sdp });
@@ -57,6 +86,7 @@ function startAdapter(config) {
     });
   pc.oniceconnectionstatechange = () => send({ type: "state", what: "ice", value: pc.iceConnectionState });
   pc.onconnectionstatechange = () => send({ type: "state", what: "connection", value: pc.connectionState });
+  watchPair();
   window.input = (message) => {
     chain = chain.then(() => take(message)).catch((error) => send({ type: "error", value: String(error) }));
   };
