@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import struct
 from functools import partial
+from random import Random
 
 from edgeice.errors import LocalProtocolError
-from edgeice.sctp import DataChannels, SctpConfig
+from edgeice.sctp import DataChannels, MessageReceived, SctpConfig
 from edgeice.sctp.chunks import (
     CHECKSUM,
     HEADER_SIZE,
@@ -199,7 +200,129 @@ def _broken_peer(script: bytes) -> str:
     return "ended" if outcomes else TAKEN
 
 
+class _Application:
+    """What both ends do with their channels on a bad link, as a script says, and what has to come of it.
+
+    Args:
+        script: Two bytes for each deed; the first of all is the link.
+    """
+
+    def __init__(self, script: bytes) -> None:
+        kind = script[0] if script else 0
+        self.link = Link(
+            _CONFIG,
+            loss=(0.0, 0.05, 0.1, 0.2)[kind & 3],
+            duplicate=(0.0, 0.1)[kind >> 2 & 1],
+            reorder=(0.0, 0.3)[kind >> 3 & 1],
+            seed=kind,
+        )
+        for end in self.link.ends:
+            end.start(now=self.link.now)
+        self.link.run(30.0)
+        #: By channel: who opened it, whether it keeps order, whether it may give up.
+        self.channels: dict[int, tuple[int, bool, bool]] = {}
+        self.closed: set[int] = set()
+        #: What was sent, by channel and the side that received it.
+        self.sent: dict[tuple[int, int], list[bytes]] = {}
+        self._serial = 0
+        for at in range(1, min(len(script) - 1, 120), 2):
+            self._act(script[at], script[at + 1])
+
+    def _act(self, deed: int, value: int) -> None:
+        side = deed >> 3 & 1
+        link, end = self.link, self.link.ends[side]
+        if end.ended is not None:
+            return
+        if deed & 7 <= 1:
+            if max(len(each._channels) for each in link.ends) >= _CONFIG.max_channels // 2 - 1:
+                return  # each end may not know of the other's yet
+            partial = bool(deed & 1) and bool(value & 1)
+            ordered = not deed & 1 or bool(value & 2)
+            channel = end.open(
+                "label",
+                now=link.now,
+                ordered=ordered,
+                max_retransmits=value >> 2 & 1 if partial and value & 8 else None,
+                max_lifetime=value if partial and not value & 8 else None,
+            )
+            # An id may be used again once both ends have closed it: then what was sent on it before is history.
+            self.channels[channel] = side, ordered, partial
+            self.closed.discard(channel)
+            self.sent.pop((channel, 0), None)
+            self.sent.pop((channel, 1), None)
+            self._forget(channel)
+        elif deed & 7 in (2, 3, 7):
+            self._send(side, value, 40 if deed & 7 == 2 else 6000)
+        elif deed & 7 == 4:
+            self._close(side, value)
+        elif deed & 7 == 5:
+            link.run(value / 200)
+        else:
+            end.path_changed(now=link.now)
+
+    def _forget(self, channel: int) -> None:
+        for events in self.link.events:
+            events[:] = [e for e in events if not (isinstance(e, MessageReceived) and e.channel_id == channel)]
+
+    def _send(self, side: int, value: int, most: int) -> None:
+        end = self.link.ends[side]
+        ids = [each for each in end._channels if not end._channels[each].closing]
+        if ids:
+            channel = ids[value % len(ids)]
+            self._serial += 1
+            data = self._serial.to_bytes(4, "big") * (1 + value * most // 1020)
+            end.send(channel, data, now=self.link.now)
+            self.sent.setdefault((channel, 1 - side), []).append(data)
+
+    def _close(self, side: int, value: int) -> None:
+        mine = [channel for channel, terms in self.channels.items() if terms[0] == side and channel not in self.closed]
+        if mine:
+            channel = mine[value % len(mine)]
+            self.closed.add(channel)
+            self.link.ends[side].close_channel(channel, now=self.link.now)
+
+    def settle(self) -> None:
+        """Let the link be good and everything arrive; then look."""
+        link = self.link
+        link._loss = 0.0
+        link.run(200.0)
+        for (channel, receiver), sent in self.sent.items():
+            opener, ordered, partial = self.channels[channel]
+            if channel in self.closed and receiver == opener:
+                continue  # who closes reads no more
+            received = link.messages(receiver, channel)
+            assert len(set(received)) == len(received), "a message came twice"
+            if partial:
+                assert set(received) <= set(sent)
+            else:
+                assert sorted(map(_bytes, received)) == sorted(sent), "a message is missing"
+            if ordered:
+                places = [sent.index(_bytes(data)) for data in received]
+                assert places == sorted(places), "out of order"
+        for end in link.ends:
+            assert end.ended is None, end.ended
+            assert set(end._channels) == set(self.channels) - self.closed
+            assert end._association.sender.idle
+            _check(end)
+
+
+def _bytes(data: bytes | str) -> bytes:
+    assert isinstance(data, bytes)
+    return data
+
+
+def _honest(script: bytes) -> str:
+    _Application(script).settle()
+    return TAKEN
+
+
+def _deeds() -> tuple[bytes, ...]:
+    dice = Random(5)
+    return tuple(dice.randbytes(80) for _ in range(8))
+
+
 ASSOCIATIONS = (
+    Target(name="sctp-bad-link", seeds=_deeds, check=_honest, examples=60),
     Target(name="sctp-damaged", seeds=partial(example_scripts, 8, 20), check=_corrupted, examples=40),
     Target(name="sctp-broken-peer", seeds=partial(example_scripts, 8, 20), check=_broken_peer, examples=60),
 )
