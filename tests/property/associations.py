@@ -211,7 +211,7 @@ class _Application:
         kind = script[0] if script else 0
         self.link = Link(
             _CONFIG,
-            loss=(0.0, 0.05, 0.1, 0.2)[kind & 3],
+            loss=(0.05, 0.1, 0.2, 0.3)[kind & 3],
             duplicate=(0.0, 0.1)[kind >> 2 & 1],
             reorder=(0.0, 0.3)[kind >> 3 & 1],
             seed=kind,
@@ -225,17 +225,18 @@ class _Application:
         #: What was sent, by channel and the side that received it.
         self.sent: dict[tuple[int, int], list[bytes]] = {}
         self._serial = 0
-        for at in range(1, min(len(script) - 1, 120), 2):
+        for at in range(1, min(len(script) - 1, 160), 2):
             self._act(script[at], script[at + 1])
+            self.link.run((0.0, 0.05, 0.3, 0.05)[script[at] >> 4 & 3])
 
     def _act(self, deed: int, value: int) -> None:
         side = deed >> 3 & 1
         link, end = self.link, self.link.ends[side]
         if end.ended is not None:
             return
-        if deed & 7 <= 1:
-            if max(len(each._channels) for each in link.ends) >= _CONFIG.max_channels // 2 - 1:
-                return  # each end may not know of the other's yet
+        # Each end may not know of the other's channels yet.
+        has_room = max(len(each._channels) for each in link.ends) < _CONFIG.max_channels // 2 - 1
+        if not end._channels or (deed & 7 <= 1 and value < 64 and has_room):
             partial = bool(deed & 1) and bool(value & 1)
             ordered = not deed & 1 or bool(value & 2)
             channel = end.open(
@@ -251,14 +252,14 @@ class _Application:
             self.sent.pop((channel, 0), None)
             self.sent.pop((channel, 1), None)
             self._forget(channel)
-        elif deed & 7 in (2, 3, 7):
-            self._send(side, value, 40 if deed & 7 == 2 else 6000)
-        elif deed & 7 == 4:
+        elif deed & 7 == 4 and value < 64:
             self._close(side, value)
         elif deed & 7 == 5:
             link.run(value / 200)
-        else:
+        elif deed & 7 == 6 and value < 64:
             end.path_changed(now=link.now)
+        else:
+            self._send(side, value, 40 if deed & 1 else 4000)
 
     def _forget(self, channel: int) -> None:
         for events in self.link.events:
@@ -318,7 +319,7 @@ def _honest(script: bytes) -> str:
 
 def _deeds() -> tuple[bytes, ...]:
     dice = Random(5)
-    return tuple(dice.randbytes(80) for _ in range(8))
+    return tuple(dice.randbytes(120) for _ in range(8))
 
 
 ASSOCIATIONS = (
