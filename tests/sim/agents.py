@@ -302,6 +302,8 @@ class Party:
         self._held: list[CandidateSaid | CandidatesEndedSaid] = []
         #: An offer is out or a restart under way.
         self._restarting = False
+        #: The peer's parameters were taken once.
+        self.is_answered = False
         self.connection: IceConnection = agent.endpoint.connect_raw(role, now=agent.now)
         agent.parties.append(self)
 
@@ -362,8 +364,8 @@ class Party:
 
     def restart(self, *, again: bool = False) -> None:
         """Restart ICE, by an offer or by asking for one; `again`: also while a restart is under way."""
-        if self.ended is not None or (self._restarting and not again):
-            return
+        if self.ended is not None or not self.is_answered or (self._restarting and not again):
+            return  # before the first answer there is nothing to restart
         if not self.offers:
             self.say(RestartWanted(self.generation))
             return
@@ -427,6 +429,7 @@ class Party:
 
     def _take_parameters(self, message: Description) -> None:
         now = self.agent.now
+        self.is_answered = True
         self.agent.watch.taken(self, message)
         parameters = RemoteParameters(
             credentials=IceCredentials.parse(message.ufrag, message.pwd), trickle=message.trickle, pacing=message.pacing

@@ -35,8 +35,8 @@ _TRANSMISSIONS: Final = 7
 _RTO: Final = 0.5
 #: Within so many seconds, and one Ta for each pair, a triggered check leaves.
 _TRIGGER_SLACK: Final = 1.0
-#: Of a peer that calls from more addresses than this, not each gets a pair.
-_MANY: Final = 40
+#: Of a peer that calls one base from more ports of an address than this, not each gets a pair.
+_MANY: Final = 12
 _TYPE_PREFERENCES: Final = {
     CandidateType.HOST: 126,
     CandidateType.PEER_REFLEXIVE: 110,
@@ -124,9 +124,9 @@ class Monitor:
         kind, local, component = candidate.priority >> 24, candidate.priority >> 8 & 0xFFFF, candidate.priority & 0xFF
         if kind != _TYPE_PREFERENCES[candidate.type] or component != 255:
             self.violate("candidate_priority", now, f"{party.name} says {line}")  # RFC 8445 §5.1.2.1
-        if any(
-            each.priority == candidate.priority for each in said if each.type is candidate.type is CandidateType.HOST
-        ):
+        # A base that comes again has its old place, and one that is gone leaves it to others.
+        rivals = [each for each in said if each.address != candidate.address and each.address in party.agent.bases]
+        if candidate.type is CandidateType.HOST and any(each.priority == candidate.priority for each in rivals):
             self.violate("candidate_priority", now, f"{party.name} says {local} twice")
         said.append(candidate)
 
@@ -258,7 +258,7 @@ class Monitor:
             )
         session.last_new_at = now
         priority = message.get(Attribute.PRIORITY) or 0
-        host = next((each for each in session.said.get(ufrag, ()) if each.address == path.local), None)
+        host = _last_said(session, ufrag, path.local)
         if priority >> 24 != 110 or (host is not None and priority & 0xFFFFFF != host.priority & 0xFFFFFF):
             # RFC 8445 §7.1.1
             self.violate("request_priority", now, f"{party.name} claims {priority:#x} for {path.local}")
@@ -320,13 +320,12 @@ class Monitor:
 
     def _rank(self, party: Party, ufrag: str, path: Path, known: dict[TransportAddress, Candidate]) -> int:
         """A pair's priority (RFC 8445 §6.1.2.3); 0 where a candidate of it was never said."""
-        said = self._sessions[party].said.get(ufrag, ())
-        host = next((each.priority for each in said if each.address == path.local), None)
+        host = _last_said(self._sessions[party], ufrag, path.local)
         remote = known.get(path.remote)
         if host is None or remote is None:
             return 0
         controls = party.connection._link.ice.role is Role.CONTROLLING
-        g, d = (host, remote.priority) if controls else (remote.priority, host)
+        g, d = (host.priority, remote.priority) if controls else (remote.priority, host.priority)
         return (min(g, d) << 32) + 2 * max(g, d) + (g > d)
 
     @staticmethod
@@ -334,7 +333,7 @@ class Monitor:
         session: SessionSeen, ufrag: str, path: Path, known: dict[TransportAddress, Candidate]
     ) -> tuple[str, str] | None:
         remote = known.get(path.remote)
-        host = next((each for each in session.said.get(ufrag, ()) if each.address == path.local), None)
+        host = _last_said(session, ufrag, path.local)
         return None if remote is None or host is None else (host.foundation, remote.foundation)
 
     def _in_progress(self, ufrag: str, path: Path, now: float) -> bool:
@@ -430,7 +429,7 @@ class Monitor:
             or local in session.completed
             or (local, path) in session.succeeded
             or claims_control == (ice.role is Role.CONTROLLING)
-            or len(session.callers) > _MANY
+            or sum(base == path.local and at.ip == path.remote.ip for base, at in session.callers) > _MANY
         ):
             return
         pairs = len(session.said.get(local, ())) * (1 + len(session.heard[remote]))
@@ -469,3 +468,9 @@ def _add(lines: dict[TransportAddress, Candidate], line: str) -> None:
     candidate = decode_candidate(line)
     if isinstance(candidate, Candidate):
         lines.setdefault(candidate.address, candidate)
+
+
+def _last_said(session: SessionSeen, ufrag: str, base: TransportAddress) -> Candidate | None:
+    """The candidate of a base, as it was said last: it may have gone and come again."""
+    said = session.said.get(ufrag, ())
+    return next((each for each in reversed(said) if each.address == base), None)
