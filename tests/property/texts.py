@@ -364,12 +364,19 @@ def _config(name: str, load: Callable[[Path], object], seed: str) -> Target:
             b"#",
             b"[[",
             b"~",
+            b"/33",
+            b"-",
+            b"%eth0",
         ),
+        examples=80,
     )
 
 
 _BROKER = '[broker]\nurl = "mqtts://broker.example:8883"\nkeepalive = 30\nroot = "edgeice/1"\n'
 _ICE = '[ice]\nstun = ["stun:stun.example.org:3478", "stun:[2001:db8::1]"]\nloopback = ["::1"]\nexclude = ["docker*"]\n'
+_ICE += 'networks = ["192.0.2.0/24", "2001:db8::/32"]\nports = "40000-40100"\npublic = { "10.0.0.1" = "192.0.2.9" }\n'
+_ICE += '[turn]\nurls = ["turn:relay.example.org:3478?transport=udp"]\nusername = "pi17"\n'
+_ICE += 'password_file = "turn.password"\n'
 AGENT_TOML = _config(
     "agent.toml",
     load_agent,
