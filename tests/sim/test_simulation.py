@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -27,6 +30,17 @@ def test_a_seed_gives_the_same_run_again() -> None:
     first, second = (run_scenario(draw_scenario(11), traced=True) for _ in range(2))
     assert first == second
     assert len(first.log) > 50
+
+
+@pytest.mark.slow
+def test_a_seed_gives_the_same_run_in_another_process() -> None:
+    def replay(hash_seed: str) -> bytes:
+        command = [sys.executable, run.__file__, "--replay", "12"]
+        return subprocess.run(
+            command, env=os.environ | {"PYTHONHASHSEED": hash_seed}, check=True, capture_output=True
+        ).stdout
+
+    assert replay("1") == replay("2")
 
 
 def test_the_runner_ends_with_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
