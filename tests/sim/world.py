@@ -215,7 +215,7 @@ class World:
         self.monitor.disturbed = action.seconds > 5.0 or not lossless or not settled
         self.begin_blackout(action)
         self.clock.run(action.seconds)
-        self.rest(_RECOVERS, at_least=40.0 if action.seconds > 5.0 else 10.0)
+        self.rest(_RECOVERS, at_least=40.0 if self.monitor.disturbed else 10.0)
 
     def begin_blackout(self, action: Blackout) -> None:
         """Break an interface; it mends by itself."""
