@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.property.mutation import minimize, mutate
 from tests.property.target import TAKEN, Target
-from tests.property.targets import TARGETS
+from tests.property.targets import DECODERS, TARGETS
 
-#: Seconds that a target has at a time.
-TURN = 0.5
+#: Seconds that a decoder has at a time, and a whole agent, whose inputs are conversations.
+TURN, AGENT_TURN = 0.5, 2.0
 #: Seconds after which an input counts as one that never ends.
 PATIENCE = 20
 
@@ -119,7 +119,8 @@ def run(targets: tuple[Target, ...], minutes: float, seed: int) -> dict[str, Tal
                 now = time.monotonic()
                 if now >= end:
                     return tallies
-                turn(target, tallies[target.name], f"{seed} {number} {target.name}", min(now + TURN, end))
+                seconds = TURN if target in DECODERS else AGENT_TURN
+                turn(target, tallies[target.name], f"{seed} {number} {target.name}", min(now + seconds, end))
             number += 1
     finally:
         signal.signal(signal.SIGALRM, before)
