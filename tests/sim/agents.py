@@ -382,6 +382,9 @@ class Party:
         """End the session."""
         self.connection.close(now=self.agent.now)
         self.agent.settle()
+
+    def _release(self) -> None:
+        """Let go of what has ended."""
         self.agent.parties.remove(self)
         self.agent.endpoint.release(self.connection, now=self.agent.now)
         self.agent.settle()
@@ -463,6 +466,7 @@ class Party:
                     self.agent.network.clock.after(1.0, self._recover)
             case ConnectionEnded():
                 self.ended = event
+                self.agent.network.clock.after(0.0, self._release)
             case DatagramReceived():
                 self.received.append(event.data)
             case _:

@@ -34,6 +34,9 @@ class Service(Protocol):
     def receive(self, data: bytes, local: TransportAddress, source: TransportAddress, *, now: float) -> list[Outgoing]:
         """Take a datagram that came to `local`."""
 
+    def disconnected(self, client: TransportAddress) -> None:
+        """A client's stream ended."""
+
 
 class StunServer:
     """Says to each who asks how it sees him (RFC 8489 §6.3.1)."""
@@ -54,6 +57,9 @@ class StunServer:
         if message.method != stun.Method.BINDING or message.message_class is not stun.MessageClass.REQUEST:
             return []
         return [Outgoing(local, source, stun.success_response(message, source))]
+
+    def disconnected(self, client: TransportAddress) -> None:
+        """It keeps nothing of clients."""
 
 
 class ServerHost:
@@ -95,7 +101,8 @@ class ServerHost:
 
     def disconnect(self, flow: Flow) -> None:
         """A stream ended."""
-        self._flows.pop(flow.client, None)
+        if self._flows.pop(flow.client, None) is not None:
+            self._service.disconnected(flow.client)
 
 
 class Flow:

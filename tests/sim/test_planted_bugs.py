@@ -32,6 +32,7 @@ from edgeice.ice.pairing import Pairing
 from edgeice.ice.responder import Responder
 from edgeice.ice.session import IceSession
 from edgeice.ice.slots import Slots
+from edgeice.peer.relays import Relays
 from edgeice.sansio import Entropy
 from edgeice.stun import AuthenticatedMessage
 from tests.sim.scenario import draw_scenario
@@ -185,6 +186,11 @@ def only_the_answer_to_the_latest_checks_counts(patch: Patch) -> None:
     patch.setattr(checks, "_MAX_REPLACED", 1)
 
 
+def relays_are_never_given_back(patch: Patch) -> None:
+    """Allocations outlive the last session (RFC 8656 §8)."""
+    patch.setattr(Relays, "release", lambda _self, **_now: None)
+
+
 @attrs.frozen
 class Planted:
     """A bug, the rules that must catch it, and within how many scenarios from which seed on."""
@@ -199,7 +205,7 @@ BUGS: Final = (
     Planted(candidate_priorities_are_wrong, ["candidate_priority"], 5),
     Planted(pairs_are_ordered_the_other_way_round, ["best", "direct"], 100),
     Planted(no_check_triggers_another, ["triggered_check", "connect"], 20),
-    Planted(nomination_comes_too_early, ["best", "direct"], 100),
+    Planted(nomination_comes_too_early, ["best", "direct"], 60, 100),
     Planted(consent_never_ends, ["consent"], 100),
     Planted(role_conflicts_are_overlooked, ["roles", "connect"], 50),
     Planted(answers_are_taken_from_anywhere, ["consent", "agree", "arrive"], 50),
@@ -208,6 +214,7 @@ BUGS: Final = (
     Planted(patience_is_ignored, ["patience"], 20),
     Planted(nothing_freezes, ["freezing"], 100),
     Planted(checks_are_not_paced, ["ta", "host_spacing"], 5),
+    Planted(relays_are_never_given_back, ["released"], 50),
     Planted(candidates_of_another_generation_count, ["stranger"], 50),
     Planted(a_later_base_is_paired_with_whom_another_one_heard, ["stranger"], 100),
     Planted(a_restart_tells_an_end_before_servers_answered, ["connect"], 40, 1200),

@@ -96,9 +96,9 @@ class SessionMachine(RuleBasedStateMachine):
         for party in world.parties:
             party.restart(again=True)
         world.rest(200.0, at_least=45.0)
+        world.disturb()
         # One that has failed while its network was broken stays so.
         if not any(party.ended for party in world.parties):
-            world.disturb()
             world.check()
         world.end()
         assert not world.monitor.violations

@@ -94,6 +94,12 @@ class TurnServer:
             return [Outgoing(self._address, source, self._answer(message, source, now))]
         return []
 
+    def disconnected(self, client: TransportAddress) -> None:
+        """A stream ended, and its allocation with it (RFC 8656 §3.1)."""
+        allocation = self._by_client.get(client)
+        if allocation is not None:
+            self._delete(allocation)
+
     # Requests
 
     def _answer(self, request: Message, client: TransportAddress, now: float) -> bytes:

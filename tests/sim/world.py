@@ -34,6 +34,8 @@ _MOVES: Final = 45.0
 _FAILS: Final = 300.0
 #: After a loss that nobody was told of: consent's end, and a failed restart's patience.
 _RECOVERS: Final = 120.0
+#: After the last session a relay is kept for another one that comes soon.
+_LINGERS: Final = 33.0
 _DATA_INTERVAL: Final = 1.0
 
 
@@ -306,11 +308,15 @@ class World:
             self.monitor.violate("best", self.clock.now, f"{chooser.name} is on {chosen}, and better ones are open")
 
     def end(self) -> None:
-        """Close every session; none may ask anything after."""
+        """Close every session; none may ask anything after, and no relay may be left with an allocation."""
         for party in self.parties:
             if party.ended is None:
                 party.close()
-        self.clock.run(1.0)
+        self.clock.run(_LINGERS)
+        left = sum(relay.allocations for relay in self.relays)
+        # One whose base is gone ends by its lifetime, as does one whose release was lost.
+        if left and self.scenario.is_calm and not self.scenario.actions and not self._disturbed:
+            self.monitor.violate("released", self.clock.now, f"{left} allocations are left on relays")
 
 
 def _path(base: tuple[str, object], destination: tuple[str, object]) -> Path:
