@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.sim.agents import Agent, Party
+from tests.sim.agents import Agent
+from tests.sim.parties import Party
 
 __all__ = ["oversized"]
 

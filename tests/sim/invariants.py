@@ -14,9 +14,10 @@ from edgeice.ice import Candidate, CandidateType, Role, decode_candidate
 from edgeice.peer import ConnectionEnded, PathChanged, RestartEnded
 from edgeice.sansio import Event, Transmit
 from edgeice.stun import Attribute
-from tests.sim.agents import Agent, Party
+from tests.sim.agents import Agent
 from tests.sim.bounds import oversized
 from tests.sim.links import PROBE
+from tests.sim.parties import Party
 from tests.sim.records import RequestSeen, SessionSeen, Violation
 from tests.sim.signaling import CandidateSaid, CandidatesEndedSaid, Description, Message
 

@@ -6,7 +6,7 @@ import attrs
 
 from edgeice.addresses import Path, TransportAddress
 from edgeice.ice import Candidate
-from tests.sim.agents import Party
+from tests.sim.parties import Party
 
 __all__ = ["RequestSeen", "SessionSeen", "Violation"]
 

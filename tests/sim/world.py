@@ -10,11 +10,12 @@ import attrs
 from edgeice.addresses import Path, TransportAddress
 from edgeice.ice import IceConfig, Role
 from edgeice.peer import TurnServer
-from tests.sim.agents import Agent, Party
+from tests.sim.agents import Agent
 from tests.sim.invariants import Monitor
 from tests.sim.links import PROBE, Fairness
 from tests.sim.network import Clock, Network, StalledError
 from tests.sim.oracle import Oracle, Verdict
+from tests.sim.parties import Party
 from tests.sim.records import Violation
 from tests.sim.scenario import Action, Blackout, Flush, Move, Restart, Scenario, SessionPlan
 from tests.sim.servers import ServerHost, StunServer
