@@ -384,6 +384,7 @@ class Relays:
 
     def _forget(self, link: RelayLink) -> None:
         self._closing.remove(link)
+        self._dirty.pop(link, None)  # nothing is written to a flow after its end
         if link.path is not None:
             self._by_path.pop(link.path, None)
         if link.flow_id is not None and self._by_flow.pop(link.flow_id, None) is not None:

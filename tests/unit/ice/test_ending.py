@@ -206,7 +206,7 @@ def test_ice_56_the_peer_may_send_on_any_candidate_of_the_latest_exchange() -> N
     assert [world.a.ice.accepts(path) for path in (*here, third)] == [True, True, True]
 
 
-def test_ice_57_something_is_sent_on_the_selected_path_within_fifteen_seconds() -> None:
+def test_ice_57_dec_10_something_is_sent_on_the_selected_path_within_fifteen_seconds() -> None:
     """Consent does it, to lite peers too, so no keepalive indication is ever needed."""
     for lite in (False, True):
         world = World()

@@ -268,7 +268,7 @@ def requests_of(agent: Agent) -> list[tuple[stun.Message, Path]]:
 
 
 @pytest.mark.parametrize("roles", ["AB", "BA"])
-def test_ice_30_a_check_has_exactly_what_it_must(roles: str) -> None:
+def test_ice_30_dec_3_a_check_has_exactly_what_it_must(roles: str) -> None:
     world = World(roles=roles)
     for number, agent in ((1, world.a), (2, world.b), (12, world.b), (11, world.a)):
         agent.add_base(address(number))

@@ -81,7 +81,7 @@ def forged(pair: Pair, kind: str, number: int) -> bytes:
         ("unknown", 401, "endpoint", "unroutable"),
     ],
 )
-def test_host_05_ten_thousand_spoofed_requests_get_few_small_answers(
+def test_host_05_dec_9_ten_thousand_spoofed_requests_get_few_small_answers(
     kind: str, code: int | None, at: str, reason: str
 ) -> None:
     pair = Pair()

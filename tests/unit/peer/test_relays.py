@@ -44,7 +44,7 @@ def test_an_endpoint_without_sessions_asks_no_relay() -> None:
     assert host.endpoint.next_timeout() is None or host.endpoint.next_timeout() > host.now  # type: ignore[operator]
 
 
-def test_sessions_share_one_allocation_which_goes_with_the_last() -> None:
+def test_turn_04_sessions_share_one_allocation_which_goes_after_the_last() -> None:
     relay = near()
     host = RelayedEndpoint(relay)
     host.add_base()
@@ -293,6 +293,16 @@ def test_new_credentials_are_tried_at_once_where_the_old_ones_failed() -> None:
     assert relay.allocations == 1
 
 
+def test_nothing_is_written_to_a_flow_after_its_end() -> None:
+    host = RelayedEndpoint(near(), uris=["turn:192.0.2.1?transport=tcp"])
+    base = host.add_base()
+    host.connect()
+    host.run(1)
+    host.remove_base(base)  # the test's network knows no flow after CloseFlow
+    host.run(60)
+    assert [flow.remote for flow in host.opened] == [NEAR]
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.0025, 0.007, 0.011, 0.3])
 def test_servers_that_are_replaced_in_the_middle_of_a_race_are_let_go(seconds: float) -> None:
     old, new = [near(), near(address=TransportAddress("192.0.2.3", 3478))], far()
@@ -468,6 +478,24 @@ def test_turn_21_a_check_waits_for_its_permission() -> None:
     # And the same peer is checked from the host's own address.
     assert {sent.path.remote for sent in host.sent} == {PEER}
     assert path.local not in {sent.path.local for sent in host.sent}
+
+
+def test_turn_31_a_channel_is_bound_once_its_pair_is_selected_and_not_before() -> None:
+    relay = near()
+    host = RelayedEndpoint(relay)
+    host.add_base()
+    server, path = checking(host, relay)
+    host.run(3)
+    assert server.relayed_data  # checks went through
+    assert "CHANNEL_BIND" not in methods(relay)
+    (session,) = host.sessions
+    routes = host.endpoint._routes
+    routes.claim(session.session_id, path)
+    routes.select(session.session_id, path)
+    for _ in range(20):
+        assert host.endpoint.send_relayed(path, b"data", now=host.now)
+        host.run(0.1)
+    assert methods(relay)["CHANNEL_BIND"] == 1
 
 
 def test_ice_39_what_comes_through_the_relay_comes_from_the_peer_that_the_server_names() -> None:

@@ -858,7 +858,7 @@ def test_sctp_08_unknown_chunk_by_its_top_bits(bits: int, goes_on: bool, reporte
         assert decode_causes(values(packet, ChunkType.ERROR)[0]) == [(6, unknown[:7])]
 
 
-def test_sctp_17_i_data_is_not_known() -> None:
+def test_sctp_17_dec_6_i_data_is_not_known() -> None:
     link = Link()
     link.connect()
     link.server.receive_packets([forge(link.server, encode_chunk(64, bytes(20)))], now=link.now)

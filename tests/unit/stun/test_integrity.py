@@ -130,7 +130,7 @@ VECTOR_TID = bytes.fromhex("b7e7a701bc34d686fa87dfae")
         ),
     ],
 )
-def test_stun_20_encoding_gives_the_vectors(
+def test_stun_20_dec_2_encoding_gives_the_vectors(
     name: str, message_class: MessageClass, attributes: list[tuple[Attribute, object]]
 ) -> None:
     assert encode(Method.BINDING, message_class, VECTOR_TID, attributes, key=KEY) == DATA[name]

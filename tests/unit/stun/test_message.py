@@ -69,7 +69,7 @@ WHOLE = DATA["rfc5769_2_1_request"]
         pytest.param(DATA["rfc8489_b_1_published"], id="RFC 8489 B.1 as published"),
     ],
 )
-def test_stun_01_a_wrong_header_is_not_stun(data: bytes) -> None:
+def test_stun_01_dec_1_a_wrong_header_is_not_stun(data: bytes) -> None:
     assert not is_stun(data)
     assert reason_of(data) in {"stun_header", "stun_length"}
 

@@ -720,7 +720,7 @@ def test_stun_50_the_other_server_is_reached_by_the_same_transport_under_its_nam
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_stun_50_an_unproved_300_is_not_followed(signed: bool) -> None:
+def test_stun_50_dec_4_an_unproved_300_is_not_followed(signed: bool) -> None:
     server = TurnServer()
 
     def forged(request: Message) -> list[bytes] | None:

@@ -126,7 +126,7 @@ def test_stun_42_nonces_that_never_last_end_an_allocation_only_with_its_time() -
 
 
 @pytest.mark.parametrize("algorithms", [(MD5, SHA256), (SHA256,)])
-def test_stun_45_sha_256_for_every_request_and_answer(algorithms: tuple[PasswordAlgorithmEntry, ...]) -> None:
+def test_stun_45_dec_5_sha_256_for_every_request_and_answer(algorithms: tuple[PasswordAlgorithmEntry, ...]) -> None:
     server = TurnServer()
     server.nonce = ALGORITHMS + b"1"
     server.algorithms = algorithms
