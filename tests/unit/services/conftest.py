@@ -38,10 +38,13 @@ def _fds() -> int:
 
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
-    """Every test ends with the descriptors and children that it began with."""
+    """Every test ends with no descriptor more than it began with, and with the same children.
+
+    Fewer there may be: what an earlier test of the process left to the garbage collector.
+    """
     fds, children = _fds(), _children()
     yield
-    assert _fds() == fds
+    assert _fds() <= fds
     assert _children() == children
 
 
