@@ -188,8 +188,8 @@ class IceAdapter:
         try:
             await self.transport.wait_connected()
         except ConnectionFailedError as error:
+            out(type="error", value=str(error))  # first: nobody may listen after the other
             tell("ice", "failed")
-            out(type="error", value=str(error))
             return
         tell("ice", "connected")
         with contextlib.suppress(trio.EndOfChannel):

@@ -43,7 +43,7 @@ async def test_both_ends_find_the_best_way(name: str, tmp_path: Path) -> None:
     found = meeting.is_connected, stage.is_direct(meeting), stage.ends_agree(meeting)
     assert found == (connectable(row), direct_possible(row), connectable(row)), meeting
     if not connectable(row):
-        assert all(end.errors for end in meeting.ends), "nobody said why"
+        assert all(end.errors for end in meeting.ends), meeting  # each says why
 
 
 def test_the_matrix_is_printed_with_aioice_beside() -> None:
