@@ -40,6 +40,9 @@ __all__ = ["Endpoint", "EndpointConfig"]
 
 #: Sessions at once, over everything that the process does.
 SESSION_LIMIT: Final = 1024
+#: Datagrams out of relays that wait for the driver, which takes them after each batch; what is more is lost, as on a
+#: network.
+_DELIVERY_LIMIT: Final = 1024
 #: Refusals that wait to be sent, and names to be looked up; what is more is lost, as on a network.
 _ACTION_LIMIT: Final = 64
 
@@ -86,7 +89,7 @@ class Endpoint:
         #: None until a session wants one.
         self._relays: Relays | None = None
         self._turn = config.turn
-        self._deliveries: deque[Delivery] = deque()
+        self._deliveries: BoundedQueue[Delivery] = BoundedQueue(_DELIVERY_LIMIT)
         #: Sessions know that no more candidates will come of their own.
         self._gathered_told = False
         #: Answers to requests that nobody proved, for all sessions together; made with the first session or request.
@@ -278,7 +281,7 @@ class Endpoint:
 
     def poll_delivery(self) -> Delivery | None:
         """A datagram that a relay brought, for a session."""
-        return self._deliveries.popleft() if self._deliveries else None
+        return self._deliveries.pop()
 
     def poll_touched(self) -> PeerSession | None:
         """A session that an input here changed."""
@@ -457,7 +460,7 @@ class Endpoint:
             path, data = came
             session = self._route(data, path, now)
             if session is not None:
-                self._deliveries.append(Delivery(session, path, data))
+                self._deliveries.push(Delivery(session, path, data))
         while (path_lost := relays.poll_unreachable()) is not None:
             self.socket_error(path_lost, errno.EHOSTUNREACH, now=now)
         return learned
