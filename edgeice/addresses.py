@@ -82,3 +82,5 @@ class Base:
     server: TransportAddress | None = None
     #: How that server sees this host, the related address of the relayed candidate (RFC 8839 §5.1).
     mapped: TransportAddress | None = None
+    #: What it costs to use the interface, 0 (wired) to 999; from 500 on each byte is paid for.
+    cost: int = 0
