@@ -292,7 +292,7 @@ class DeviceSignaling:
     def _hold(self, message: VerifiedJws, session: SessionId, *, now: float) -> None:
         envelope = Envelope.decode(message.claims)
         body = decode_body(envelope)
-        size = len(body.candidates) if isinstance(body, Candidates) else 1
+        size = body.size if isinstance(body, Candidates) else 1
         if not self._early.hold(session, envelope.seq, message, size=size, now=now):
             raise DecodeError("held-full")
 

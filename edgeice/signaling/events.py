@@ -107,17 +107,19 @@ class AnswerReceived(Event):
 
 @attrs.frozen
 class CandidatesReceived(Event):
-    """Candidates for a description that was delivered before."""
+    """Candidates for a description that was delivered before; also after their end, where ICE decides about them."""
 
     session: SessionId
     gen: int
     ufrag: str
     candidates: tuple[str, ...] = attrs.field(repr=False)
+    #: Withdrawn ones; to be removed before those of `candidates` are added.
+    removed: tuple[str, ...] = attrs.field(default=(), repr=False)
 
 
 @attrs.frozen
 class EndOfCandidatesReceived(Event):
-    """No more candidates of this generation will be delivered; said once per generation."""
+    """The peer has told all its candidates of this generation; said once per generation."""
 
     session: SessionId
     gen: int

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 VERSION = 1
-#: Most candidates in one message.
+#: Most candidates in one message, and most withdrawn ones.
 MAX_CANDIDATES = 64
 #: A generation beyond this is no restart but an attempt to leave no number for the next one.
 MAX_GENERATION = 1_000_000
@@ -115,12 +115,22 @@ class Candidates:
     ufrag: str
     #: Each begins `candidate:` (RFC 8839 §5.1).
     candidates: tuple[str, ...]
-    #: No more will come.
+    #: No more will come; between peers of `edgeice-mobility`, but for what a move of the host brings.
     end: bool = False
+    #: Withdrawn ones, as they were told; they leave before those of `candidates` come.
+    removed: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many candidates it speaks of; at least 1."""
+        return max(1, len(self.candidates) + len(self.removed))
 
     def to_body(self, _gen: int) -> dict[str, object]:
         """The members of `body`."""
-        return {"ufrag": self.ufrag, "candidates": list(self.candidates), "end": self.end}
+        body: dict[str, object] = {"ufrag": self.ufrag, "candidates": list(self.candidates), "end": self.end}
+        if self.removed:
+            body["removed"] = list(self.removed)
+        return body
 
 
 @attrs.frozen
@@ -170,10 +180,18 @@ def _decode_answer(body: Claims, _gen: int) -> Answer:
 
 def _decode_candidates(body: Claims, _gen: int) -> Candidates:
     ufrag = m.text(body, "ufrag", limit=256)
-    candidates = m.string_list(body, "candidates", most=MAX_CANDIDATES, limit=_MAX_CANDIDATE)
-    if not _UFRAG.fullmatch(ufrag) or not all(map(_CANDIDATE.fullmatch, candidates)):
-        raise DecodeError("claims", "ufrag or candidate")
-    return Candidates(ufrag, candidates, m.boolean(body, "end"))
+    candidates = _candidate_list(body, "candidates")
+    removed = _candidate_list(body, "removed") if "removed" in body else ()
+    if not _UFRAG.fullmatch(ufrag):
+        raise DecodeError("claims", "ufrag")
+    return Candidates(ufrag, candidates, m.boolean(body, "end"), removed)
+
+
+def _candidate_list(body: Claims, name: str) -> tuple[str, ...]:
+    lines = m.string_list(body, name, most=MAX_CANDIDATES, limit=_MAX_CANDIDATE)
+    if not all(map(_CANDIDATE.fullmatch, lines)):
+        raise DecodeError("claims", name)
+    return lines
 
 
 def _code(body: Claims) -> str:

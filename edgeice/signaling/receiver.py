@@ -1,4 +1,8 @@
-"""The peer's candidates: matched to descriptions, held when early, closed by `end` (contract §5, "Loss")."""
+"""The peer's candidates: matched to descriptions, held when early, closed by `end` (contract §5, "Loss").
+
+What comes after `end`, added or withdrawn, is passed on like the rest: whether both peers allow it (`edgeice-mobility`)
+is for ICE to know, and a message that lost its way may just come late.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ HELD_LIMIT = 32
 HELD_TIME = 5.0
 #: Seconds that `end` waits for lower `seq` at most.
 END_PATIENCE = 5.0
-#: Candidates of one generation that are passed on; ICE has its own, lower limits.
+#: Candidates of one generation that stand at once; ICE has its own, lower limits.
 MAX_PER_GENERATION = 128
 
 
@@ -31,10 +35,50 @@ class _Held:
     until: float
 
 
+class _Ledger:
+    """Which candidates of a generation stand, by the highest `seq` that spoke of each.
+
+    Two roads may swap a withdrawal and the candidate's return: the later word counts, whenever it comes.
+    """
+
+    __slots__ = ("_gone", "_standing")
+
+    def __init__(self) -> None:
+        self._standing: dict[str, int] = {}
+        #: Withdrawn ones, the latest last; the oldest are forgotten beyond as many as may stand.
+        self._gone: dict[str, int] = {}
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._standing) >= MAX_PER_GENERATION
+
+    def is_news(self, line: str, seq: int) -> bool:
+        """Whether a candidate did not stand, and was not withdrawn later."""
+        if line in self._standing:
+            self._standing[line] = max(seq, self._standing[line])
+            return False
+        # A message withdraws before it adds, so that with the same `seq` the candidate came back.
+        return self._gone.get(line, -1) <= seq
+
+    def add(self, line: str, seq: int) -> None:
+        self._gone.pop(line, None)
+        self._standing[line] = seq
+
+    def remove(self, line: str, seq: int) -> bool:
+        """Whether a withdrawal is news; it may be of one that stood in the description, which is not known here."""
+        if self._standing.get(line, -1) > seq or line in self._gone:
+            return False
+        self._standing.pop(line, None)
+        if len(self._gone) >= MAX_PER_GENERATION:
+            del self._gone[next(iter(self._gone))]
+        self._gone[line] = seq
+        return True
+
+
 @attrs.define
 class _Generation:
     ufrags: tuple[str, ...]
-    delivered: int = 0
+    ledger: _Ledger = attrs.field(factory=_Ledger)
     ended: bool = False
     #: `end` came with this `seq` for this ufrag, and lower ones may still come until then.
     end_seq: int | None = None
@@ -65,7 +109,7 @@ class RemoteCandidates:
                 self._deliver(generation, item.gen, item.seq, item.body, now)
             elif item.gen > gen:
                 self._held.append(item)
-                self._held_size += _size(item.body)
+                self._held_size += item.body.size
             else:
                 self._drops.count("old-generation")
         if description.end_of_candidates:
@@ -87,11 +131,11 @@ class RemoteCandidates:
             self._deliver(generation, gen, seq, body, now)
         elif gen < max(self._live, default=0):
             self._drops.count("old-generation")
-        elif self._held_size + _size(body) > HELD_LIMIT:
+        elif self._held_size + body.size > HELD_LIMIT:
             self._drops.count("held-full")
         else:
             self._held.append(_Held(gen, seq, body, now + HELD_TIME))
-            self._held_size += _size(body)
+            self._held_size += body.size
 
     def progressed(self, *, now: float) -> None:
         """Another `seq` came, or time passed: let each `end` take effect that has nothing to wait for."""
@@ -112,7 +156,7 @@ class RemoteCandidates:
     def handle_timeout(self, *, now: float) -> None:
         """Forget what was held too long, and let late ends take effect."""
         while self._held and self._held[0].until <= now:
-            self._held_size -= _size(self._held.popleft().body)
+            self._held_size -= self._held.popleft().body.size
             self._drops.count("held-expired")
         self.progressed(now=now)
 
@@ -126,17 +170,19 @@ class RemoteCandidates:
         if body.ufrag not in generation.ufrags:
             self._drops.count("unknown-ufrag")
             return
-        if generation.ended:
-            if body.candidates:
-                self._drops.count("after-end")
-            return
-        room = MAX_PER_GENERATION - generation.delivered
-        taken = body.candidates[:room]
-        if len(taken) < len(body.candidates):
-            self._drops.count("candidate-flood", len(body.candidates) - len(taken))
-        if taken:
-            generation.delivered += len(taken)
-            self._events.append(CandidatesReceived(self._session, gen, body.ufrag, taken))
+        ledger = generation.ledger
+        removed = tuple(line for line in body.removed if ledger.remove(line, seq))
+        added = []
+        for line in body.candidates:
+            if not ledger.is_news(line, seq):
+                continue
+            if ledger.is_full:
+                self._drops.count("candidate-flood")
+                continue
+            ledger.add(line, seq)
+            added.append(line)
+        if added or removed:
+            self._events.append(CandidatesReceived(self._session, gen, body.ufrag, tuple(added), removed))
         if body.end:
             self._end(generation, seq, body.ufrag, now)
 
@@ -147,7 +193,3 @@ class RemoteCandidates:
         generation.end_ufrag = ufrag
         generation.end_at = now + END_PATIENCE
         self.progressed(now=now)
-
-
-def _size(body: Candidates) -> int:
-    return max(1, len(body.candidates))

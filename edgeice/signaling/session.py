@@ -30,6 +30,7 @@ from edgeice.signaling.events import (
     SessionId,
     SignalAction,
 )
+from edgeice.signaling.gatherer import LocalCandidates
 from edgeice.signaling.jws import VerifiedJws, decode, verify
 from edgeice.signaling.keys import PrivateKey, PublicKey
 from edgeice.signaling.limits import RejectLimiter, TokenBucket
@@ -50,7 +51,7 @@ from edgeice.signaling.messages import (
 from edgeice.signaling.names import Party, Role
 from edgeice.signaling.offers import LocalOffer, OfferState, RemoteOffer, disowning_reject, pending_offer
 from edgeice.signaling.receiver import RemoteCandidates
-from edgeice.signaling.sender import CANDIDATES_EXPIRY, OFFER_EXPIRY, CandidateBatch, MessageSigner
+from edgeice.signaling.sender import CANDIDATES_EXPIRY, OFFER_EXPIRY, MessageSigner
 from edgeice.signaling.window import SequenceWindow
 
 __all__ = ["ANSWER_TIMEOUT", "SignalingSession"]
@@ -65,7 +66,6 @@ _RESTART_BURST = 5
 class _Timer(Enum):
     REPEAT = auto()
     ANSWER = auto()
-    GATHER = auto()
 
 
 class SignalingSession:
@@ -123,7 +123,7 @@ class SignalingSession:
         self._highest = -1
         self._local: LocalOffer | None = None
         self._remote: RemoteOffer | None = None
-        self._outgoing: dict[int, CandidateBatch] = {}
+        self._outgoing = LocalCandidates()
         self._incoming = RemoteCandidates(session, self._window, self._events, self.drops)
         self._restarts = TokenBucket(_RESTART_BURST, 1.0)
         self._guard = RestartGuard()
@@ -196,25 +196,37 @@ class SignalingSession:
         return True
 
     def send_candidates(
-        self, gen: int, ufrag: str, candidates: tuple[str, ...], *, end: bool, now: float, wall: int | None
+        self,
+        gen: int,
+        ufrag: str,
+        candidates: tuple[str, ...],
+        *,
+        end: bool,
+        removed: tuple[str, ...] = (),
+        now: float,
+        wall: int | None,
     ) -> None:
         """Send own candidates of a generation (strings beginning `candidate:`); `end` says that no more will come.
 
         The first ones of a generation go at once, or with its description where that is not out yet; later ones
         gather for 50 ms.  Candidates of a generation or ufrag that is no longer used are ignored.
+
+        Args:
+            gen: Their generation, at most the next one.
+            ufrag: The own one of that generation.
+            candidates: The new ones.
+            end: No more will come, but for what a move of the host brings where both peers allow that.
+            removed: Those that are withdrawn, as they were told.
+            now: Monotonic seconds.
+            wall: Unix seconds, None while unknown.
         """
         if gen > self._highest + 1:
             raise LocalProtocolError(f"generation {gen} is not the next one")
-        batch = self._outgoing.get(gen)
-        to_come = gen > self._highest or (self._remote is not None and self._remote.gen == gen)
-        if to_come and (batch is None or (batch.ufrag != ufrag and not batch.described)):
-            batch = self._outgoing[gen] = CandidateBatch(ufrag)
-        if self.ended or batch is None or batch.ufrag != ufrag:
+        if self.ended:
             return
-        if batch.add(candidates, end=end, now=now):
-            self._flush(gen, batch, wall)
-        elif batch.flush_at is not None:
-            self._arm_gather()
+        to_come = gen > self._highest or (self._remote is not None and self._remote.gen == gen)
+        for body in self._outgoing.add(gen, ufrag, candidates, removed=removed, end=end, to_come=to_come, now=now):
+            self._send_candidates(gen, body, wall)
 
     def bye(self, code: str, reason: str = "", *, wall: int | None) -> None:
         """End the session and say so on both roads; nothing happens if it ended already."""
@@ -254,20 +266,18 @@ class SignalingSession:
     def handle_timeout(self, *, now: float, wall: int | None) -> None:
         """Repeat, give up, or send what gathered, where it is due."""
         while (timer := self._timers.pop_due(now)) is not None:
-            if timer is _Timer.GATHER:
-                for gen, batch in self._outgoing.items():
-                    if batch.flush_at is not None and batch.flush_at <= now:
-                        self._flush(gen, batch, wall)
-                self._arm_gather()
-            elif timer is _Timer.REPEAT:
+            if timer is _Timer.REPEAT:
                 self._repeat_offer()
             else:
                 self._expire_offer()
+        for gen, body in self._outgoing.handle_timeout(now=now):
+            self._send_candidates(gen, body, wall)
         self._incoming.handle_timeout(now=now)
 
     def next_timeout(self) -> float | None:
         """The earliest deadline."""
-        return min((at for at in (self._timers.next(), self._incoming.next_timeout()) if at is not None), default=None)
+        ends = (self._timers.next(), self._incoming.next_timeout(), self._outgoing.next_timeout())
+        return min((at for at in ends if at is not None), default=None)
 
     def poll_action(self) -> SignalAction | None:
         """Next thing to send; where an owner drains, its whole queue is meant."""
@@ -385,7 +395,7 @@ class SignalingSession:
     def _on_reject(self, envelope: Envelope, reject: Reject) -> None:
         local = pending_offer(self._local, envelope)
         self._finish(local)
-        self._outgoing.pop(local.gen, None)
+        self._outgoing.withdrawn(local.gen)
         if local.gen == 0:
             self._end()
         self._events.append(OfferRejected(self.id, local.gen, reject.code, reject.reason, reject.retry_after))
@@ -415,7 +425,7 @@ class SignalingSession:
             return
         self._timers.cancel(_Timer.REPEAT)
         local.state = OfferState.EXPIRED
-        self._outgoing.pop(local.gen, None)
+        self._outgoing.withdrawn(local.gen)
         self._events.append(OfferExpired(self.id, local.gen))
 
     def _repeat_reply(self, remote: RemoteOffer, road: Road, *, now: float, wall: int | None) -> None:
@@ -439,22 +449,11 @@ class SignalingSession:
 
     def _describe(self, gen: int, description: Description, wall: int | None) -> None:
         """The own description of `gen` is out: its candidates may follow."""
-        batch = self._outgoing.get(gen)
-        if batch is None or batch.ufrag not in description.ufrags:
-            batch = self._outgoing[gen] = CandidateBatch(next(iter(description.ufrags), ""))
-        batch.described = True
-        if batch.waiting or batch.end:
-            self._flush(gen, batch, wall)
+        for body in self._outgoing.described(gen, description):
+            self._send_candidates(gen, body, wall)
 
-    def _flush(self, gen: int, batch: CandidateBatch, wall: int | None) -> None:
-        for body in batch.take():
-            self._send(self._signer.sign(body, gen, wall=wall), CANDIDATES_EXPIRY)
-
-    def _arm_gather(self) -> None:
-        self._timers.cancel(_Timer.GATHER)
-        due = [batch.flush_at for batch in self._outgoing.values() if batch.flush_at is not None]
-        if due:
-            self._timers.set(_Timer.GATHER, min(due))
+    def _send_candidates(self, gen: int, body: Candidates, wall: int | None) -> None:
+        self._send(self._signer.sign(body, gen, wall=wall), CANDIDATES_EXPIRY)
 
     # State
 
@@ -465,7 +464,7 @@ class SignalingSession:
             return False
         was_pending = local.state is OfferState.PENDING
         self._finish(local)
-        self._outgoing.pop(local.gen, None)
+        self._outgoing.withdrawn(local.gen)
         return was_pending
 
     def _supersede_remote_offer(self) -> None:
@@ -482,9 +481,7 @@ class SignalingSession:
     def _settle(self, gen: int) -> None:
         """Offer and answer of `gen` are complete: nothing of lower generations is sent or taken any more."""
         self._incoming.settled(gen)
-        for old in [g for g in self._outgoing if g < gen]:
-            del self._outgoing[old]
-        self._arm_gather()
+        self._outgoing.settled(gen)
 
     def _end(self) -> None:
         self.ended = True

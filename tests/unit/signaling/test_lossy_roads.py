@@ -163,6 +163,7 @@ def test_trk_02_candidates_come_once_and_end_comes_last(seed: int) -> None:
     ends = [index for index, event in enumerate(log) if isinstance(event, EndOfCandidatesReceived)]
     assert len(ends) <= 1
     if ends:
+        # The patience for what got lost is much longer than a road's detours.
         assert not any(isinstance(event, CandidatesReceived) for event in log[ends[0] :])
 
 

@@ -45,6 +45,7 @@ BODIES: list[tuple[SessionBody, int, dict[str, str]]] = [
     (Answer("v=0"), 1, {"re": RE}),
     (Candidates("abcd", (CANDIDATE, CANDIDATE), end=False), 0, {}),
     (Candidates("abcd", (), end=True), 0, {}),
+    (Candidates("abcd", (CANDIDATE,), end=False, removed=(CANDIDATE, CANDIDATE)), 2, {}),
     (Reject("busy", "no room", 30), 0, {"re": RE}),
     (Reject("expired"), 2, {"re": RE}),
     (Bye("done", "bye"), 1, {}),
@@ -132,6 +133,22 @@ def test_host_24_envelopes_with_wrong_claims(change: dict[str, object], reason: 
         (Candidates("abcd", ()), {}, {"ufrag": "abcd", "candidates": ["candidate:\x00"], "end": False}),
         (Candidates("abcd", ()), {}, {"ufrag": "abcd", "candidates": [CANDIDATE] * 65, "end": False}),
         (Candidates("abcd", ()), {}, {"ufrag": "abcd", "candidates": ["candidate:" + "x" * 510], "end": False}),
+        *(
+            (Candidates("abcd", ()), {}, {"ufrag": "abcd", "candidates": [], "end": False, "removed": removed})
+            for removed in (
+                None,
+                CANDIDATE,
+                {"0": CANDIDATE},
+                [1],
+                [[CANDIDATE]],
+                [""],
+                ["a=candidate:1"],
+                ["candidate:1\nx"],
+                ["candidate:é"],
+                ["candidate:" + "x" * 510],
+                [CANDIDATE] * 65,
+            )
+        ),
         (Reject("busy"), {"re": RE}, {"code": "BUSY", "reason": ""}),
         (Reject("busy"), {"re": RE}, {"code": "busy", "reason": "", "retry_after": 1.5}),
         (Reject("busy"), {"re": RE}, {"code": "busy", "reason": 5}),
@@ -165,7 +182,9 @@ NAMES = ["v", "t", "iss", "aud", "iat", "exp", "sid", "gen", "seq", "nonce", "re
 @given(
     st.sampled_from(BODIES),
     st.dictionaries(st.sampled_from(NAMES), json_values, max_size=2),
-    st.dictionaries(st.sampled_from(["sdp", "want", "ufrag", "candidates", "end", "code", "reason"]), json_values),
+    st.dictionaries(
+        st.sampled_from(["sdp", "want", "ufrag", "candidates", "end", "removed", "code", "reason"]), json_values
+    ),
 )
 def test_any_claims_are_accepted_or_a_decode_error(
     good: tuple[SessionBody, int, dict[str, Any]], claims: dict[str, object], members: dict[str, object]

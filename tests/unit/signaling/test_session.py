@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from edgeice.errors import LocalProtocolError
@@ -21,6 +23,7 @@ from edgeice.signaling import (
 )
 from edgeice.signaling.jws import decode, verify
 from edgeice.signaling.messages import Answer, Bye, Candidates, Offer
+from edgeice.signaling.receiver import HELD_TIME
 from tests.unit.signaling.kit import (
     ALICE_KEY,
     CANDIDATE,
@@ -45,6 +48,7 @@ from tests.unit.signaling.kit import (
     sent,
 )
 
+OTHER = CANDIDATE.replace("50000", "50001")
 DEVICE_SDP = make_sdp("DeviceU", setup="active", fingerprint=FINGERPRINT_B)
 DEVICE_RESTART = make_sdp("DevRst1", fingerprint=FINGERPRINT_B)
 
@@ -65,8 +69,8 @@ def give(
     session.receive_jws(jws, road, now=now, wall=wall)
 
 
-def candidates(seq: int, *found: str, ufrag: str = "AliceU", end: bool = False) -> bytes:
-    return message(Candidates(ufrag, found, end), seq=seq)
+def candidates(seq: int, *found: str, ufrag: str = "AliceU", end: bool = False, removed: tuple[str, ...] = ()) -> bytes:
+    return message(Candidates(ufrag, found, end, removed), seq=seq)
 
 
 def run(session: SignalingSession, until: float) -> list[tuple[float, object]]:
@@ -261,15 +265,15 @@ def test_trk_02_a_message_on_both_roads_counts_once() -> None:
 def test_trk_02_another_message_with_a_used_seq_is_dropped() -> None:
     _, device = established_pair()
     give(device, candidates(1, CANDIDATE))
-    give(device, candidates(1, CANDIDATE.replace("50000", "50001")))
+    give(device, candidates(1, OTHER))
     assert (len(events(device)), device.drops.snapshot()) == (1, {"duplicate": 1})
 
 
 def test_a_seq_behind_the_window_is_dropped() -> None:
     _, device = established_pair()
     give(device, candidates(70, CANDIDATE))
-    give(device, candidates(6, CANDIDATE))
-    give(device, candidates(7, CANDIDATE))
+    give(device, candidates(6, OTHER))
+    give(device, candidates(7, OTHER))
     assert (len(events(device)), device.drops.snapshot()) == (2, {"duplicate": 1})
 
 
@@ -355,12 +359,103 @@ def test_host_16_candidates_and_end_of_an_old_generation_are_ignored_after_a_res
 def test_end_waits_for_every_lower_seq() -> None:
     _, device = established_pair()
     give(device, candidates(3, CANDIDATE, end=True), now=1.0)
-    give(device, candidates(1, CANDIDATE), now=1.1)
+    give(device, candidates(1, OTHER), now=1.1)
     assert [type(event) for event in events(device)] == [CandidatesReceived] * 2
-    give(device, candidates(2, CANDIDATE), now=1.2)
+    give(device, candidates(2, "candidate:2"), now=1.2)
     assert [type(event) for event in events(device)] == [CandidatesReceived, EndOfCandidatesReceived]
-    give(device, candidates(4, CANDIDATE), now=1.3)
-    assert (events(device), device.drops.snapshot(), device.next_timeout()) == ([], {"after-end": 1}, None)
+    assert (device.drops.snapshot(), device.next_timeout()) == ({}, None)
+
+
+def test_candidates_after_the_end_are_passed_on_and_a_second_end_is_not() -> None:
+    _, device = established_pair()
+    give(device, candidates(1, CANDIDATE, end=True), now=1.0)
+    assert [type(event) for event in events(device)] == [CandidatesReceived, EndOfCandidatesReceived]
+    give(device, candidates(2, OTHER, end=True, removed=(CANDIDATE,)), now=2.0)
+    assert events(device) == [CandidatesReceived(device.id, 0, "AliceU", (OTHER,), (CANDIDATE,))]
+    assert (device.drops.snapshot(), device.next_timeout()) == ({}, None)
+
+
+def test_a_candidate_that_is_told_again_comes_once_unless_it_was_withdrawn() -> None:
+    _, device = established_pair()
+    give(device, candidates(1, CANDIDATE))
+    give(device, candidates(2, CANDIDATE, OTHER))
+    give(device, candidates(3, removed=(CANDIDATE, CANDIDATE)))
+    give(device, candidates(4, removed=(CANDIDATE,)))
+    give(device, candidates(5, CANDIDATE))
+    give(device, candidates(6, CANDIDATE, removed=(CANDIDATE,)))
+    assert [(e.candidates, e.removed) for e in events(device) if isinstance(e, CandidatesReceived)] == [
+        ((CANDIDATE,), ()),
+        ((OTHER,), ()),
+        ((), (CANDIDATE,)),
+        ((CANDIDATE,), ()),
+        ((CANDIDATE,), (CANDIDATE,)),
+    ]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_the_latest_word_about_a_candidate_counts_in_whatever_order_the_roads_bring_them(
+    order: tuple[int, ...],
+) -> None:
+    _, device = established_pair()
+    words = [
+        candidates(1, CANDIDATE),
+        candidates(2, removed=(CANDIDATE,)),
+        candidates(3, CANDIDATE, OTHER),
+        candidates(4, removed=(OTHER,)),
+    ]
+    for index in order:
+        give(device, words[index], road="channel" if index % 2 else "mqtt")
+    standing: set[str] = set()
+    for event in events(device):
+        assert isinstance(event, CandidatesReceived)
+        standing -= set(event.removed)
+        standing |= set(event.candidates)
+    assert standing == {CANDIDATE}
+
+
+def test_a_candidate_of_the_description_can_be_withdrawn() -> None:
+    _, device = established_pair()
+    give(device, candidates(1, removed=(CANDIDATE,)))
+    assert events(device) == [CandidatesReceived(device.id, 0, "AliceU", (), (CANDIDATE,))]
+
+
+def test_host_12_withdrawals_make_room_and_a_flood_of_them_is_bounded() -> None:
+    _, device = established_pair()
+    names = [f"candidate:{n}" for n in range(1000)]
+    give(device, candidates(1, *names[:64]))
+    give(device, candidates(2, *names[64:128]))
+    give(device, candidates(3, names[128], names[0]))
+    assert device.drops.snapshot() == {"candidate-flood": 1}
+    give(device, candidates(4, *names[128:131], removed=(names[0], names[1])))
+    assert device.drops.snapshot() == {"candidate-flood": 2}
+    events(device)
+    for index in range(10):
+        give(device, candidates(5 + index, removed=tuple(names[200 + 60 * index :][:60])))
+    (ledger,) = [generation.ledger for generation in device._incoming._live.values()]
+    assert (len(ledger._standing), len(ledger._gone)) == (128, 128)
+
+
+def test_host_16_withdrawals_of_an_unknown_ufrag_or_generation_are_dropped_and_replays_count_once() -> None:
+    _, device = established_pair()
+    give(device, candidates(1, ufrag="Other", removed=(CANDIDATE,)))
+    give(device, candidates(2, ufrag="DeviceU", removed=(CANDIDATE,)))
+    assert (events(device), device.drops.snapshot()) == ([], {"unknown-ufrag": 2})
+    good = candidates(3, removed=(CANDIDATE,))
+    for road in ("mqtt", "channel", "mqtt"):
+        give(device, good, road=road)
+    assert (len(events(device)), device.drops["duplicate"]) == (1, 2)
+    give(device, message(Candidates("AliceU", (), removed=(OTHER,)), gen=7, seq=4))
+    assert (events(device), device.next_timeout()) == ([], HELD_TIME)
+    device.handle_timeout(now=HELD_TIME, wall=WALL)
+    assert device.drops["held-expired"] == 1
+
+
+def test_host_16_early_withdrawals_count_for_what_is_held() -> None:
+    operator, _, _ = started()
+    gone = tuple(f"candidate:{n}" for n in range(20))
+    give(operator, device_message(Candidates("DeviceU", (), removed=gone), 1))
+    give(operator, device_message(Candidates("DeviceU", gone), 2))
+    assert operator.drops.snapshot() == {"held-full": 1}
 
 
 def test_end_waits_5_seconds_at_most() -> None:
@@ -396,6 +491,49 @@ def test_own_candidates_go_first_at_once_and_then_gather_for_50_ms() -> None:
     operator.send_candidates(0, "AliceU", (names[4],), end=True, now=0.07, wall=WALL)
     (last,) = sent(operator)
     assert body_of(last.jws) == {"ufrag": "AliceU", "candidates": names[4:], "end": True}
+
+
+def test_own_candidates_of_a_move_go_5_ms_after_the_first_with_what_is_withdrawn() -> None:
+    operator, _ = established_pair()
+    operator.send_candidates(0, "AliceU", (CANDIDATE,), end=True, now=0.0, wall=WALL)
+    assert len(sent(operator)) == 1
+    operator.send_candidates(0, "AliceU", (), removed=(CANDIDATE,), end=False, now=5.0, wall=WALL)
+    operator.send_candidates(0, "AliceU", (OTHER,), end=False, now=5.001, wall=WALL)
+    assert (sent(operator), operator.next_timeout()) == ([], 5.005)
+    operator.handle_timeout(now=5.005, wall=WALL)
+    (moved,) = sent(operator)
+    assert body_of(moved.jws) == {"ufrag": "AliceU", "candidates": [OTHER], "end": False, "removed": [CANDIDATE]}
+    assert (moved.road, moved.expiry, operator.next_timeout()) == ("both", 15, None)
+
+
+def test_an_own_candidate_that_goes_before_it_was_told_is_not_spoken_of() -> None:
+    operator, device = established_pair()
+    operator.send_candidates(0, "AliceU", (CANDIDATE,), end=False, now=0.0, wall=WALL)
+    operator.send_candidates(0, "AliceU", (OTHER,), end=False, now=0.01, wall=WALL)
+    operator.send_candidates(0, "AliceU", (), removed=(OTHER,), end=False, now=0.02, wall=WALL)
+    operator.send_candidates(0, "AliceU", (), removed=(CANDIDATE,), end=False, now=0.03, wall=WALL)
+    operator.send_candidates(0, "AliceU", (CANDIDATE,), end=False, now=0.04, wall=WALL)
+    operator.handle_timeout(now=0.061, wall=WALL)
+    first, then = sent(operator)
+    assert (body_of(then.jws)["candidates"], body_of(then.jws)["removed"]) == ([CANDIDATE], [CANDIDATE])
+    for each in (first, then):
+        give(device, each.jws, now=0.1)
+    assert [(e.candidates, e.removed) for e in events(device) if isinstance(e, CandidatesReceived)] == [
+        ((CANDIDATE,), ()),
+        ((CANDIDATE,), (CANDIDATE,)),
+    ]
+
+
+def test_many_own_candidates_that_are_withdrawn_are_split_and_bounded() -> None:
+    operator, _ = established_pair()
+    names = tuple(f"candidate:{n}" for n in range(300))
+    operator.send_candidates(0, "AliceU", (), end=True, now=0.0, wall=WALL)
+    assert len(sent(operator)) == 1
+    operator.send_candidates(0, "AliceU", names[:1], removed=names, end=False, now=1.0, wall=WALL)
+    operator.handle_timeout(now=1.005, wall=WALL)
+    bodies = [body_of(each.jws) for each in sent(operator)]
+    assert [len(body["removed"]) for body in bodies if "removed" in body] == [32] * 4  # type: ignore[arg-type]
+    assert bodies[-1]["candidates"] == [names[0]]
 
 
 def test_own_candidates_wait_for_their_description() -> None:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edgeice.errors import DecodeError
 from edgeice.sansio import Entropy
 from edgeice.signaling import (
+    CandidatesReceived,
     Connector,
     OfferNeeded,
     OperatorLine,
@@ -33,7 +34,17 @@ from tests.unit.signaling.kit import ALICE, DEVICE, make_device, trust
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "signaling"
 WALL = 1_800_000_000
-SESSION = ["offer", "answer", "candidates", "reject", "restart", "restart_answer", "no_session", "bye"]
+SESSION = [
+    "offer",
+    "answer",
+    "candidates",
+    "reject",
+    "restart",
+    "restart_answer",
+    "candidates_moved",
+    "no_session",
+    "bye",
+]
 SIGNED = ["info", "info_channels", "audit", "relay", *SESSION]
 
 
@@ -142,6 +153,14 @@ def test_the_example_session_is_what_an_operator_sends() -> None:
     )
     connector.session.offer(json.loads(load("restart")["payload"])["body"]["sdp"], now=0.0, wall=WALL)
     connector.receive(DEVICE, load("restart_answer")["jws"].encode(), now=0.0, wall=WALL)
+    connector.receive(DEVICE, load("candidates_moved")["jws"].encode(), now=0.0, wall=WALL)
+    moved = json.loads(load("candidates_moved")["payload"])["body"]
+    heard = []
+    while (event := connector.poll_event()) is not None:
+        heard.append(event)
+    assert heard[-1] == CandidatesReceived(
+        connector.session.id, 1, "DeviceU1", tuple(moved["candidates"]), tuple(moved["removed"])
+    )
     connector.close("done", "finished", wall=WALL)
     sent = []
     while (action := connector.poll_action()) is not None:
