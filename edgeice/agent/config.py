@@ -78,7 +78,7 @@ class LimitsSection:
     #: Processes of a session at once.
     processes: int = attrs.field(default=16, validator=attrs.validators.in_(range(1, 1025)))
     #: Seconds after which a session without a path is given up.
-    lost_time: int = attrs.field(default=120, validator=attrs.validators.in_(range(10, 86401)))
+    lost_time: int = attrs.field(default=600, validator=attrs.validators.in_(range(10, 86401)))
     #: Seconds that a session may be without a channel of a service; 0 sets no limit.
     idle_time: int = attrs.field(default=0, validator=attrs.validators.in_(range(86401)))
     #: Seconds that a channel may be idle: a shell, a command or a forward without a byte either way, telemetry without

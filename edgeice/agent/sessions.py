@@ -13,8 +13,9 @@ from edgeice import dtls, sdp
 from edgeice.agent.config import LimitsSection
 from edgeice.agent.failures import Failures
 from edgeice.agent.log import Log
+from edgeice.agent.paths import SessionPath, describe_path
 from edgeice.errors import DecodeError
-from edgeice.peer import ConnectionState, PathChanged, StateChanged
+from edgeice.peer import ConnectionState, StateChanged
 from edgeice.sansio import DropCounter, Event
 from edgeice.services import Channel, ChannelServer, ServiceRegistry, Spawner
 from edgeice.signaling import (
@@ -31,13 +32,13 @@ from edgeice.signaling import (
     SessionFailed,
     SessionId,
 )
+from edgeice.text import duration
 from edgeice.trace import Record, Tracer, ignore
 from edgeice.transport import (
     SIGNAL_PROTOCOL,
     ConnectionFailedError,
     DataChannel,
     Node,
-    PathRecovery,
     Progress,
     SignaledConnection,
     SignalPump,
@@ -72,12 +73,9 @@ class _Session:
     id: SessionId
     want: tuple[str, ...]
     signaled: SignaledConnection
-    recovery: PathRecovery
+    path: SessionPath
     opened_at: float
     proved: bool = False
-    has_path: bool = False
-    #: The path as it was logged last.
-    path: str | None = None
     #: Ends its tasks.
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     #: A defect ended it.
@@ -260,7 +258,7 @@ class Sessions:
                 session = self._sessions.get(event.session)  # type: ignore[attr-defined]  # all others are a session's
                 if session is not None:
                     session.signaled.take(event)
-                    session.recovery.take(event)
+                    session.path.take(event)
 
     def _tell(self, event: str, session: SessionId, why: str = "", want: tuple[str, ...] = ()) -> None:
         self._audit(
@@ -277,11 +275,19 @@ class Sessions:
             return
         signaled = SignaledConnection(machine, self._wall, self._flush)
 
-        def restarting() -> None:
-            self._log.info("restart", operator=event.session.peer.name, sid=event.session.sid)
+        def first_pair() -> None:
+            self._signaling.first_pair(event.session, now=trio.current_time())
 
-        recovery = PathRecovery(signaled, restarting, patience=self._limits.lost_time)
-        session = _Session(event.session, event.want, signaled, recovery, trio.current_time())
+        path = SessionPath(
+            signaled,
+            self._node,
+            self._log,
+            operator=event.session.peer.name,
+            sid=event.session.sid,
+            patience=self._limits.lost_time,
+            on_first=first_pair,
+        )
+        session = _Session(event.session, event.want, signaled, path, trio.current_time())
 
         def watch(progress: Progress) -> None:
             self._watch(session, progress)
@@ -323,28 +329,17 @@ class Sessions:
                 self._flush()  # an offer may have waited for that
                 self._log.info("opened", operator=session.id.peer.name, sid=session.id.sid)
                 self._tell("opened", session.id, want=session.want)
-            case PathChanged():
-                self._path_changed(session, progress)
             case _:
                 pass
-
-    def _path_changed(self, session: _Session, path: PathChanged) -> None:
-        described = describe_path(path)
-        if described != session.path:  # a pair is told again when it is nominated
-            session.path = described
-            self._log.info("path", operator=session.id.peer.name, sid=session.id.sid, path=described or "none")
-        if path.path is not None and not session.has_path:
-            session.has_path = True
-            self._signaling.first_pair(session.id, now=trio.current_time())
-        session.recovery.path_changed()
+        session.path.watch(progress)
 
     async def _keep_path(self, session: _Session) -> None:
         try:
             await session.signaled.peer.wait_connected()
         except ConnectionFailedError:
             return
-        await session.recovery.run()
-        await self._end(session, ByeCode.LOST, f"no path for {self._limits.lost_time} s")
+        await session.path.run()
+        await self._end(session, ByeCode.LOST, f"no path for {duration(self._limits.lost_time)}")
 
     async def _end_when_idle(self, session: _Session, server: ChannelServer) -> None:
         while True:
@@ -477,10 +472,3 @@ class Sessions:
 
 def _whose(shell: KeptShell) -> dict[str, object]:
     return {"operator": shell.owner.party.name, "shell": shell.name}
-
-
-def describe_path(path: PathChanged) -> str | None:
-    """A candidate pair in a few words: `host 192.0.2.1:4000 -> srflx 198.51.100.2:5000`."""
-    if path.path is None:
-        return None
-    return f"{path.local_type} {path.path.local} -> {path.remote_type} {path.path.remote}"

@@ -8,9 +8,18 @@ from typing import Any
 
 import attrs
 
-from edgeice.settings import NAME, BrokerSection, IceSection, TurnSection, load_toml, structure
+from edgeice.settings import NAME, BrokerSection, IceSection, KeyValueError, TurnSection, load_toml, structure
 
 __all__ = ["OperatorConfig", "config_folder", "load_config", "read_config"]
+
+#: Seconds that `patience` may be: less ends a session over a hiccup, and more is not waited for by anybody.
+_PATIENCE = 1, 86400
+
+
+def _check_patience(_instance: object, _attribute: attrs.Attribute[float], value: float) -> None:
+    low, high = _PATIENCE
+    if not low <= value <= high:
+        raise KeyValueError("patience", f"seconds from {low} to {high}", value)
 
 
 @attrs.frozen(kw_only=True)
@@ -26,6 +35,8 @@ class OperatorConfig:
     broker: BrokerSection
     #: Let commands use a session that `edgeice session` keeps open.
     share: bool = True
+    #: Seconds without a path after which a session is given up.
+    patience: float = attrs.field(default=600.0, validator=_check_patience)
     ice: IceSection = attrs.field(factory=IceSection)
     turn: TurnSection = attrs.field(factory=TurnSection)
 

@@ -17,8 +17,8 @@ from edgeice.operator.errors import OperatorError, RefusedError, UnreachableErro
 from edgeice.operator.explain import all_in_use, busy_error, explain, warning
 from edgeice.operator.interface import USUAL_CHANNELS, Step, Watcher
 from edgeice.operator.link import BrokerLink
+from edgeice.operator.path import SessionPath
 from edgeice.operator.roads import Roads, keep_roads
-from edgeice.operator.silence import SILENCE, SilenceWatch
 from edgeice.operator.timeline import Timeline
 from edgeice.peer import ConnectionState, PathChanged, StateChanged
 from edgeice.sansio import Entropy, Event
@@ -42,13 +42,12 @@ from edgeice.signaling import (
     TopicKind,
 )
 from edgeice.signaling.broker import Message, MqttRefusedError
+from edgeice.text import duration
 from edgeice.trace import Tracer, ignore
 from edgeice.transport import (
-    PATIENCE,
     SIGNAL_PROTOCOL,
     ConnectionFailedError,
     DataChannel,
-    PathRecovery,
     PeerConnection,
     Progress,
     SignaledConnection,
@@ -74,9 +73,11 @@ class Session:
         watch: Watcher,
         timeline: Timeline,
         fingerprint: str,
+        lost_time: float,
     ) -> None:
         self.device = device
         self._fingerprint = fingerprint
+        self._lost_time = lost_time
         self._roads = roads
         self._link = roads.link
         self._node = roads.node
@@ -86,15 +87,13 @@ class Session:
         self._timeline = timeline
         self._pump = SignalPump(connector, self._act, self._take, _wall)
         self._signaled: SignaledConnection | None = None
-        self._recovery: PathRecovery | None = None
+        self._path: SessionPath | None = None
         self._failure: OperatorError | None = None
         self._established = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._step = "device"
         self._bye = ""
         self._told_busy = False
-        #: The path as it was said last, empty while there is none.
-        self._path = ""
         self._patience = math.inf
         self._attempt = trio.CancelScope()
 
@@ -168,7 +167,6 @@ class Session:
             return  # over already; whoever uses the session is told why
         nursery.start_soon(self._run_signal_channel, channel)
         nursery.start_soon(self._keep_path)
-        nursery.start_soon(SilenceWatch(lambda: self.peer.heard_at, self._fell_silent, self._is_back).run)
 
     def close(self) -> None:
         """Say goodbye and end; done when the scope of `open_session` ends."""
@@ -268,8 +266,8 @@ class Session:
             return
         try:
             self._signaled.take(event)
-            if self._recovery is not None:
-                self._recovery.take(event)
+            if self._path is not None:
+                self._path.take(event)
         except (DecodeError, RemoteProtocolError) as error:
             self._fail(OperatorError("offer", f"the device's answer cannot be used: {error}"))
 
@@ -281,7 +279,7 @@ class Session:
         signaled = SignaledConnection(machine, _wall, self._pump.touch)
         signaled.attach(self._node.connection(watch=self._progress, offerer=True))
         self._signaled = signaled
-        self._recovery = PathRecovery(signaled, lambda: self._say("path", "no path; restarting ICE"))
+        self._path = SessionPath(signaled, self._node, self._say, device=self.device.name, patience=self._lost_time)
         self._say("offer", "offering a session")
         self._connector.offer(signaled.describe_first(), now=trio.current_time(), wall=_wall())
 
@@ -312,10 +310,10 @@ class Session:
             case StateChanged(state=ConnectionState.CLOSED):
                 assert self._nursery is not None
                 self._nursery.start_soon(self._after_end)
-            case PathChanged():
-                self._path_changed(progress)
             case _:
                 pass
+        if self._path is not None:
+            self._path.watch(progress)
 
     async def _after_end(self) -> None:
         # The reason follows the change of state within the same batch of events.
@@ -323,36 +321,14 @@ class Session:
         if not self._established.is_set() and self._failure is None:
             self._fail(UnreachableError(ended.step, f"{ended.step}: {self._bye or ended.reason}", self._tried()))
 
-    def _path_changed(self, path: PathChanged) -> None:
-        if self._recovery is not None:
-            self._recovery.path_changed()
-        if path.path is not None:
-            shown = f"{path.local_type} {path.path.local} -> {path.remote_type} {path.path.remote}"
-            if shown != self._path:  # a pair is told again when it is nominated
-                self._path = shown
-                self._say("path", shown)
-            return
-        self._path = ""
-
     async def _keep_path(self) -> None:
-        assert self._recovery is not None  # there is a session
-        await self._recovery.run()
-        reason = f"no path for {PATIENCE:g} s"
+        assert self._path is not None  # there is a session
+        await self._path.run()
+        reason = f"no path for {duration(self._lost_time)}"
         self._bye = f"{ByeCode.LOST}: {reason}"
         self._connector.close(ByeCode.LOST, reason, wall=_wall())
         self._pump.touch()
         self.peer.abort()
-
-    def _fell_silent(self) -> None:
-        if self.peer.ended is not None or self._signaled is None:
-            return
-        path = f" (path {self._path})" if self._path else ""
-        self._say("notice", f"{self.device.name}: no answer for {SILENCE:g} s, trying again{path}")
-        # Not only when consent has ended: where the way is another one by now, this finds it much sooner.
-        self._signaled.restart()
-
-    def _is_back(self, seconds: float) -> None:
-        self._say("notice", f"{self.device.name}: back after {seconds:.0f} s")
 
     async def _run_signal_channel(self, channel: DataChannel) -> None:
         assert self._signaled is not None
@@ -457,6 +433,7 @@ async def open_session(
                 watch=watch,
                 timeline=timeline,
                 fingerprint=key.public.fingerprint,
+                lost_time=config.patience,
             )
             try:
                 await session.connect(nursery, timeout)

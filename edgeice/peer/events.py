@@ -70,6 +70,12 @@ class PathChanged(Event):
     nominated: bool = False
     #: The peer was not heard on it for long: unless it is, the path is lost soon.
     fading: bool = False
+    #: Name of this side's interface, empty where there is none.
+    interface: str = ""
+    #: Round trip of the pair as its checks measured it, seconds; None while nothing did.
+    rtt: float | None = None
+    #: Why data goes this way now (`ice.SendPathChanged.cause`).
+    cause: str = ""
 
 
 @attrs.frozen

@@ -51,3 +51,8 @@ class TokenBucket:
             return False
         self._tokens -= 1.0
         return True
+
+    def next(self, *, now: float) -> float:
+        """When there is one to take."""
+        missing = 1.0 - min(self.burst, self._tokens + (now - self._at) * self.rate)
+        return now + max(0.0, missing / self.rate)

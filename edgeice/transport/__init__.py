@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from edgeice.transport.node import Node, NodeConfig, open_node
     from edgeice.transport.peer import ConnectionFailedError, PeerConnection, Progress
     from edgeice.transport.pump import SignalMachine, SignalPump, WallClock
-    from edgeice.transport.recovery import PATIENCE, PathRecovery
+    from edgeice.transport.recovery import (
+        PATIENCE,
+        Network,
+        NetworkMissing,
+        NetworkReturned,
+        PathRecovery,
+        RestartOffered,
+        Trouble,
+    )
     from edgeice.transport.relays import RelaySource
     from edgeice.transport.signaled import SIGNAL_PROTOCOL, SignaledConnection
 else:
@@ -28,7 +36,7 @@ else:
         node="Node NodeConfig open_node",
         peer="ConnectionFailedError PeerConnection Progress",
         pump="SignalMachine SignalPump WallClock",
-        recovery="PATIENCE PathRecovery",
+        recovery="PATIENCE Network NetworkMissing NetworkReturned PathRecovery RestartOffered Trouble",
         relays="RelaySource",
         signaled="SIGNAL_PROTOCOL SignaledConnection",
     )
@@ -40,15 +48,20 @@ __all__ = [
     "ConnectionFailedError",
     "DataChannel",
     "IceTransport",
+    "Network",
+    "NetworkMissing",
+    "NetworkReturned",
     "Node",
     "NodeConfig",
     "PathRecovery",
     "PeerConnection",
     "Progress",
     "RelaySource",
+    "RestartOffered",
     "SignalMachine",
     "SignalPump",
     "SignaledConnection",
+    "Trouble",
     "WallClock",
     "broker_config",
     "is_plain_and_remote",

@@ -116,11 +116,22 @@ class Node:
         self._opened_on: dict[TransportAddress, int] = {}
         #: What was left out when that was traced last.
         self._told: list[Assessed] = []
+        self._watchers: dict[object, Callable[[], None]] = {}
 
     @property
     def bases(self) -> list[Base]:
         """The open bases."""
         return self._driver.bases
+
+    def watch_network(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call `changed` after each change of `bases`; gives what ends that."""
+        key = object()
+        self._watchers[key] = changed
+
+        def stop() -> None:
+            self._watchers.pop(key, None)
+
+        return stop
 
     def left_out(self) -> list[Assessed]:
         """The interfaces and addresses of this host that sessions do not use, and why."""
@@ -215,6 +226,13 @@ class Node:
         )
 
     def _settle(self) -> None:
+        before = self._driver.bases
+        self._settle_bases()
+        if self._driver.bases != before:
+            for changed in tuple(self._watchers.values()):
+                changed()
+
+    def _settle_bases(self) -> None:
         wanted = [(ip, "") for ip in self._config.loopback]
         if self._config.interfaces:
             wanted += usable_addresses(self._snapshot, self._config.policy)

@@ -100,9 +100,11 @@ class SignaledConnection:
                 raise LocalProtocolError(f"not an event of a session: {event!r}")
 
     def restart(self) -> None:
-        """Offer an ICE restart on both roads, unless one is under way."""
-        if self.peer.awaits_answer or self.peer.state is ConnectionState.CLOSED or self.session.ended:
+        """Offer an ICE restart on both roads; an own offer that is out, or a restart under way, gives way to it."""
+        if self.peer.state is ConnectionState.CLOSED or self.session.ended:
             return
+        if self.peer.awaits_answer:
+            self.peer.rollback()
         gen = self.session.next_gen
         sdp = self.peer.restart()
         self._generations[self.peer.ufrag] = gen

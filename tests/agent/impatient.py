@@ -6,9 +6,9 @@ import fcntl
 import termios
 
 from edgeice.cli.main import main
-from edgeice.operator import session, silence
+from edgeice.operator import path, silence
 
 if __name__ == "__main__":
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    silence.SILENCE = session.SILENCE = 1.0  # type: ignore[misc,attr-defined]  # for nobody else
+    silence.SILENCE = path.SILENCE = 1.0  # type: ignore[misc,attr-defined]  # for nobody else
     main()

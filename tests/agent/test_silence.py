@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ import attrs
 import pytest
 import trio
 
-from edgeice.operator import session as session_module
+from edgeice.operator import path as path_module
 from edgeice.operator import silence as silence_module
 from edgeice.operator.interface import Step
 from edgeice.services import SHELL_PROTOCOL, open_shell
-from edgeice.transport import NodeConfig, PathRecovery
+from edgeice.transport import NodeConfig
 from tests.agent.conftest import Fleet
 from tests.agent.kit import PATIENCE, AgentProcess, Device, Operator
 from tests.agent.sessions import session_with
@@ -67,19 +66,17 @@ async def test_a_device_that_is_gone_for_good(pair: tuple[Device, Operator], mon
         return attrs.evolve(config, ice=attrs.evolve(config.ice, consent_expiry=2.0))
 
     monkeypatch.setattr(NodeConfig, "from_section", staticmethod(impatient))
-    monkeypatch.setattr(session_module, "PathRecovery", partial(PathRecovery, patience=0.5))
-    monkeypatch.setattr(session_module, "PATIENCE", 0.5)
-    for module in (session_module, silence_module):
+    for module in (path_module, silence_module):
         monkeypatch.setattr(module, "SILENCE", 0.5)
     said: list[Step] = []
     with AgentProcess(device) as agent, trio.fail_after(PATIENCE):
         await agent.wait_log("^announced ")
-        async with session_with(device, operator, "shell", watch=said.append) as session:
+        async with session_with(device, operator, "shell", watch=said.append, patience=1.0) as session:
             async with open_shell(await session.open(SHELL_PROTOCOL), "vt100", 80, 24) as shell:
                 agent.send(signal.SIGKILL)
                 with pytest.raises(trio.BrokenResourceError):
                     await shell.wait()
-            assert str(session.ended_error()) == "the session with silent ended: lost: no path for 0.5 s"
+            assert str(session.ended_error()) == "the session with silent ended: lost: no path for 1 s"
             assert session.ended_error().exit_code == 3
     last = [step.text for step in said if step.name == "notice"][-1]
     assert re.fullmatch(rf"silent: no answer for 0\.5 s, trying again {_PATH}", last)
