@@ -24,6 +24,7 @@ __all__ = [
     "BrokerSection",
     "IceSection",
     "KeyValueError",
+    "LinksSection",
     "TurnSection",
     "broker_address",
     "check_broker_url",
@@ -226,6 +227,36 @@ def _host_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | 
 
 
 @attrs.frozen(kw_only=True)
+class LinksSection:
+    """[ice.links]: what links are and cost, by interface name patterns, where the kernel does not know or is wrong.
+
+    A name itself goes before every pattern; among patterns, the first key of those here goes first.
+    """
+
+    #: Cost nothing.
+    wired: tuple[str, ...] = attrs.field(default=(), validator=_check_patterns)
+    #: Carry traffic where nothing wired does.
+    wifi: tuple[str, ...] = attrs.field(default=(), validator=_check_patterns)
+    #: Carry traffic only where nothing else does: metered, unless they are `unmetered`.
+    cellular: tuple[str, ...] = attrs.field(default=(), validator=_check_patterns)
+    #: Tunnels, bridges and the like: after Wi-Fi, before cellular.
+    other: tuple[str, ...] = attrs.field(default=(), validator=_check_patterns)
+    #: Paid for by volume: carry traffic only where nothing unmetered does.
+    metered: tuple[str, ...] = attrs.field(default=(), validator=_check_patterns)
+    #: Cellular, but not paid for by volume.
+    unmetered: tuple[str, ...] = attrs.field(default=(), validator=_check_patterns)
+
+    def __attrs_post_init__(self) -> None:
+        classes = ("wired", "wifi", "cellular", "other")
+        for names in (classes, ("metered", "unmetered")):
+            taken: dict[str, str] = {}
+            for name in names:
+                for pattern in getattr(self, name):
+                    if taken.setdefault(pattern, name) != name:
+                        raise KeyValueError(name, f"patterns that are not in {taken[pattern]}", pattern)
+
+
+@attrs.frozen(kw_only=True)
 class IceSection:
     """[ice]: how paths are found."""
 
@@ -241,6 +272,8 @@ class IceSection:
     include: tuple[str, ...] = attrs.field(default=(), validator=_check_patterns)
     #: Interface name patterns to use and no others; empty for all.
     only: tuple[str, ...] = attrs.field(default=(), validator=_check_patterns)
+    #: What links are and cost.
+    links: LinksSection = attrs.field(factory=LinksSection)
     #: Networks to use addresses of and no others, `192.0.2.0/24`; empty for all.
     networks: tuple[str, ...] = attrs.field(default=(), validator=_check_networks)
     #: Networks whose addresses are left out.

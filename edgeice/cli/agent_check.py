@@ -72,7 +72,7 @@ async def _assess(section: IceSection) -> list[Assessed]:
     if not section.interfaces:
         return []
     with InterfaceMonitor() as monitor:
-        return assess(await monitor.read(), NodeConfig.from_section(section).policy)
+        return assess(monitor.read(), NodeConfig.from_section(section).policy)
 
 
 def _warnings(config: AgentConfig, trust: AuthorizedOperators, addresses: list[str]) -> list[str]:

@@ -53,13 +53,16 @@ def pin_socket(sock: socket.socket, interface: str) -> Pin:
     return "unicast_if"
 
 
-def open_udp(ip: str, interface: str = "", port: int | Iterable[int] = 0) -> tuple[socket.socket, Base, Pin]:
+def open_udp(
+    ip: str, interface: str = "", port: int | Iterable[int] = 0, cost: int = 0
+) -> tuple[socket.socket, Base, Pin]:
     """Open a non-blocking UDP socket on one address of this host.
 
     Args:
         ip: The address to bind, never a wildcard.
         interface: Interface to pin the socket to; empty for loopback.
         port: 0 for the kernel's choice, a number, or several of which the first free one is taken.
+        cost: What using the interface costs.
 
     Returns:
         The socket, the base that it stands for, and how it is pinned ("none" too when no interface was given).
@@ -89,7 +92,7 @@ def open_udp(ip: str, interface: str = "", port: int | Iterable[int] = 0) -> tup
     except BaseException:
         sock.close()
         raise
-    return sock, Base(own, interface), pin
+    return sock, Base(own, interface, cost=cost), pin
 
 
 def _bind(sock: socket.socket, ip: str, scope_id: int, ports: Iterable[int]) -> None:

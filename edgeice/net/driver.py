@@ -162,14 +162,14 @@ class Driver:
             self._now = self._clock()
             self._settle_all()
 
-    def open_base(self, ip: str, interface: str = "", port: int | Iterable[int] = 0) -> Base:
+    def open_base(self, ip: str, interface: str = "", port: int | Iterable[int] = 0, cost: int = 0) -> Base:
         """Open a socket on an address of this host and tell the router of it; raises what `open_udp` does."""
         if self._nursery is None:
             raise LocalProtocolError("the driver does not run")
         if not isinstance(port, int):
             taken = {address.port for address in self._sockets if address.ip == ip}
             port = [each for each in port if each not in taken]
-        sock, base, pin = open_udp(ip, interface, port)
+        sock, base, pin = open_udp(ip, interface, port, cost)
         if base.address in self._sockets:
             # Two networks may give this host the same address, and the kernel keeps devices apart, but not bases.
             sock.close()

@@ -1,23 +1,27 @@
-"""Interfaces and their addresses as a snapshot, what changed between two, and which addresses sessions may use."""
+"""Interfaces, addresses and default routes as a snapshot, and which addresses sessions may use."""
 
 from __future__ import annotations
 
 import fnmatch
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import attrs
+
+from edgeice.net.links import Link, LinkClass, LinkPolicy
 
 __all__ = [
     "DEFAULT_EXCLUDED",
     "Assessed",
+    "DefaultRoute",
+    "Held",
     "Interface",
     "InterfaceAddress",
     "InterfacePolicy",
     "Snapshot",
+    "UsableAddress",
     "assess",
-    "delta",
     "usable_addresses",
 ]
 
@@ -106,6 +110,8 @@ class Interface:
     flags: int = attrs.field(converter=_interface_flags)
     mtu: int = 0
     addresses: frozenset[InterfaceAddress] = frozenset()
+    #: What kind of link it is, as far as the kernel knows.
+    link_class: LinkClass = "other"
 
     @property
     def is_loopback(self) -> bool:
@@ -127,10 +133,45 @@ class Interface:
 
 
 @attrs.frozen
+class DefaultRoute:
+    """A way to the rest of the world by an interface, that with `index`."""
+
+    index: int
+    family: Literal[4, 6]
+    #: Of several, the kernel takes the one with the least.
+    metric: int
+    #: The kernel knows that it leads nowhere (`dead`, `linkdown`), but keeps it.
+    is_down: bool = False
+
+
+@attrs.frozen
+class Held:
+    """An interface or address that is not used although it may be there: it went away too often."""
+
+    #: For how long, and why.
+    why: str
+    #: Whether it is left alone too where there is nothing else to be used.
+    is_firm: bool = False
+
+
+@attrs.frozen
 class Snapshot:
-    """All interfaces at one moment, by index."""
+    """All interfaces at one moment, by index, and where the default routes of the main table lead."""
 
     interfaces: Mapping[int, Interface] = attrs.field(factory=dict)
+    routes: frozenset[DefaultRoute] = frozenset()
+    #: What is held back, by (interface name, IP); an empty IP stands for all of the interface.
+    held: Mapping[tuple[str, str], Held] = attrs.field(factory=dict)
+
+    def default_route(self, family: Literal[4, 6]) -> Interface | None:
+        """The interface of the default route that works: of those with carrier, that with the least metric."""
+        found = (
+            (route.metric, route.index)
+            for route in self.routes
+            if route.family == family and not route.is_down and self.interfaces[route.index].has_carrier
+        )
+        best = min(found, default=None)
+        return None if best is None else self.interfaces[best[1]]
 
 
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -150,6 +191,12 @@ class InterfacePolicy:
     networks: tuple[_Network, ...] = ()
     #: Addresses in these networks are left out.
     exclude_networks: tuple[_Network, ...] = ()
+    #: What links are and cost.
+    links: LinkPolicy = attrs.field(factory=LinkPolicy)
+
+    def link(self, interface: Interface) -> Link:
+        """What an interface's link is and costs."""
+        return self.links.link(interface.name, interface.link_class)
 
     def objection(self, name: str) -> str | None:
         """Why an interface is left out, with the pattern that does it; None if it is used."""
@@ -186,9 +233,23 @@ class Assessed:
     why: str
 
 
-def usable_addresses(snapshot: Snapshot, policy: InterfacePolicy) -> list[tuple[str, str]]:
-    """(ip, interface name) of every address that a session may use, ordered by interface and family."""
-    return [(each.ip, each.interface) for each in assess(snapshot, policy) if not each.why]
+@attrs.frozen
+class UsableAddress:
+    """An address that can be used now, and what its interface costs (see `Base.cost`)."""
+
+    ip: str
+    interface: str
+    cost: int = 0
+
+
+def usable_addresses(snapshot: Snapshot, policy: InterfacePolicy) -> list[UsableAddress]:
+    """Every address that a session may use, ordered by interface and family."""
+    costs = {each.name: policy.link(each).cost for each in snapshot.interfaces.values()}
+    return [
+        UsableAddress(each.ip, each.interface, costs[each.interface])
+        for each in assess(snapshot, policy)
+        if not each.why
+    ]
 
 
 def assess(snapshot: Snapshot, policy: InterfacePolicy) -> list[Assessed]:
@@ -196,16 +257,29 @@ def assess(snapshot: Snapshot, policy: InterfacePolicy) -> list[Assessed]:
 
     Left out are loopback, link-local addresses, interfaces without carrier or by the policy, and addresses that the
     kernel does not consider ready; of IPv6 also IPv4-compatible, IPv4-mapped and site-local addresses, and the stable
-    siblings, with the same prefix, of an interface's privacy address (RFC 8445 §5.1.1.1).
+    siblings, with the same prefix, of an interface's privacy address (RFC 8445 §5.1.1.1).  What is held back is left
+    out as long as there is anything else, or firmly.
     """
+    found = _assess(snapshot, policy, snapshot.held)
+    if snapshot.held and all(each.why for each in found):
+        found = _assess(snapshot, policy, {key: held for key, held in snapshot.held.items() if held.is_firm})
+    return found
+
+
+def _assess(snapshot: Snapshot, policy: InterfacePolicy, held: Mapping[tuple[str, str], Held]) -> list[Assessed]:
     found: list[Assessed] = []
     for interface in sorted(snapshot.interfaces.values(), key=lambda each: each.index):
-        why = _interface_objection(interface, policy)
+        why = _interface_objection(interface, policy) or _held(held, interface.name, "")
         if why:
             found.append(Assessed(interface.name, "", why))
         else:
-            found += _assess_addresses(interface, policy)
+            found += _assess_addresses(interface, policy, held)
     return found
+
+
+def _held(held: Mapping[tuple[str, str], Held], interface: str, ip: str) -> str:
+    reason = held.get((interface, ip))
+    return "" if reason is None else f"held back for {reason.why}"
 
 
 def _interface_objection(interface: Interface, policy: InterfacePolicy) -> str:
@@ -219,9 +293,11 @@ def _interface_objection(interface: Interface, policy: InterfacePolicy) -> str:
     return next((why for why, holds in reasons if why and holds), "")
 
 
-def _assess_addresses(interface: Interface, policy: InterfacePolicy) -> Iterator[Assessed]:
+def _assess_addresses(
+    interface: Interface, policy: InterfacePolicy, held: Mapping[tuple[str, str], Held]
+) -> Iterator[Assessed]:
     order = sorted(interface.addresses, key=lambda each: (":" in each.ip, ipaddress.ip_address(each.ip).packed))
-    objections = {each.ip: _address_objection(each, policy) for each in order}
+    objections = {each.ip: _address_objection(each, policy) or _held(held, interface.name, each.ip) for each in order}
     private = {_network(each) for each in order if each.is_temporary and not objections[each.ip]}
     for address in order:
         why = objections[address.ip]
@@ -249,50 +325,3 @@ def _address_objection(address: InterfaceAddress, policy: InterfacePolicy) -> st
 
 def _network(address: InterfaceAddress) -> str:
     return str(ipaddress.ip_network((address.ip, address.prefix), strict=False))
-
-
-def delta(old: Snapshot, new: Snapshot) -> list[str]:
-    """What changed, in words, losses first."""
-    lost: list[str] = []
-    gained: list[str] = []
-    for index in old.interfaces.keys() | new.interfaces.keys():
-        before, after = old.interfaces.get(index), new.interfaces.get(index)
-        if after is None:
-            assert before is not None
-            lost.append(f"{before.name} removed")
-        elif before is None:
-            gained.append(f"{after.name} added")
-        else:
-            lost += _losses(before, after)
-            gained += _gains(before, after)
-    return sorted(lost) + sorted(gained)
-
-
-def _losses(before: Interface, after: Interface) -> Iterator[str]:
-    if before.is_up and not after.is_up:
-        yield f"{after.name} set down"
-    elif before.has_carrier and not after.has_carrier:
-        yield f"carrier lost on {after.name}"
-    remaining = {address.ip: address for address in after.addresses}
-    for address in before.addresses:
-        now = remaining.get(address.ip)
-        if now is None:
-            yield f"address {address.ip} removed from {after.name}"
-        elif address.is_usable and not now.is_usable:
-            yield f"address {address.ip} no longer preferred on {after.name}"
-
-
-def _gains(before: Interface, after: Interface) -> Iterator[str]:
-    if before.name != after.name:
-        yield f"{before.name} renamed to {after.name}"
-    if before.mtu != after.mtu:
-        yield f"MTU of {after.name} is {after.mtu} now"
-    if after.is_up and not before.is_up:
-        yield f"{after.name} set up"
-    elif after.has_carrier and not before.has_carrier:
-        yield f"carrier found on {after.name}"
-    earlier = {address.ip: address for address in before.addresses}
-    for address in after.addresses:
-        then = earlier.get(address.ip)
-        if address.is_usable and (then is None or not then.is_usable):
-            yield f"address {address.ip} added to {after.name}"

@@ -154,7 +154,7 @@ class MulticastResolver:
             return
         try:
             with InterfaceMonitor() as monitor:
-                snapshot = await monitor.read()
+                snapshot = monitor.read()
         except OSError:
             self._counters.count("mdns_link", len(new))
             return

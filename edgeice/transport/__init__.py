@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgeice.transport.broker import broker_config, is_plain_and_remote
     from edgeice.transport.channel import ChannelPort, DataChannel
     from edgeice.transport.ice import IceTransport
-    from edgeice.transport.node import Node, NodeConfig, open_node
+    from edgeice.transport.node import NetworkChange, Node, NodeConfig, open_node
     from edgeice.transport.peer import ConnectionFailedError, PeerConnection, Progress
     from edgeice.transport.pump import SignalMachine, SignalPump, WallClock
     from edgeice.transport.recovery import (
@@ -33,7 +33,7 @@ else:
         broker="broker_config is_plain_and_remote",
         channel="ChannelPort DataChannel",
         ice="IceTransport",
-        node="Node NodeConfig open_node",
+        node="NetworkChange Node NodeConfig open_node",
         peer="ConnectionFailedError PeerConnection Progress",
         pump="SignalMachine SignalPump WallClock",
         recovery="PATIENCE Network NetworkMissing NetworkReturned PathRecovery RestartOffered Trouble",
@@ -49,6 +49,7 @@ __all__ = [
     "DataChannel",
     "IceTransport",
     "Network",
+    "NetworkChange",
     "NetworkMissing",
     "NetworkReturned",
     "Node",

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -15,7 +15,18 @@ from edgeice import dtls
 from edgeice.addresses import Base, TransportAddress
 from edgeice.files import read_authorities
 from edgeice.ice import CandidatePolicy, IceConfig, Role
-from edgeice.net import Assessed, Driver, InterfaceMonitor, InterfacePolicy, Snapshot, assess, delta, usable_addresses
+from edgeice.net import (
+    Assessed,
+    Driver,
+    InterfaceMonitor,
+    InterfacePolicy,
+    LinkPolicy,
+    Snapshot,
+    UsableAddress,
+    assess,
+    delta,
+    usable_addresses,
+)
 from edgeice.peer import Endpoint, EndpointConfig, PathChanged, TurnServer
 from edgeice.sansio import Entropy, Event
 from edgeice.settings import IceSection
@@ -26,11 +37,34 @@ from edgeice.transport.relays import RelaySource
 if TYPE_CHECKING:
     from edgeice.transport.ice import IceTransport
 
-__all__ = ["Node", "NodeConfig", "open_node"]
+__all__ = ["NetworkChange", "NetworkWatcher", "Node", "NodeConfig", "open_node"]
 
 
 def _unwatched(_progress: Progress) -> None:
     """What a connection without a watcher tells."""
+
+
+@attrs.frozen(kw_only=True)
+class NetworkChange:
+    """What changed of this host's interfaces; told when the sockets follow it already."""
+
+    #: In words, losses first.
+    reasons: tuple[str, ...]
+    #: As `Node.usable` and `Node.host_addresses`.
+    usable: tuple[UsableAddress, ...]
+    host_addresses: tuple[UsableAddress, ...]
+
+
+#: Hears of changes, at once; not to raise.
+NetworkWatcher = Callable[[NetworkChange], None]
+
+
+def _blind(_change: NetworkChange) -> None:
+    """Where nobody watches the network."""
+
+
+#: All interfaces that work, whatever the configuration keeps from sessions.
+_EVERY_INTERFACE: Final = InterfacePolicy(include=("*",))
 
 
 @attrs.frozen(kw_only=True)
@@ -78,6 +112,7 @@ class NodeConfig:
                 only=section.only,
                 networks=tuple(map(ipaddress.ip_network, section.networks)),
                 exclude_networks=tuple(map(ipaddress.ip_network, section.exclude_networks)),
+                links=LinkPolicy(**attrs.asdict(section.links)),
             ),
             ports=section.port_range,
             stun=() if section.policy == "relay" else section.stun,  # what they say would not be told
@@ -101,9 +136,12 @@ class Node:
     Raises ConfigError where the relays' authorities cannot be read.
     """
 
-    def __init__(self, config: NodeConfig, entropy: Entropy, tracer: Tracer) -> None:
+    def __init__(
+        self, config: NodeConfig, entropy: Entropy, tracer: Tracer, on_network: NetworkWatcher = _blind
+    ) -> None:
         self._config = config
         self._tracer = tracer
+        self._on_network = on_network
         self._endpoint = Endpoint(self._endpoint_config(), entropy=entropy, tracer=tracer)
         trust = None if config.turn_ca is None else read_authorities(config.turn_ca, "the relay's")
         if trust is not None:
@@ -132,6 +170,20 @@ class Node:
             self._watchers.pop(key, None)
 
         return stop
+
+    @property
+    def usable(self) -> list[UsableAddress]:
+        """The addresses that sessions have a socket on now, with the cost of their interfaces; a relay's is none."""
+        return [UsableAddress(base.address.ip, base.interface, base.cost) for base in self._driver.bases]
+
+    @property
+    def host_addresses(self) -> list[UsableAddress]:
+        """Every address of this host that works now, least cost first: also by tunnels and what else is left out.
+
+        Loopback is none of them.
+        """
+        policy = attrs.evolve(_EVERY_INTERFACE, links=self._config.policy.links)
+        return sorted(usable_addresses(self._snapshot, policy), key=lambda each: each.cost)
 
     def left_out(self) -> list[Assessed]:
         """The interfaces and addresses of this host that sessions do not use, and why."""
@@ -207,15 +259,15 @@ class Node:
         with InterfaceMonitor() as monitor:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._driver.run)
-                self._snapshot = await monitor.read()
+                self._snapshot = monitor.read()
                 self._settle()
                 task_status.started()
                 while True:
                     snapshot = await monitor.changed()
-                    for reason in delta(self._snapshot, snapshot):
-                        self._tracer(Record(trio.current_time(), "net", "interfaces", {"reason": reason}))
+                    reasons = delta(self._snapshot, snapshot)
                     self._snapshot = snapshot
                     self._settle()
+                    self._tell(reasons)
 
     # Inside
 
@@ -223,6 +275,13 @@ class Node:
         config = self._config
         return EndpointConfig(
             ice=config.ice, stun=config.stun, public=config.public, turn=config.turn, servers=config.servers
+        )
+
+    def _tell(self, reasons: list[str]) -> None:
+        for reason in reasons:
+            self._tracer(Record(trio.current_time(), "net", "interfaces", {"reason": reason}))
+        self._on_network(
+            NetworkChange(reasons=tuple(reasons), usable=tuple(self.usable), host_addresses=tuple(self.host_addresses))
         )
 
     def _settle(self) -> None:
@@ -233,15 +292,15 @@ class Node:
                 changed()
 
     def _settle_bases(self) -> None:
-        wanted = [(ip, "") for ip in self._config.loopback]
+        wanted = [UsableAddress(ip, "") for ip in self._config.loopback]
         if self._config.interfaces:
             wanted += usable_addresses(self._snapshot, self._config.policy)
         # A device that went and came back has another index, and sockets that were pinned to it are dead.
         indexes = {"": 0} | {each.name: each.index for each in self._snapshot.interfaces.values()}
         ports = self._config.ports
-        open_now: set[tuple[str, str]] = set()
+        open_now: set[UsableAddress] = set()
         for base in self._driver.bases:
-            key = (base.address.ip, base.interface)
+            key = UsableAddress(base.address.ip, base.interface, base.cost)
             is_same = self._opened_on.get(base.address) == indexes.get(base.interface)
             if key in wanted and is_same and (ports is None or base.address.port in ports):
                 open_now.add(key)
@@ -249,14 +308,14 @@ class Node:
                 self._driver.close_base(base.address)
                 self._opened_on.pop(base.address, None)
         self._refused = {}
-        for ip, interface in wanted:
-            if (ip, interface) not in open_now:
+        for each in wanted:
+            if each not in open_now:
                 try:
-                    base = self._driver.open_base(ip, interface, ports or 0)
-                    self._opened_on[base.address] = indexes[interface]
+                    base = self._driver.open_base(each.ip, each.interface, ports or 0, each.cost)
+                    self._opened_on[base.address] = indexes[each.interface]
                 except OSError as error:
                     # Gone again since the kernel told of it, which what replaces it mends; or no port is free.
-                    self._refuse(ip, interface, error)
+                    self._refuse(each.ip, each.interface, error)
         if self._tracer is not ignore:
             self._trace_left_out()
 
@@ -279,12 +338,17 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(config: NodeConfig, entropy: Entropy | None = None, tracer: Tracer = ignore) -> AsyncIterator[Node]:
+async def open_node(
+    config: NodeConfig,
+    entropy: Entropy | None = None,
+    tracer: Tracer = ignore,
+    on_network: NetworkWatcher = _blind,
+) -> AsyncIterator[Node]:
     """A node with its sockets open; on exit all of them are closed, and so are its sessions.
 
-    Raises OSError where the kernel refuses netlink or sockets.
+    `on_network` hears of each change of the interfaces.  Raises OSError where the kernel refuses netlink or sockets.
     """
-    node = Node(config, entropy or Entropy(), tracer)
+    node = Node(config, entropy or Entropy(), tracer, on_network)
     async with trio.open_nursery() as nursery:
         await nursery.start(node.run)
         try:

@@ -31,6 +31,7 @@ PUBLIC = {
         "DataChannel",
         "IceTransport",
         "Network",
+        "NetworkChange",
         "NetworkMissing",
         "NetworkReturned",
         "Node",

@@ -136,7 +136,7 @@ async def need(*names: str) -> bool:
 
 async def need_address(why: str) -> None:
     with InterfaceMonitor() as monitor:
-        if not usable_addresses(await monitor.read(), InterfacePolicy()):
+        if not usable_addresses(monitor.read(), InterfacePolicy()):
             pytest.skip(f"{why}, and this host has no other address")
 
 

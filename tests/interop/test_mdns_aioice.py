@@ -31,12 +31,12 @@ asyncio.run(main())
 @pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7"])
 async def test_mdns_03_a_name_that_aioice_publishes_is_found(nursery: trio.Nursery, address: str) -> None:
     with InterfaceMonitor() as monitor:
-        own = [each for each in usable_addresses(await monitor.read(), InterfacePolicy()) if ":" not in each[0]]
+        own = [each for each in usable_addresses(monitor.read(), InterfacePolicy()) if ":" not in each.ip]
     if not own:
         pytest.skip("this host has no address but loopback")
     name = f"{uuid.uuid4()}.local"
     send, receive = trio.open_memory_channel[tuple[str, list[str]]](1)
-    bases = [Base(TransportAddress(ip, 4000), interface) for ip, interface in own]
+    bases = [Base(TransportAddress(each.ip, 4000), each.interface) for each in own]
     resolver = MulticastResolver(nursery, lambda *answer: send.send_nowait(answer), DropCounter(), lambda: bases)
     command = [sys.executable, "-c", _PUBLISH, name, address]
     process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)

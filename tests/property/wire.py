@@ -253,13 +253,18 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 
 _LINK = struct.pack("=BxHiII", 0, 1, 2, 0x11043, 0) + _attribute(3, b"eth0\0") + _attribute(4, struct.pack("=I", 1500))
+_VLAN = _LINK + _attribute(5, bytes([2, 0, 0, 0])) + _attribute(1 << 15 | 18, _attribute(1, b"vlan\0"))
+_ROUTE = struct.pack("=BBBBBBBBI", 2, 0, 0, 0, 254, 4, 0, 1, 0) + _attribute(6, struct.pack("=I", 600))
+_HOPS = struct.pack("=HBBi", 16, 16, 0, 2) + _attribute(5, bytes(4)) + struct.pack("=HBBi", 8, 0, 0, 3)
 _IPV4 = struct.pack("=BBBBI", 2, 24, 0x80, 0, 2) + _attribute(1, bytes(4)) + _attribute(2, bytes([192, 0, 2, 1]))
 _IPV6 = struct.pack("=BBBBI", 10, 64, 0, 0, 2) + _attribute(1, bytes(16)) + _attribute(8, struct.pack("=I", 0x801))
 
 
 def _netlink_holds(data: bytes, messages: list[netlink.Message]) -> None:
     assert len(messages) <= 2 * (len(data) // 16)
-    netlink.assemble(messages)
+    snapshot = netlink.assemble(messages, lambda _link: "other")
+    for family in (4, 6):
+        snapshot.default_route(family)
 
 
 NETLINK = decoder(
@@ -268,6 +273,8 @@ NETLINK = decoder(
         _netlink(16, _LINK, 2) + _netlink(3, bytes(4), 2),
         _netlink(17, _LINK + _attribute(11, bytes(8))),
         _netlink(20, _IPV4) + _netlink(20, _IPV6) + _netlink(21, _IPV6),
+        _netlink(16, _VLAN) + _netlink(24, _ROUTE + _attribute(4, bytes([2, 0, 0, 0]))),
+        _netlink(25, _ROUTE + _attribute(9, _HOPS)),
         _netlink(2, struct.pack("=i", -16) + bytes(16)),
         _netlink(3, bytes(4), 0x12),
     ),

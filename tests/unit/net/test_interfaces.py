@@ -34,7 +34,8 @@ def snapshot(*interfaces: Interface) -> Snapshot:
 
 
 def usable(*interfaces: Interface, policy: InterfacePolicy | None = None) -> list[tuple[str, str]]:
-    return usable_addresses(snapshot(*interfaces), policy or InterfacePolicy())
+    found = usable_addresses(snapshot(*interfaces), policy or InterfacePolicy())
+    return [(each.ip, each.interface) for each in found]
 
 
 def why(*interfaces: Interface, policy: InterfacePolicy | None = None) -> dict[str, str]:

@@ -29,20 +29,20 @@ def open_files() -> int:
 
 async def test_reads_the_interfaces_of_this_machine() -> None:
     with InterfaceMonitor() as monitor:
-        snapshot = await monitor.read()
+        snapshot = monitor.read()
     assert {index: each.name for index, each in snapshot.interfaces.items()} == dict(socket.if_nameindex())
     loopback = next(each for each in snapshot.interfaces.values() if each.is_loopback)
     assert (loopback.name, loopback.is_up, "127.0.0.1" in ips(snapshot, "lo")) == ("lo", True, True)
-    for address, interface in usable_addresses(snapshot, InterfacePolicy()):
-        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.bind((address, 0))  # what is called usable can be bound
-        assert interface != "lo"
+    for each in usable_addresses(snapshot, InterfacePolicy()):
+        with socket.socket(socket.AF_INET6 if ":" in each.ip else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((each.ip, 0))  # what is called usable can be bound
+        assert each.interface != "lo"
 
 
 async def test_leaves_no_socket_behind() -> None:
     before = open_files()
     with InterfaceMonitor() as monitor:
-        await monitor.read()
+        monitor.read()
     assert open_files() == before
 
 
@@ -50,7 +50,7 @@ async def test_leaves_no_socket_behind() -> None:
 @pytest.mark.parametrize("gone", ["link del d0", "link set d0 down"])
 async def test_tells_every_change_in_words(namespace: None, gone: str) -> None:
     with InterfaceMonitor() as monitor:
-        before = await monitor.read()
+        before = monitor.read()
         for commands, expected in (
             (["link add d0 type veth peer name p0"], {"d0 added", "p0 added"}),
             # Without a link-local address nothing comes later by itself.
@@ -83,7 +83,7 @@ async def test_tells_every_change_in_words(namespace: None, gone: str) -> None:
 async def test_change_that_changes_nothing_is_not_told(namespace: None) -> None:
     ip("link", "set", "lo", "up")
     with InterfaceMonitor() as monitor:
-        await monitor.read()
+        monitor.read()
         ip("link", "set", "lo", "alias", "a name for people")
         with trio.move_on_after(0.1) as scope:
             await monitor.changed()
@@ -97,7 +97,7 @@ async def test_change_that_changes_nothing_is_not_told(namespace: None) -> None:
 async def test_overrun_leads_to_a_fresh_dump(namespace: None) -> None:
     ip("link", "set", "lo", "up")
     with InterfaceMonitor() as monitor:
-        await monitor.read()
+        monitor.read()
         monitor._events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         for number in range(1, 40):
             ip("addr", "add", f"198.51.100.{number}/32", "dev", "lo")
@@ -109,7 +109,7 @@ async def test_overrun_leads_to_a_fresh_dump(namespace: None) -> None:
 
 async def test_messages_from_other_processes_are_not_believed() -> None:
     with InterfaceMonitor() as monitor, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as other:
-        before = await monitor.read()
+        before = monitor.read()
         other.bind((0, 0))
         try:
             other.sendto(b"forged", (monitor._events.getsockname()[0], 0))

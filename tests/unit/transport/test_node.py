@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import trio
 
-from edgeice.net import Assessed, InterfaceMonitor
+from edgeice.net import Assessed, InterfaceMonitor, InterfacePolicy, LinkPolicy, UsableAddress
 from edgeice.operator.verdict import verdict_lines
 from edgeice.trace import Record
-from edgeice.transport import Node, NodeConfig, PeerConnection, open_node
+from edgeice.transport import NetworkChange, Node, NodeConfig, PeerConnection, open_node
 from tests.support.namespace import fresh_network_namespace, ip
 
 IPS = ("127.0.0.1", "127.0.0.2", "::1")
@@ -160,7 +160,7 @@ async def test_ice_01_02_every_family_of_every_interface_has_a_socket_that_is_pi
         with InterfaceMonitor() as monitor:
             (private,) = [
                 address.ip
-                for found in (await monitor.read()).interfaces.values()
+                for found in (monitor.read()).interfaces.values()
                 for address in found.addresses
                 if address.is_temporary
             ]
@@ -183,3 +183,40 @@ async def test_ice_01_02_every_family_of_every_interface_has_a_socket_that_is_pi
                 ("wwan0", "", "is set down"),
                 *((f"veth-{name}", "", "veth*: one end of a container's link") for name in names),
             }
+
+
+def uplink(name: str, address: str) -> str:
+    """Commands that make an interface with one address, whose other end is `far-NAME`."""
+    make = f"link add {name} type veth peer name far-{name}\nlink set far-{name} addrgenmode none up\n"
+    return f"{make}link set {name} addrgenmode none up\naddr add {address} dev {name}\n"
+
+
+@pytest.mark.root
+async def test_a_change_is_told_with_its_reasons_and_what_can_be_used_then() -> None:
+    changes: list[NetworkChange] = []
+    policy = InterfacePolicy(
+        exclude=("wlan*", "far-*"), links=LinkPolicy(wired=("eth*",), cellular=("wwan*",), metered=("eth1",))
+    )
+    eth0, wlan0 = UsableAddress("192.0.2.7", "eth0", 0), UsableAddress("198.51.100.7", "wlan0", 50)
+    wwan0, eth1 = UsableAddress("203.0.113.7", "wwan0", 900), UsableAddress("192.0.2.8", "eth1", 900)
+    with fresh_network_namespace():
+        batch(uplink("wwan0", "203.0.113.7/24") + uplink("eth0", "192.0.2.7/24") + uplink("wlan0", "198.51.100.7/24"))
+        batch("route add default via 192.0.2.1 metric 100\nroute add default via 203.0.113.1 metric 700\n")
+        async with open_node(NodeConfig(policy=policy), on_network=changes.append) as node:
+            assert node.usable == [wwan0, eth0]
+            assert {base.interface: base.cost for base in node.bases} == {"eth0": 0, "wwan0": 900}
+            assert node.host_addresses == [eth0, wlan0, wwan0]  # what the configuration leaves out works, too
+            batch("link set far-eth0 down\n")
+            with trio.fail_after(5):
+                while not changes:  # noqa: ASYNC110  # the kernel's to say
+                    await trio.sleep(0.001)
+            assert changes[0].reasons[0] == "carrier lost on eth0"
+            assert "default route moved from eth0 to wwan0" in changes[0].reasons
+            assert changes[0].usable == (wwan0,)
+            assert changes[0].host_addresses == (wlan0, wwan0)
+            assert node.usable == [wwan0]
+            batch(uplink("eth1", "192.0.2.8/24"))
+            with trio.fail_after(5):
+                while eth1 not in changes[-1].usable:  # noqa: ASYNC110  # as above
+                    await trio.sleep(0.001)
+            assert changes[-1].host_addresses == (wlan0, wwan0, eth1)
