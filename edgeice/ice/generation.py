@@ -16,10 +16,10 @@ from edgeice.ice.consent import Consent, Consents
 from edgeice.ice.credentials import IceCredentials
 from edgeice.ice.events import ConsentExpired, FailureVerdict, PairNominated
 from edgeice.ice.incoming import EarlyChecks, HeardPaths, PeerCheck
-from edgeice.ice.nomination import Nomination, improves, outranks
 from edgeice.ice.pair import CandidatePair, PairInput, PairState
 from edgeice.ice.pairing import Pairing
 from edgeice.ice.priority import LocalPreferences
+from edgeice.ice.selection import Selection
 from edgeice.ice.shared import Shared
 from edgeice.ice.verdict import explain_failure
 from edgeice.stun import AuthenticatedMessage
@@ -38,10 +38,6 @@ class Generation:
     Attributes:
         locals: This side's candidates.
         remotes: The peer's.
-        selected: The nominated pair; None before, and after its base or consent is lost.  The other valid pairs stay
-            for `settle_time` longer, and where the selected one is lost by then, as long as consent to them lasts.
-        completed: A pair was nominated once: no other will be (RFC 8445 §8.1.1), unless both sides know renomination
-            and it is better.
         heard: Paths on which an authenticated message of the peer arrived.
     """
 
@@ -49,8 +45,6 @@ class Generation:
         self.number = number
         self.local = local
         self.remote: RemoteParameters | None = None
-        self.selected: CandidatePair | None = None
-        self.completed = False
         self.heard = HeardPaths(2 * shared.config.max_remote_candidates)
         self.checklist = Checklist(role=shared.role, limit=shared.config.max_pairs, drops=shared.drops)
         self._shared = shared
@@ -59,29 +53,26 @@ class Generation:
         self._early = EarlyChecks(shared.drops)
         self._checks = CheckTable(shared, local)
         self._consents = Consents(shared, self.checklist)
-        self._nomination = Nomination(shared.config)
+        self._selection = Selection(shared, self.checklist, self._checks)
         self._started_at = 0.0
         #: When patience ends; None before it begins and after.
         self._patience_at: float | None = None
-        self._patience_over = False
-        #: When unselected pairs are released, None before nomination and after.
-        self._settle_at: float | None = None
         self._retired = False
 
     # Candidates
 
     def base_added(self, base: Base, *, now: float) -> None:
         """Make a host or relayed candidate, unless this side said that it has no more."""
-        if not self._is_settled:
+        if not self._selection.is_settled:
             self._pairing.add_base(base, now=now)
 
     def pair_told(self) -> None:
         """Pair the local candidates that came since the last round: the owner has told them now (RFC 8838 §10)."""
-        self._pairing.pair_told(above=self._worth)
+        self._pairing.pair_told(above=self._selection.worth)
 
     def add_server_reflexive(self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress) -> None:
         """Make a server-reflexive candidate; it is conveyed and never paired (RFC 8445 §6.1.2.4)."""
-        if not self._pairing.local_ended and not self._is_settled:
+        if not self._pairing.local_ended and not self._selection.is_settled:
             self.locals.add_server_reflexive(base, mapped, server)
 
     def base_removed(self, address: TransportAddress) -> None:
@@ -90,9 +81,7 @@ class Generation:
         for pair in [pair for pair in self.checklist if pair.path.local == address]:
             self.checklist.remove(pair)
             self._checks.forget(pair)
-            self._nomination.give_up(pair)
-            if pair is self.selected:
-                self.selected = None
+            self._selection.lose(pair)
         self.heard.forget_base(address)
 
     def end_of_local_candidates(self) -> None:
@@ -103,6 +92,7 @@ class Generation:
         """Take the peer's parameters; checks begin, and early ones are acted on."""
         both = remote.renomination and self._shared.config.renomination
         self.remote = attrs.evolve(remote, renomination=both)
+        self._selection.renominates = both
         self._started_at = now
         # RFC 8863 §4: patience starts when both sides' parameters are known, candidates or not.
         self._patience_at = now + self._shared.config.patience
@@ -114,34 +104,14 @@ class Generation:
 
     def add_remotes(self, candidates: Sequence[Candidate]) -> None:
         """Take signaled candidates and pair them."""
-        if self._is_settled:
+        if self._selection.is_settled:
             self._shared.drops.count("candidate_late", len(candidates))  # RFC 8838 §14
         else:
-            self._pairing.add_remotes(candidates, above=self._worth)
+            self._pairing.add_remotes(candidates, above=self._selection.worth)
 
     def end_of_remote(self) -> None:
         """The peer has no more candidates."""
         self._pairing.remote_ended = True
-
-    @property
-    def _worth(self) -> int:
-        """The priority that a new pair must exceed to be of use: after nomination that of the selected one."""
-        return 0 if self.selected is None else self.selected.priority
-
-    @property
-    def _renominates(self) -> bool:
-        """Whether nomination is not the end: both sides know renomination."""
-        return self.remote is not None and self.remote.renomination
-
-    @property
-    def _is_settled(self) -> bool:
-        """Whether candidates come too late (RFC 8838 §13)."""
-        improvable = self._renominates and (self.selected is None or self.selected.is_relayed)
-        return self.completed and not improvable
-
-    def _betters(self, pair: CandidatePair) -> bool:
-        """Whether a pair may still take the selected one's place."""
-        return self._renominates and improves(pair, self.selected)
 
     @property
     def _has_all_candidates(self) -> bool:
@@ -167,7 +137,7 @@ class Generation:
 
     def _take_check(self, check: PeerCheck, now: float) -> None:
         """RFC 8445 §7.3.1.3-7.3.1.5: learn a candidate, trigger a check, note a nomination."""
-        number = check.number(renomination=self._renominates)
+        number = check.number(renomination=self._selection.renominates)
         nominates = number > 0 and self._shared.role is Role.CONTROLLED
         pair = self._pair_of(check, number if nominates else 0)
         if pair is None:
@@ -194,7 +164,7 @@ class Generation:
         path = check.path
         pair = self.checklist.get(path.local, path.remote)
         # Once nominated, only another nomination of the peer's brings a pair back (RFC 8445 §8.1.1).
-        if pair is not None or (self._is_settled and not number):
+        if pair is not None or (self._selection.is_settled and not number):
             return pair
         host = self.locals.host(path.local)
         if host is None:
@@ -204,8 +174,8 @@ class Generation:
             remote = self.remotes.learn(path.remote, check.priority, base=path.local, nominates=number > 0)
         if remote is None:
             return None
-        replaces = number > (0 if self.selected is None else self.selected.nomination)
-        return self.checklist.add_heard(host, remote, above=0 if replaces else self._worth)
+        replaces = number > self._selection.number
+        return self.checklist.add_heard(host, remote, above=0 if replaces else self._selection.worth)
 
     # Own checks
 
@@ -230,7 +200,7 @@ class Generation:
             self._fail(pair, refused, now)  # it is known since as what serves this host
             return
         nominate = shared.role is Role.CONTROLLING and pair.nominate_next
-        self._nomination.sent = self._nomination.sent or nominate
+        self._selection.nomination.sent |= nominate
         rto = max(shared.config.rto, self.pacing * self.checklist.active)  # RFC 8445 §14.3
         self._checks.send(pair, self.remote, use_candidate=nominate, rto=rto, now=now)
         pair.apply(PairInput.CHECK_SENT)
@@ -301,49 +271,16 @@ class Generation:
     # Nomination
 
     def _select(self, pair: CandidatePair, now: float) -> None:
-        """The pair is nominated: those that are not valid are done with, the others soon."""
-        if not outranks(pair, self.selected):
-            return
-        if self.selected is not None:
-            self.selected.nominated = False
-        self.completed = True
-        self.selected = pair
-        self._nomination.conclude()
-        pair.nominated = True
-        self._settle_at = now + self._shared.config.settle_time  # RFC 8445 §8.3.1
-        self._release(keep_valid=True)
-        local = pair.valid_local or pair.local
-        self._shared.emit(PairNominated(pair.path, local, pair.remote, self.number))
-
-    def _release(self, *, keep_valid: bool) -> None:
-        """Drop unselected pairs and all their checks (RFC 8445 §8.1.2), but for those that may be selected yet."""
-        better = set() if self._retired else {pair for pair in self.checklist if self._may_follow(pair)}
-        for pair in self.checklist:
-            if pair is not self.selected and pair not in better:
-                self._checks.forget(pair)
-        # A pair whose consent ended stays known, so that its path is not taken up again (RFC 7675 §5.1).
-        self.checklist.keep(
-            lambda pair: pair is self.selected or pair in better or pair.is_dead or (keep_valid and pair.is_valid)
-        )
-
-    def _may_follow(self, pair: CandidatePair) -> bool:
-        """Whether a pair may take the selected one's place: by renomination, or by what the peer has nominated."""
-        return self._betters(pair) or (pair.nominated_by_peer and pair.is_open and outranks(pair, self.selected))
-
-    def _choose(self, now: float) -> None:
-        if self._shared.role is not Role.CONTROLLING or self._nomination.pair is not None:
-            return
-        if not self.completed and (self._renominates or not self._nomination.sent):
-            self._nomination.choose(self.checklist, ended=self._has_all_candidates, now=now)
-        elif self.completed and self._renominates:
-            self._nomination.improve(self.checklist, self.selected)
+        if self._selection.select(pair, now):
+            local = pair.valid_local or pair.local
+            self._shared.emit(PairNominated(pair.path, local, pair.remote, self.number))
 
     # Time
 
     def work(self, *, now: float) -> None:
         """Act on deadlines: retransmit, give up, keep consent, nominate."""
         if self._patience_at is not None and self._patience_at <= now:
-            self._patience_at, self._patience_over = None, True
+            self._patience_at, self._selection.patience_over = None, True
         for check in self._checks.handle_timeout(now=now):
             pair = check.pair
             if check.use_candidate and pair.consent is not None and not self.completed:
@@ -356,10 +293,8 @@ class Generation:
                 self._lose_consent(pair, "consent_expired", now)
             elif consent.due_at is not None and consent.due_at <= now and self._wants_consent(pair):
                 consent.due_at = None  # it waits for its turn
-        if self._settle_at is not None and self._settle_at <= now and self.selected is not None:
-            self._settle_at = None
-            self._release(keep_valid=False)
-        self._choose(now)
+        self._selection.settle(now)
+        self._selection.choose(ended=self._has_all_candidates, now=now)
 
     def next_timeout(self) -> float | None:
         """The earliest deadline of `work`, and of failure."""
@@ -371,31 +306,30 @@ class Generation:
         yield "patience", self._patience_at
         yield "conveyance", self._pairing.due_at
         if self.selected is not None:
-            yield "settling", self._settle_at
+            yield "settling", self._selection.settle_at
         for pair, consent in self._consents:
             yield "consent_expiry", consent.expires_at
             if self._wants_consent(pair):
                 yield "consent", consent.due_at
-        if not self.completed and self._nomination.pair is None:
-            yield "nomination", self._nomination.deadline
+        nomination = self._selection.nomination
+        if not self.completed and nomination.pair is None:
+            yield "nomination", nomination.deadline
 
     def _fail(self, pair: CandidatePair, result: str, now: float) -> None:
         """RFC 8445 §7.2.5.2: the pair is no way."""
-        self._nomination.give_up(pair)
+        self._selection.lose(pair)
         self.checklist.untrigger(pair)
         pair.apply(PairInput.FAIL)
         pair.result = result
         self.checklist.set_valid(pair, None)
         pair.consent = None
-        if pair is self.selected:
-            self.selected = None
         self._shared.trace(now, "pair_failed", path=pair.path, result=result)
 
     # Consent
 
     def _wants_consent(self, pair: CandidatePair) -> bool:
         # A nomination that is under way renews consent by itself.
-        return pair.is_valid and (self.selected is None or pair is self.selected or self._betters(pair))
+        return pair.is_valid and (self.selected is None or pair is self.selected or self._selection.betters(pair))
 
     def _consents_to_ask(self) -> list[tuple[CandidatePair, Consent]]:
         return [each for each in self._consents if each[1].due_at is None and self._wants_consent(each[0])]
@@ -423,7 +357,7 @@ class Generation:
             return None
         if answer.revoked:
             self._lose_consent(answer.pair, "consent_revoked", now)
-        elif answer.nominated and answer.pair is self._nomination.pair:
+        elif answer.nominated and answer.pair is self._selection.nomination.pair:
             # The nominating check may be unlucky for long; this says what its answer would.
             self._checks.forget(answer.pair)
             self._select(answer.pair, now)
@@ -437,47 +371,44 @@ class Generation:
     def retire(self) -> None:
         """Another generation took over: from now on this one only receives, and its checks are answered."""
         self._retired = True
-        self.selected = None
-        self._nomination.conclude()
-        self._release(keep_valid=False)
+        self._selection.retire()
         self._pairing.forget_untold()
-        self._patience_at = self._settle_at = None
+        self._patience_at = None
 
     # What the session asks
 
     @property
-    def best_pair(self) -> CandidatePair | None:
-        """The pair that data goes by: the selected one, before that the best valid one (RFC 8445 §12.1)."""
-        return self.selected if self.completed or self._nomination_failed else self.checklist.best_valid()
+    def selected(self) -> CandidatePair | None:
+        """The nominated pair, as `Selection.pair`."""
+        return self._selection.pair
 
     @property
-    def _nomination_failed(self) -> bool:
-        """Whether the list has failed by what was nominated (RFC 8445 §7.3.1.5, §8.1.1), once patience is over."""
-        if self.completed or not self._patience_over:
-            return False
-        if self._shared.role is Role.CONTROLLED:
-            return self.checklist.nomination_failed
-        return self._nomination.sent and self._nomination.pair is None and not self._renominates
+    def completed(self) -> bool:
+        """Whether a pair was nominated once, as `Selection.completed`."""
+        return self._selection.completed
+
+    @property
+    def best_pair(self) -> CandidatePair | None:
+        """The pair that data goes by, as `Selection.best_pair`."""
+        return self._selection.best_pair
 
     @property
     def alternative(self) -> CandidatePair | None:
-        """After the selected pair is lost, the best of those that were valid beside it."""
-        return self.checklist.best_valid() if self.completed and self.selected is None else None
+        """What there is beside a selected pair that was lost, as `Selection.alternative`."""
+        return self._selection.alternative
 
     @property
     def has_failed(self) -> bool:
         """Whether no path can come any more (RFC 8445 §6.1.2.1, RFC 8838 §8, RFC 8863 §4)."""
-        if not self._patience_over or self.completed or self.best_pair is not None:
+        if not self._selection.patience_over or self.completed or self.best_pair is not None:
             return False
         exhausted = self._has_all_candidates and not any(pair.is_open for pair in self.checklist)
-        return exhausted or self._nomination_failed
+        return exhausted or self._selection.nomination_failed
 
     def set_role(self, role: Role) -> None:
         """The session's role changed."""
         self.checklist.set_role(role)
-        if role is Role.CONTROLLED:
-            self._nomination.give_up(self._nomination.pair)
-            self._nomination.sent = False
+        self._selection.set_role(role)
 
     def verdict(self, *, now: float) -> FailureVerdict:
         """Why there is no path, and what was tried; of a pair that was formed twice the last of it."""
@@ -487,5 +418,5 @@ class Generation:
             self.remotes.counts(),
             pairs.values(),
             0.0 if self.remote is None else now - self._started_at,
-            nomination=self._nomination_failed,
+            nomination=self._selection.nomination_failed,
         )

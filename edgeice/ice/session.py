@@ -8,7 +8,7 @@ fails, or is taken back, empties *pending* and nothing else happens (RFC 8445 §
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from edgeice import stun
 from edgeice.addresses import Base, Path, TransportAddress
@@ -19,19 +19,17 @@ from edgeice.ice.credentials import IceCredentials, generate_credentials
 from edgeice.ice.destinations import Destinations
 from edgeice.ice.events import (
     FailureVerdict,
-    IceFailed,
     IceState,
-    IceStateChanged,
     RestartFailed,
     RestartSucceeded,
     RoleSwitched,
     SelectedPathLost,
-    SendPathChanged,
 )
 from edgeice.ice.generation import Generation
+from edgeice.ice.outlook import Outlook
 from edgeice.ice.pacer import Pacer, Turn
-from edgeice.ice.pair import CandidatePair
 from edgeice.ice.priority import LocalPreferences
+from edgeice.ice.requests import Requests
 from edgeice.ice.responder import Responder
 from edgeice.ice.shared import Shared
 from edgeice.ice.slots import Slots
@@ -43,10 +41,6 @@ if TYPE_CHECKING:
     from edgeice.ice.tracing import PairTrace
 
 __all__ = ["IceSession"]
-
-
-class _Request(Protocol):
-    def __call__(self, *, now: float) -> None: ...
 
 
 class IceSession:
@@ -66,7 +60,6 @@ class IceSession:
     Attributes:
         config: As given.
         drops: What was dropped, by reason.
-        state: How far the session is.
     """
 
     def __init__(
@@ -83,7 +76,6 @@ class IceSession:
         destinations: Destinations | None = None,
     ) -> None:
         self.config = config
-        self.state = IceState.NEW
         self._shared = Shared(
             config=config,
             entropy=entropy,
@@ -109,15 +101,8 @@ class IceSession:
                 overall=config.error_replies_per_second, per_prefix=config.error_replies_per_prefix
             )
         self._responder = Responder(self._shared, self._slots, refusals, now=now)
-        self._turn = Turn(pacer, config.pacing)
-        #: When the next request may go, None while there is none.
-        self._request_at: float | None = None
-        self._send_path: Path | None = None
-        #: The pair that was told last, whether it was nominated, and whether its consent was fading.
-        self._sent_pair: tuple[CandidatePair, bool, bool] | None = None
-        self._had_path = False
-        #: Of the latest restart, if it failed while no path was there.
-        self._restart_verdict: FailureVerdict | None = None
+        self._requests = Requests(self._slots, Turn(pacer, config.pacing))
+        self._outlook = Outlook(self._shared, self._slots)
         self._pair_trace = None if tracer is ignore else self._trace_pairs(tracer)
 
     @staticmethod
@@ -127,6 +112,11 @@ class IceSession:
         return PairTrace(tracer)
 
     # What it knows
+
+    @property
+    def state(self) -> IceState:
+        """How far the session is."""
+        return self._outlook.state
 
     @property
     def role(self) -> Role:
@@ -146,7 +136,7 @@ class IceSession:
     @property
     def send_path(self) -> Path | None:
         """Where data goes: the selected pair, before that the best valid one; None while nothing may be sent."""
-        return self._send_path
+        return self._outlook.send_path
 
     def report(self, *, now: float) -> FailureVerdict:
         """What the generation that carries the session, or else the newest, tried; the reason is that of a failure."""
@@ -186,7 +176,8 @@ class IceSession:
         if self._bases.pop(address, None) is None:
             return
         self._reflexive = {key: mapped for key, mapped in self._reflexive.items() if key[0] != address}
-        lost = self._send_path if self._send_path is not None and self._send_path.local == address else None
+        path = self.send_path
+        lost = path if path is not None and path.local == address else None
         for generation in self._slots.all():
             generation.base_removed(address)
         if lost is not None:
@@ -225,7 +216,7 @@ class IceSession:
         if remote.lite:
             self._take_role(Role.CONTROLLING)  # RFC 8445 §6.1.1
         if newest is self._slots.current:
-            self._set_state(IceState.CHECKING)
+            self._outlook.set_state(IceState.CHECKING)
         self._settle(now)
 
     def add_remote_candidate(self, candidate: Candidate, *, ufrag: str, now: float) -> None:
@@ -357,7 +348,7 @@ class IceSession:
         if self.state is IceState.CLOSED:
             return None
         times = [generation.next_timeout() for generation in self._slots.all()]
-        times += [self._request_at, self._slots.next_timeout(), self._fades_at]
+        times += [self._requests.due_at, self._slots.next_timeout(), self._outlook.fades_at]
         return min((at for at in times if at is not None), default=None)
 
     def poll_action(self) -> Transmit | None:
@@ -372,10 +363,9 @@ class IceSession:
         """End the session; nothing is sent or answered any more."""
         if self.state is not IceState.CLOSED:
             self._slots.clear()
-            self._turn.release(now)
-            self._send_path = None
+            self._requests.release(now)
             self._shared.actions.clear()
-            self._set_state(IceState.CLOSED)
+            self._outlook.close()
 
     # Inside
 
@@ -386,9 +376,8 @@ class IceSession:
         for generation in self._slots.active():
             generation.work(now=now)
         self._move_slots(now)
-        self._send_requests(now)
-        self._tell_path(now)
-        self._tell_state(now)
+        self._requests.send(now)
+        self._outlook.tell(now)
         if self._pair_trace is not None:
             self._pair_trace.note(self._slots.all(), now=now)
 
@@ -403,89 +392,4 @@ class IceSession:
             self._slots.pending = None
             verdict = pending.verdict(now=now)
             self._shared.emit(RestartFailed(pending.number, verdict))
-            if self._slots.current.best_pair is None:
-                self._restart_verdict = verdict
-
-    def _send_requests(self, now: float) -> None:
-        """One new transaction per Ta of this session and per slot of the host (RFC 8445 §14.2)."""
-        while True:
-            send = self._next_request()
-            if send is None:
-                self._request_at = None
-                self._turn.release(now)
-                return
-            generation, request = send
-            self._turn.ta = generation.pacing
-            if not self._turn.take(now):
-                self._request_at = self._turn.opens_at
-                return
-            request(now=now)
-
-    def _next_request(self) -> tuple[Generation, _Request] | None:
-        """Whose turn it is.  Consent goes first: it is rare, and no number of checks may starve it."""
-        generations = self._slots.active()
-        for generation in generations:
-            if generation.has_consent_to_ask:
-                return generation, generation.ask_consent
-        for generation in reversed(generations):
-            if generation.has_checks_to_send:
-                return generation, generation.send_check
-        return None
-
-    @property
-    def _fades_at(self) -> float | None:
-        """When the path that carries data will be told as fading; None if it is already."""
-        if self._sent_pair is None:
-            return None
-        pair, _, fading = self._sent_pair
-        return None if fading or pair.consent is None else pair.consent.fades_at(self.config.consent_fading)
-
-    def _tell_path(self, now: float) -> None:
-        current, pending = self._slots.current, self._slots.pending
-        pair = current.best_pair
-        if pair is None and pending is not None:
-            # Better than nothing while a restart is under way.  Without one, only the selected pair carries data
-            # (RFC 8445 §12.1): what the peer sends goes by it too, so its loss must show.
-            pair = pending.best_pair or current.alternative
-        consent = None if pair is None else pair.consent
-        fading = consent is not None and now >= consent.fades_at(self.config.consent_fading)
-        told = None if pair is None else (pair, pair.nominated, fading)
-        if told == self._sent_pair:
-            return
-        self._sent_pair = told
-        if pair is None:
-            self._send_path = None
-            self._shared.emit(SendPathChanged(None, None, None, nominated=False))
-        else:
-            self._send_path = pair.path
-            local = pair.valid_local or pair.local
-            self._shared.emit(SendPathChanged(pair.path, local, pair.remote, pair.nominated, fading))
-
-    def _tell_state(self, now: float) -> None:
-        if self._send_path is not None:
-            self._had_path = True
-            self._restart_verdict = None
-            completed = self._sent_pair is not None and self._sent_pair[1]
-            self._set_state(IceState.COMPLETED if completed else IceState.CONNECTED)
-            return
-        verdict = self._take_verdict(now)
-        if verdict is not None:
-            self._set_state(IceState.FAILED)
-            self._shared.emit(IceFailed(verdict))
-        elif self._had_path and self.state is not IceState.FAILED:
-            self._set_state(IceState.DISCONNECTED)
-
-    def _take_verdict(self, now: float) -> FailureVerdict | None:
-        """Why nothing can bring a path any more, told once; None while something can."""
-        current, verdict = self._slots.current, self._restart_verdict
-        if self._slots.pending is not None:
-            return None
-        if verdict is not None and (current.completed or current.has_failed):
-            self._restart_verdict = None
-            return verdict
-        return current.verdict(now=now) if current.has_failed and self.state is not IceState.FAILED else None
-
-    def _set_state(self, state: IceState) -> None:
-        if state is not self.state:
-            self.state = state
-            self._shared.emit(IceStateChanged(state))
+            self._outlook.restart_failed(verdict)

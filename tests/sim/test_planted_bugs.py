@@ -129,7 +129,7 @@ def patience_is_ignored(patch: Patch) -> None:
     right = Generation.work
 
     def work(self: Generation, *, now: float) -> None:
-        self._patience_over = self.remote is not None
+        self._selection.patience_over = self.remote is not None
         right(self, now=now)
 
     patch.setattr(Generation, "work", work)

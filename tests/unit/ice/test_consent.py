@@ -346,7 +346,9 @@ def losses(seed: int, *, restarts: bool) -> tuple[int, int]:
     end = world.now + 3600.0
 
     def fading() -> bool:
-        return any(agent.ice._sent_pair is None or agent.ice._sent_pair[2] for agent in (world.a, world.b))
+        return any(
+            agent.ice._outlook.sent_pair is None or agent.ice._outlook.sent_pair[2] for agent in (world.a, world.b)
+        )
 
     while world.now < end:
         world.run(end - world.now, fading)

@@ -148,7 +148,7 @@ def test_a_session_that_has_nothing_to_send_any_more_gives_its_turn_up() -> None
         world.exchange()
     assert [len(began_at(world.a)) for world in (busy, other)] == [1, 0]
     other.a.ice.close(now=other.now)
-    third = World(pacer=busy.a.ice._turn._pacer)
+    third = World(pacer=busy.a.ice._requests._turn._pacer)
     third.gather()
     third.exchange()
     run_together([busy, third], 0.1)

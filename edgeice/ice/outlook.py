@@ -1,0 +1,105 @@
+"""What a session tells its owner of its path and its state, as its generations bring them about."""
+
+from __future__ import annotations
+
+from edgeice.addresses import Path
+from edgeice.ice.events import FailureVerdict, IceFailed, IceState, IceStateChanged, SendPathChanged
+from edgeice.ice.pair import CandidatePair
+from edgeice.ice.shared import Shared
+from edgeice.ice.slots import Slots
+
+__all__ = ["Outlook"]
+
+
+class Outlook:
+    """Compares what there is with what was told, and tells the difference.
+
+    Attributes:
+        state: How far the session is.
+        send_path: Where data goes; None while nothing may be sent.
+        sent_pair: The pair that was told last, whether it was nominated, and whether its consent was fading.
+    """
+
+    def __init__(self, shared: Shared, slots: Slots) -> None:
+        self.state = IceState.NEW
+        self.send_path: Path | None = None
+        self.sent_pair: tuple[CandidatePair, bool, bool] | None = None
+        self._shared = shared
+        self._slots = slots
+        self._had_path = False
+        #: Of the latest restart, if it failed while no path was there.
+        self._restart_verdict: FailureVerdict | None = None
+
+    @property
+    def fades_at(self) -> float | None:
+        """When the path that carries data will be told as fading; None if it is already."""
+        if self.sent_pair is None:
+            return None
+        pair, _, fading = self.sent_pair
+        return None if fading or pair.consent is None else pair.consent.fades_at(self._shared.config.consent_fading)
+
+    def restart_failed(self, verdict: FailureVerdict) -> None:
+        """A restart found no path; that is the session's failure where there is no other path."""
+        if self._slots.current.best_pair is None:
+            self._restart_verdict = verdict
+
+    def tell(self, now: float) -> None:
+        """Tell what changed since the last call."""
+        self._tell_path(now)
+        self._tell_state(now)
+
+    def close(self) -> None:
+        """The session is over."""
+        self.send_path = None
+        self.set_state(IceState.CLOSED)
+
+    def set_state(self, state: IceState) -> None:
+        """Tell a state, if it is another one."""
+        if state is not self.state:
+            self.state = state
+            self._shared.emit(IceStateChanged(state))
+
+    def _tell_path(self, now: float) -> None:
+        current, pending = self._slots.current, self._slots.pending
+        pair = current.best_pair
+        if pair is None and pending is not None:
+            # Better than nothing while a restart is under way.  Without one, only the selected pair carries data
+            # (RFC 8445 §12.1): what the peer sends goes by it too, so its loss must show.
+            pair = pending.best_pair or current.alternative
+        consent = None if pair is None else pair.consent
+        fading = consent is not None and now >= consent.fades_at(self._shared.config.consent_fading)
+        told = None if pair is None else (pair, pair.nominated, fading)
+        if told == self.sent_pair:
+            return
+        self.sent_pair = told
+        if pair is None:
+            self.send_path = None
+            self._shared.emit(SendPathChanged(None, None, None, nominated=False))
+        else:
+            self.send_path = pair.path
+            local = pair.valid_local or pair.local
+            self._shared.emit(SendPathChanged(pair.path, local, pair.remote, pair.nominated, fading))
+
+    def _tell_state(self, now: float) -> None:
+        if self.send_path is not None:
+            self._had_path = True
+            self._restart_verdict = None
+            completed = self.sent_pair is not None and self.sent_pair[1]
+            self.set_state(IceState.COMPLETED if completed else IceState.CONNECTED)
+            return
+        verdict = self._take_verdict(now)
+        if verdict is not None:
+            self.set_state(IceState.FAILED)
+            self._shared.emit(IceFailed(verdict))
+        elif self._had_path and self.state is not IceState.FAILED:
+            self.set_state(IceState.DISCONNECTED)
+
+    def _take_verdict(self, now: float) -> FailureVerdict | None:
+        """Why nothing can bring a path any more, told once; None while something can."""
+        current, verdict = self._slots.current, self._restart_verdict
+        if self._slots.pending is not None:
+            return None
+        if verdict is not None and (current.completed or current.has_failed):
+            self._restart_verdict = None
+            return verdict
+        return current.verdict(now=now) if current.has_failed and self.state is not IceState.FAILED else None
