@@ -1,14 +1,14 @@
 """The attribute table: code points, the Python value of each attribute, and the functions that turn one into the other.
 
-Code points are those of RFC 8489 §14, RFC 8445 §16.1, RFC 8656 §18, and for NOMINATION that of all who have it
-(draft-thatcher-ice-renomination-01 names none).  What `Message.get` returns and `encode` takes:
+Code points are those of RFC 8489 §14, RFC 8445 §16.1, RFC 8656 §18, RFC 8016 §3.3, and for NOMINATION that of all who
+have it (draft-thatcher-ice-renomination-01 names none).  What `Message.get` returns and `encode` takes:
 
 ========================================  =====================================================================
 attribute                                 value
 ========================================  =====================================================================
 addresses (mapped, peer, relayed, …)      `TransportAddress`
 USERNAME, REALM, SOFTWARE, …              `str`
-NONCE, DATA, USERHASH, RESERVATION_TOKEN  `bytes`, so that what must be echoed is echoed unchanged
+NONCE, DATA, USERHASH, …                  `bytes`, so that what must be echoed is echoed unchanged
 PRIORITY, LIFETIME, tie-breakers, …       `int`
 USE_CANDIDATE, DONT_FRAGMENT              `True`
 EVEN_PORT                                 `bool`: whether the next higher port is to be reserved
@@ -70,6 +70,7 @@ class Attribute(IntEnum):
     FINGERPRINT = 0x8028
     ICE_CONTROLLED = 0x8029
     ICE_CONTROLLING = 0x802A
+    MOBILITY_TICKET = 0x8030
     NOMINATION = 0xC001
 
 
@@ -82,7 +83,9 @@ AddressAttribute: TypeAlias = Literal[
     Attribute.ALTERNATE_SERVER,
 ]
 TextAttribute: TypeAlias = Literal[Attribute.USERNAME, Attribute.REALM, Attribute.SOFTWARE, Attribute.ALTERNATE_DOMAIN]
-BytesAttribute: TypeAlias = Literal[Attribute.NONCE, Attribute.DATA, Attribute.USERHASH, Attribute.RESERVATION_TOKEN]
+BytesAttribute: TypeAlias = Literal[
+    Attribute.NONCE, Attribute.DATA, Attribute.USERHASH, Attribute.RESERVATION_TOKEN, Attribute.MOBILITY_TICKET
+]
 IntAttribute: TypeAlias = Literal[
     Attribute.PRIORITY,
     Attribute.LIFETIME,
@@ -231,6 +234,7 @@ _text(values.SENT_LIMIT, Attribute.USERNAME, Attribute.REALM, Attribute.SOFTWARE
 _text(_DOMAIN_LIMIT, Attribute.ALTERNATE_DOMAIN)
 _opaque(Attribute.NONCE, values.decode_nonce, limit=values.SENT_LIMIT)
 _opaque(Attribute.DATA)
+_opaque(Attribute.MOBILITY_TICKET)
 _block(Attribute.USERHASH, 32)
 _block(Attribute.RESERVATION_TOKEN, 8)
 _address(Attribute.MAPPED_ADDRESS, Attribute.ALTERNATE_SERVER)

@@ -1,4 +1,4 @@
-"""TURN: allocations on relays, over UDP, TCP and TLS (RFC 8656).
+"""TURN: allocations on relays, over UDP, TCP and TLS (RFC 8656), that move with this host (RFC 8016).
 
 Sans-IO.  An `Allocation` is one relayed address on one server; several servers, and which of them is used, are its
 owner's business.
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Allocated,
         AllocationFailed,
         AllocationLost,
+        AllocationMoved,
         AllocationRedirected,
         AllocationReleased,
         FamilyRefused,
@@ -33,8 +34,8 @@ else:
         client="Allocation",
         config="TurnConfig",
         credentials="TurnCredentials rest_credentials",
-        events="Allocated AllocationFailed AllocationLost AllocationRedirected AllocationReleased FamilyRefused"
-        " PeerRefused PeerUnreachable ServerChallenged",
+        events="Allocated AllocationFailed AllocationLost AllocationMoved AllocationRedirected AllocationReleased"
+        " FamilyRefused PeerRefused PeerUnreachable ServerChallenged",
     )
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Allocation",
     "AllocationFailed",
     "AllocationLost",
+    "AllocationMoved",
     "AllocationRedirected",
     "AllocationReleased",
     "AllocationState",

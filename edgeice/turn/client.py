@@ -10,19 +10,15 @@ from collections import deque
 from enum import Enum
 from typing import Literal
 
-import attrs
-
 from edgeice.addresses import TransportAddress
 from edgeice.errors import DecodeError
-from edgeice.sansio import DropCounter, Entropy, Event, TimerTable
+from edgeice.sansio import DropCounter, Entropy, Event
 from edgeice.stun.attributes import Attribute
 from edgeice.stun.longterm import discard_reason
-from edgeice.stun.message import MessageClass, Method, decode, encode
+from edgeice.stun.message import MessageClass, Method, decode
 from edgeice.stun.transaction import (
-    TransactionFailed,
     TransactionRejected,
     TransactionSucceeded,
-    new_transaction_id,
 )
 from edgeice.turn.allocation import (
     TERMINAL,
@@ -31,7 +27,6 @@ from edgeice.turn.allocation import (
     allocate_attributes,
     next_state,
     refused_family,
-    relayed_addresses,
 )
 from edgeice.turn.config import TurnConfig
 from edgeice.turn.credentials import TurnCredentials
@@ -39,35 +34,23 @@ from edgeice.turn.events import (
     Allocated,
     AllocationFailed,
     AllocationLost,
-    AllocationRedirected,
     AllocationReleased,
     FamilyRefused,
     ServerChallenged,
 )
-from edgeice.turn.failures import failed, family_retry_at, reason_of
+from edgeice.turn.failures import failed, family_retry_at
 from edgeice.turn.framing import Deframer
+from edgeice.turn.grant import read_grant, read_redirect
+from edgeice.turn.mobility import Mobility
 from edgeice.turn.relaying import ChannelFor, Relaying
 from edgeice.turn.requests import Answer, Requester
+from edgeice.turn.upkeep import Upkeep, UpkeepRequest
 
 __all__ = ["Allocation"]
-
-#: RFC 8656 §7.2: what servers give if nothing else is said.
-_DEFAULT_LIFETIME = 600
-#: After a Refresh without a usable answer, while there is time; and the least between two: servers give 600 s and more
-#: (RFC 8656 §7.2), and what is to be refreshed more often than this is lost instead.
-_REFRESH_PAUSE = 5.0
 
 
 class _Purpose(Enum):
     ALLOCATE = "allocate"
-    REFRESH = "refresh"
-    RELEASE = "release"
-
-
-class _Timer(Enum):
-    REFRESH = "refresh"
-    EXPIRY = "expiry"
-    KEEPALIVE = "keepalive"
     RELEASE = "release"
 
 
@@ -88,6 +71,8 @@ class Allocation:
             without allocating on all of them (RFC 8656 §3.9).
         tried: Servers that were asked in the last five minutes: no redirect goes there (RFC 8489 §10).
         mismatches: How many attempts before this one ended with 437, one after the other (RFC 8656 §7.4).
+        mobile: Ask for a ticket by which the allocation can be moved (RFC 8016); a server that forbids that is asked
+            again without.
     """
 
     def __init__(
@@ -105,19 +90,19 @@ class Allocation:
         hold: bool = False,
         tried: frozenset[TransportAddress] = frozenset(),
         mismatches: int = 0,
+        mobile: bool = False,
     ) -> None:
         self.server = server
         self._config = config = config or TurnConfig()
-        self._stream = stream
         self._family: Literal[4, 6] = family
         self._dual = dual
-        self._entropy = entropy
         self._software = software
         self._tried = tried
         self._mismatches = mismatches
         self._dont_fragment = config.dont_fragment
         self._state = AllocationState.ALLOCATING
-        self._timers: TimerTable[_Timer] = TimerTable()
+        #: When closing waits no longer.
+        self._release_at: float | None = None
         self._events: deque[Event] = deque()
         #: What was dropped, by reason.
         self.drops = DropCounter()
@@ -125,10 +110,19 @@ class Allocation:
         self._relaying = Relaying(
             stream=stream, config=config, entropy=entropy, requests=self._requests, drops=self.drops
         )
+        self._mobility = Mobility(wanted=mobile)
+        self._upkeep = Upkeep(
+            stream=stream,
+            config=config,
+            entropy=entropy,
+            requests=self._requests,
+            relaying=self._relaying,
+            mobility=self._mobility,
+            software=software,
+        )
         self._deframer = Deframer() if stream else None
         #: A success response came that nobody can read.
         self._garbled = False
-        self._sent_at = now
         self._ask_allocate(now)
 
     @property
@@ -141,6 +135,16 @@ class Allocation:
         """Whether nothing happens any more, so that the way to the server can be closed."""
         return self._state in TERMINAL
 
+    @property
+    def is_mobile(self) -> bool:
+        """Whether the server gave a ticket: the allocation can be moved, and outlives its way to the server."""
+        return self._mobility.has_ticket
+
+    @property
+    def mobility_forbidden(self) -> bool:
+        """Whether the server is not to be asked for a ticket."""
+        return self._mobility.forbidden
+
     # Commands
 
     def send(self, peer: TransportAddress, data: bytes, *, now: float) -> None:
@@ -151,7 +155,7 @@ class Allocation:
         if self._state is not AllocationState.ALLOCATED:
             self.drops.count("not_allocated")
             return
-        self._sent_at = now
+        self._upkeep.note_sent(now)
         if self._relaying.send(peer, data, now=now):
             self._work(now)
 
@@ -171,9 +175,25 @@ class Allocation:
 
         Where it does not, AllocationLost follows long before the next refresh would have told.
         """
-        if self._state is AllocationState.ALLOCATED and not self._requests.is_asking(_Purpose.REFRESH):
-            self._ask_refresh(_Purpose.REFRESH, self._config.lifetime, now)
+        if self._state is AllocationState.ALLOCATED:
+            self._upkeep.confirm(now=now)
             self._work(now)
+
+    def move(self, *, now: float) -> bool:
+        """Go on over another way to the server (RFC 8016): all that is sent from now on takes it.
+
+        Permissions and channels stay, and data need not wait.  `AllocationMoved` follows, or `AllocationLost`.
+
+        Returns:
+            False if the server gave no ticket, or there is no allocation.
+        """
+        if self._state is not AllocationState.ALLOCATED or not self._mobility.has_ticket:
+            return False
+        if self._deframer is not None:
+            self._deframer = Deframer()
+        self._upkeep.move(now=now)
+        self._work(now)
+        return True
 
     def set_credentials(self, credentials: TurnCredentials) -> None:
         """Hand over newer credentials, used if the server refuses the present ones.
@@ -192,7 +212,7 @@ class Allocation:
         if self._state is AllocationState.ALLOCATING:
             # What is granted yet is given back; but nothing more is asked for.
             self._requests.answers_challenges = False
-            self._timers.set(_Timer.RELEASE, now + self._config.release_time)
+            self._release_at = now + self._config.release_time
         before, self._state = self._state, next_state(self._state, AllocationInput.CLOSED)
         if before is AllocationState.ALLOCATED:
             self._release(now)
@@ -222,9 +242,12 @@ class Allocation:
         if self._state in TERMINAL:
             return
         self._requests.handle_timeout(now=now)
-        while (timer := self._timers.pop_due(now)) is not None:
-            self._timer_fired(timer, now)
-        self._work(now)
+        if (lost := self._upkeep.handle_timeout(now=now)) is not None:
+            self._end(AllocationInput.GONE, lost)
+        elif self._release_at is not None and self._release_at <= now:
+            self._gone("closed", None, now)
+        else:
+            self._work(now)
 
     # Outputs
 
@@ -232,7 +255,7 @@ class Allocation:
         """The earliest deadline."""
         if self._state in TERMINAL:
             return None
-        times = [self._requests.next_timeout(), self._timers.next()]
+        times = [self._requests.next_timeout(), self._upkeep.next_timeout(), self._release_at]
         if self._state is AllocationState.ALLOCATED:
             times.append(self._relaying.next_timeout())
         return min((at for at in times if at is not None), default=None)
@@ -263,6 +286,7 @@ class Allocation:
                 self.drops.count("not_allocated")
         elif first > 3:
             self.drops.count("turn_first_byte")  # RFC 8656 §12, RFC 7983 §7
+            self._upkeep.hear_garbled()
         else:
             self._take_stun(message, now)
 
@@ -273,7 +297,9 @@ class Allocation:
             self.drops.count(error.reason)
             # RFC 8656 §7.3: the server has granted something that is not understood here.
             self._garbled = self._garbled or (data[:2] == b"\x01\x03" and self._requests.is_open(data[8:20]))
+            self._upkeep.hear_garbled()
             return
+        self._upkeep.hear(message, now=now)
         if message.message_class is MessageClass.INDICATION and message.method == Method.DATA:
             if self._state is AllocationState.ALLOCATED:
                 self._relaying.receive_indication(message)
@@ -303,19 +329,25 @@ class Allocation:
             # RFC 8656 §8.3: 437 says that it is gone, which is what was wanted.
             confirmed = isinstance(answer.outcome, TransactionSucceeded) or answer.code == 437
             self._gone("closed", answer.code, now, confirmed=confirmed)
-        elif answer.code == 437:
-            self._gone(reason_of(437), 437, now)  # RFC 8656 §5
-        elif purpose is _Purpose.REFRESH:
-            self._refresh_answered(answer, now)
+        elif isinstance(purpose, UpkeepRequest) or self._upkeep.is_missed(answer):
+            self._upkept(answer, now)
         elif isinstance(purpose, ChannelFor) and answer.code == 400:
             self._unusable(AllocationLost("channel_refused", 400), now)  # RFC 8656 §12.3
         else:
             self._relaying.answered(answer, now=now)
 
+    def _upkept(self, answer: Answer, now: float) -> None:
+        is_missed = answer.request.purpose is not UpkeepRequest.MOVE and self._upkeep.is_missed(answer)
+        event = self._upkeep.missed(answer.code, now=now) if is_missed else self._upkeep.answered(answer, now=now)
+        if isinstance(event, AllocationLost):
+            self._end(AllocationInput.GONE, event)
+        elif event is not None:
+            self._events.append(event)
+
     # Allocating
 
     def _ask_allocate(self, now: float) -> None:
-        attributes = allocate_attributes(
+        attributes = self._mobility.offer() + allocate_attributes(
             # RFC 8656 §7.1: IPv4 is what is given anyway, and older servers do not know the attribute.
             family=6 if self._family == 6 and not self._dual else None,
             additional_family=6 if self._dual else None,
@@ -343,114 +375,57 @@ class Allocation:
         if code == 420 and self._dont_fragment and Attribute.DONT_FRAGMENT in unknown:
             self._dont_fragment = False  # RFC 8656 §7.4
             self._ask_allocate(now)
+        elif code == 405 and self._mobility.forbid():
+            self._ask_allocate(now)  # RFC 8016 §3.1.4
         elif code == 300 and answer.is_proved:
-            self._redirected(outcome, now)
+            # Another server is named, by this one and nobody else (RFC 8489 §10, §14.8).
+            redirect = read_redirect(outcome.response, self.server, self._tried)
+            if isinstance(redirect, str):
+                self._fail(failed(300, redirect, mismatches=0, now=now), now)
+            else:
+                self._end(AllocationInput.REFUSED, redirect)
         else:
             self._fail(failed(code, answer.reason, mismatches=self._mismatches, now=now), now)
 
-    def _redirected(self, outcome: TransactionRejected, now: float) -> None:
-        """Another server is named, by this one and nobody else (RFC 8489 §10, §14.8)."""
-        alternate = outcome.response.get(Attribute.ALTERNATE_SERVER)
-        if alternate is not None:
-            # RFC 8489 §10: over the same transport.
-            alternate = attrs.evolve(alternate, protocol=self.server.protocol)
-        if alternate is None or alternate.family != self.server.family:
-            reason = "redirect_malformed"
-        elif alternate in self._tried or alternate == self.server:
-            reason = "redirect_loop"
-        else:
-            domain = outcome.response.get(Attribute.ALTERNATE_DOMAIN)
-            self._end(AllocationInput.REFUSED, AllocationRedirected(alternate, domain))
-            return
-        self._fail(failed(300, reason, mismatches=0, now=now), now)
-
     def _granted(self, answer: Answer, outcome: TransactionSucceeded, now: float) -> None:
         response = outcome.response
-        relayed = relayed_addresses(response)
-        mapped = response.get(Attribute.XOR_MAPPED_ADDRESS)
-        main = relayed.get(self._family) or (next(iter(relayed.values()), None) if self._dual else None)
         if self._state is AllocationState.ABANDONED:
             self._state = next_state(self._state, AllocationInput.GRANTED)
             self._release(now)
             return
-        if main is None or mapped is None:
+        grant = read_grant(response, family=self._family, dual=self._dual)
+        if grant is None:
             # RFC 8656 §7.3: given back, and not asked for again.
             self._unusable(AllocationFailed(reason="family_not_understood", code=None, retry_at=None), now)
             return
         self._state = next_state(self._state, AllocationInput.GRANTED)
-        additional = next((each for family, each in relayed.items() if self._dual and family != main.family), None)
-        self._relaying.families = frozenset(each.family for each in (main, additional) if each is not None)
+        self._relaying.families = grant.families
         self._relaying.dont_fragment = self._dont_fragment
-        lifetime = self._set_lifetime(response.get(Attribute.LIFETIME), answer.request.asked_at)
-        if not self._stream:
-            self._timers.set(_Timer.KEEPALIVE, now + self._config.keepalive)
+        lifetime = self._upkeep.granted(response, asked_at=answer.request.asked_at, now=now)
         self._events.append(
-            Allocated(relayed=main, additional=additional, mapped=mapped, lifetime=lifetime, rtt=outcome.rtt)
+            Allocated(
+                relayed=grant.relayed,
+                additional=grant.additional,
+                mapped=grant.mapped,
+                lifetime=lifetime,
+                rtt=outcome.rtt,
+            )
         )
         refused = refused_family(response)
         if self._dual and refused is not None:
             retry_at = family_retry_at(refused.code, now=now)
             self._events.append(FamilyRefused(refused.family, refused.code, retry_at))
 
-    def _set_lifetime(self, lifetime: int | None, asked_at: float) -> float:
-        """Arm the timers of an allocation that was granted or refreshed (RFC 8656 §7.3, §8.3)."""
-        seconds = float(_DEFAULT_LIFETIME if lifetime is None else lifetime)
-        # The server's clock started when the request came: not before it was sent.
-        self._timers.set(_Timer.EXPIRY, asked_at + seconds)
-        pause = max(seconds - self._config.refresh_margin, seconds / 2, _REFRESH_PAUSE)
-        self._timers.set(_Timer.REFRESH, asked_at + pause)
-        return seconds
-
-    # Keeping and ending
-
-    def _timer_fired(self, timer: _Timer, now: float) -> None:
-        if timer is _Timer.REFRESH:
-            self._ask_refresh(_Purpose.REFRESH, self._config.lifetime, now)
-        elif timer is _Timer.EXPIRY:
-            self._gone("expired", None, now)
-        elif timer is _Timer.RELEASE:
-            self._gone("closed", None, now)
-        else:
-            self._keep_alive(now)
-
-    def _keep_alive(self, now: float) -> None:
-        idle_at = self._sent_at + self._config.keepalive
-        if idle_at <= now:
-            # RFC 8445 §11, RFC 8489 §6.2: an indication, which nobody answers.
-            transaction_id = new_transaction_id(self._entropy)
-            self._relaying.outgoing.push(
-                encode(Method.BINDING, MessageClass.INDICATION, transaction_id, [], fingerprint=False)
-            )
-            self._sent_at = now
-            idle_at = now + self._config.keepalive
-        self._timers.set(_Timer.KEEPALIVE, idle_at)
-
-    def _ask_refresh(self, purpose: _Purpose, lifetime: int | None, now: float) -> None:
-        attributes: list[tuple[int, object]] = []
-        if self._software is not None:
-            attributes.append((Attribute.SOFTWARE, self._software))
-        if lifetime is not None:
-            attributes.append((Attribute.LIFETIME, lifetime))
-        self._requests.ask(purpose, Method.REFRESH, attributes, now=now, urgent=True)
-
-    def _refresh_answered(self, answer: Answer, now: float) -> None:
-        outcome = answer.outcome
-        if isinstance(outcome, TransactionSucceeded):
-            self._set_lifetime(outcome.response.get(Attribute.LIFETIME), answer.request.asked_at)
-        elif isinstance(outcome, TransactionFailed) or outcome.may_retry or outcome.error.code == 438:
-            # While there is time: EXPIRY ends it otherwise.
-            self._timers.set(_Timer.REFRESH, now + _REFRESH_PAUSE)
-        else:
-            self._gone(answer.reason or reason_of(outcome.error.code), outcome.error.code, now)
+    # Ending
 
     def _release(self, now: float) -> None:
         """Send a Refresh with a lifetime of zero, and nothing else any more (RFC 8656 §8)."""
-        self._timers.clear()
-        self._timers.set(_Timer.RELEASE, now + self._config.release_time)
+        self._upkeep.clear()
+        self._release_at = now + self._config.release_time
         self._requests.clear()
         self._requests.answers_challenges = True  # the nonce may be stale
         self._relaying.outgoing.clear()
-        self._ask_refresh(_Purpose.RELEASE, 0, now)
+        self._requests.ask(_Purpose.RELEASE, Method.REFRESH, self._upkeep.attributes(0), now=now, urgent=True)
 
     def _unusable(self, event: Event, now: float) -> None:
         """Tell of the end, and give back what is there."""
@@ -475,7 +450,8 @@ class Allocation:
 
     def _end(self, happened: AllocationInput, event: Event) -> None:
         self._state = next_state(self._state, happened)
-        self._timers.clear()
+        self._upkeep.clear()
+        self._release_at = None
         self._requests.clear()
         self._relaying.outgoing.clear()
         self._events.append(event)

@@ -31,5 +31,7 @@ class TurnConfig:
     keepalive: float = 25.0
     #: How long closing waits for the server's word that the allocation is gone.
     release_time: float = 4.0
+    #: How long the server may take to move an allocation to this client's new address (RFC 8016).
+    move_time: float = 8.0
     #: Ask the server to set DF on what it relays (RFC 8656 §7.1); without if it cannot.
     dont_fragment: bool = False

@@ -14,6 +14,7 @@ __all__ = [
     "Allocated",
     "AllocationFailed",
     "AllocationLost",
+    "AllocationMoved",
     "AllocationRedirected",
     "AllocationReleased",
     "FamilyRefused",
@@ -62,6 +63,14 @@ class AllocationLost(Event):
     reason: str
     #: The server's error code if it gave one.
     code: int | None = None
+
+
+@attrs.frozen
+class AllocationMoved(Event):
+    """The server knows this client's new address; relayed address, permissions and channels stay (RFC 8016)."""
+
+    #: Round trip of the request that moved it in seconds, None if a retransmission makes it unknown.
+    rtt: float | None
 
 
 @attrs.frozen

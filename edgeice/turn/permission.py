@@ -111,6 +111,16 @@ class Permissions:
         if permission.ask_at is None and permission.state is PermissionState.INSTALLED:
             permission.ask_at = now
 
+    def renew_latest(self, *, now: float) -> bool:
+        """Renew the one that was used last at once, unless that is under way; False if none stands."""
+        live = [each for each in self._all.values() if each.state in LIVE]
+        if not live:
+            return False
+        latest = max(live, key=lambda each: each.used_at)
+        if latest.state is PermissionState.INSTALLED:
+            latest.ask_at = latest.used_at = now
+        return True
+
     def postpone(self, ip: str, until: float) -> None:
         """Renew at `until` at the earliest: binding a channel is to do that too (RFC 8656 §12)."""
         permission = self._all.get(ip)

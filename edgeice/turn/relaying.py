@@ -113,6 +113,15 @@ class Relaying:
         self._is_moved = True
         return peer.family in self.families and self._channels.bind(peer, now=now)
 
+    def is_permitted(self, ip: str) -> bool:
+        """Whether the server has granted a permission for an address, as far as is known."""
+        return self._permissions.is_live(ip)
+
+    def renew(self, *, now: float) -> bool:
+        """Ask for the permission that is used most as soon as `work` is called; False if there is none."""
+        self._is_moved = True
+        return self._permissions.renew_latest(now=now)
+
     # Inputs
 
     def receive_channel_data(self, message: bytes) -> None:

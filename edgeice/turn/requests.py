@@ -42,7 +42,10 @@ class Request:
     #: What it is for, as its owner calls it.
     purpose: Hashable
     method: Method
-    attributes: Sequence[tuple[int, object]]
+    #: Never shown: a ticket may be among them.
+    attributes: Sequence[tuple[int, object]] = attrs.field(repr=False)
+    #: What was sent last.
+    data: bytes = attrs.field(default=b"", repr=False)
     #: When its present transaction began.
     asked_at: float = 0.0
     #: Whether that carries credentials.
@@ -103,6 +106,11 @@ class Requester:
         self._requests: dict[bytes, Request] = {}
         self._waiting: deque[Request] = deque()
         self._paused: list[Request] = []
+        #: The one purpose that is asked for, None for all, and what waits for the others' turn.
+        self._only: Hashable | None = None
+        self._parked: list[Request] = []
+        #: Requests that are sent once more at once.
+        self._repeats: deque[bytes] = deque()
         self._answers: deque[Answer] = deque()
         self._hold = hold
         self._held: Request | None = None
@@ -118,11 +126,12 @@ class Requester:
     @property
     def is_idle(self) -> bool:
         """Whether no request is under way."""
-        return not (self._requests or self._waiting or self._paused)
+        return not (self._requests or self._waiting or self._paused or self._parked)
 
     def is_asking(self, purpose: Hashable) -> bool:
         """Whether a request for this is under way."""
-        return any(request.purpose == purpose for request in (*self._requests.values(), *self._waiting, *self._paused))
+        under_way = (*self._requests.values(), *self._waiting, *self._paused, *self._parked)
+        return any(request.purpose == purpose for request in under_way)
 
     def set_credentials(self, credentials: TurnCredentials) -> None:
         """Use these when the present ones are refused; when nothing was signed with those yet, at once."""
@@ -152,6 +161,33 @@ class Requester:
             request, self._held = self._held, None
             self._put(request, urgent=True)
             self._open(now)
+
+    def only(self, purpose: Hashable, *, forget: Hashable) -> None:
+        """Ask for this alone, anew, over another way to the server; what else is under way waits until `go_on`.
+
+        Args:
+            purpose: Of the one request, which is to be asked next.
+            forget: Requests for this are not asked again.
+        """
+        under_way = [*self._requests.values(), *self._waiting, *self._paused, *self._parked]
+        self.clear()
+        self._only = purpose
+        self._parked = [request for request in under_way if request.purpose not in (purpose, forget)]
+
+    def go_on(self, *, now: float) -> None:
+        """Ask for everything again."""
+        self._only = None
+        self._waiting.extend(self._parked)
+        self._parked.clear()
+        self._open(now)
+
+    def repeat(self, purpose: Hashable) -> None:
+        """Send requests for this once more at once."""
+        self._repeats.extend(request.data for request in self._requests.values() if request.purpose == purpose)
+
+    def find(self, transaction_id: bytes) -> Request | None:
+        """The request whose answer a transaction awaits."""
+        return self._requests.get(transaction_id)
 
     def take_challenge(self) -> TransactionRejected | None:
         """The server's first challenge, once."""
@@ -197,11 +233,14 @@ class Requester:
         self._requests.clear()
         self._waiting.clear()
         self._paused.clear()
+        self._parked.clear()
+        self._repeats.clear()
         self._answers.clear()
+        self._only = None
 
     def poll_transmit(self) -> bytes | None:
         """Next request to send."""
-        return self._table.poll_transmit()
+        return self._repeats.popleft() if self._repeats else self._table.poll_transmit()
 
     def poll_answer(self) -> Answer | None:
         """How the next request ended."""
@@ -210,7 +249,9 @@ class Requester:
     # Inside
 
     def _put(self, request: Request, *, urgent: bool) -> None:
-        if urgent:
+        if self._only not in (None, request.purpose):
+            self._parked.append(request)
+        elif urgent:
             self._waiting.appendleft(request)
         else:
             self._waiting.append(request)
@@ -239,6 +280,7 @@ class Requester:
             if self._stream
             else RetransmissionPolicy(rto=self._rto.rto(self._server_ip, now=now))
         )
+        request.data = data
         self._requests[transaction_id] = request
         self._table.add(
             Transaction(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from itertools import count
+from typing import Literal
 
 from edgeice.addresses import TransportAddress
 from edgeice.sansio import Entropy, Event
@@ -66,6 +67,12 @@ class TurnServer:
         self.relayed_data: list[tuple[TransportAddress, bytes]] = []
         #: Relay nothing, and so object to nothing, where the client believes what the server never said.
         self.is_deaf = False
+        #: What it makes of RFC 8016: gives tickets, ignores the attribute, or forbids it.
+        self.mobility: Literal["given", "ignored", "forbidden"] = "ignored"
+        #: Tickets so far; the last one is good.
+        self.tickets: list[bytes] = []
+        #: Whether the client sends from where the allocation is; a ticket changes that.
+        self.is_here = True
 
     def counted(self) -> Counter[str]:
         """Requests by method."""
@@ -172,6 +179,8 @@ class TurnServer:
             return [self.error(request, errors.popleft(), *self.error_attributes)]
         if request.method == Method.ALLOCATE:
             return [self._allocate(request, now)]
+        if not self.is_here:
+            return [self._move(request, now)]
         if self.allocated_until is None or self.allocated_until <= now:
             return [self.error(request, 437)]
         if request.method == Method.REFRESH:
@@ -192,12 +201,42 @@ class TurnServer:
                 assert (bound == number) == (other == peer), "number or peer is bound otherwise"
 
     def _allocate(self, request: Message, now: float) -> bytes:
+        ticket = request.get(Attribute.MOBILITY_TICKET)
+        if ticket is not None and self.mobility == "forbidden":
+            return self.error(request, 405)
+        if ticket:
+            return self.error(request, 400)  # RFC 8016 §3.1.2
+        self.is_here = True
         self.allocated_until = now + self.lifetime
         attributes: list[tuple[int, object]] = [(Attribute.XOR_RELAYED_ADDRESS, each) for each in self.relayed]
         attributes += [(Attribute.XOR_MAPPED_ADDRESS, MAPPED), (Attribute.LIFETIME, self.lifetime)]
+        if ticket is not None and self.mobility == "given":
+            attributes.append((Attribute.MOBILITY_TICKET, self._new_ticket()))
         return self.success(request, attributes)
 
+    def _new_ticket(self) -> bytes:
+        self.tickets.append(b"ticket %d" % len(self.tickets))
+        return self.tickets[-1]
+
+    def _move(self, request: Message, now: float) -> bytes:
+        """Move the allocation to where the client is, if it has the newest ticket (RFC 8016 §3.2.2)."""
+        if self.allocated_until is None or self.allocated_until <= now or not self.tickets:
+            return self.error(request, 437)
+        if request.method != Method.REFRESH or request.get(Attribute.MOBILITY_TICKET) != self.tickets[-1]:
+            return self.error(request, 437)
+        self.is_here = True
+        if request.get(Attribute.LIFETIME) == 0:
+            self.allocated_until = None
+            self.deleted += 1
+            return self.success(request, [(Attribute.LIFETIME, 0)])
+        self.allocated_until = now + self.lifetime
+        return self.success(
+            request, [(Attribute.LIFETIME, self.lifetime), (Attribute.MOBILITY_TICKET, self._new_ticket())]
+        )
+
     def _refresh(self, request: Message, now: float) -> bytes:
+        if Attribute.MOBILITY_TICKET in request:
+            return self.error(request, 400)  # RFC 8016 §3.2.2: the allocation is here
         if request.get(Attribute.LIFETIME) == 0:
             self.allocated_until = None
             self.deleted += 1

@@ -321,6 +321,7 @@ ROUND_TRIPS: list[tuple[Attribute, object, bytes]] = [
     (Attribute.DATA, b"", b""),
     (Attribute.USERHASH, bytes(range(32)), bytes(range(32))),
     (Attribute.RESERVATION_TOKEN, b"12345678", b"12345678"),
+    (Attribute.MOBILITY_TICKET, b"", b""),
     (Attribute.PRIORITY, 0x6E0001FF, bytes.fromhex("6e0001ff")),
     (Attribute.LIFETIME, 600, bytes.fromhex("00000258")),
     (Attribute.CHANNEL_NUMBER, 0x4001, bytes.fromhex("40010000")),
