@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgeice.agent.log import Log
-from edgeice.peer import PathChanged
+from edgeice.peer import PathChanged, PathMoved, way_of
 from edgeice.sansio import Event
 from edgeice.transport import (
     Network,
@@ -18,7 +18,7 @@ from edgeice.transport import (
     Trouble,
 )
 
-__all__ = ["SessionPath", "describe_path"]
+__all__ = ["SessionPath"]
 
 
 class SessionPath:
@@ -45,19 +45,25 @@ class SessionPath:
         patience: float,
         on_first: Callable[[], None],
     ) -> None:
+        self._signaled = signaled
         self._log = log
         self._facts = {"operator": operator, "sid": sid}
         self._on_first = on_first
         self._recovery = PathRecovery(signaled, network, self._note, offerer=False, patience=patience)
-        #: Whether there ever was a path, and the one that was logged last.
+        #: Whether there ever was a path, and the one that was logged last, None for none.
         self._has_been = False
         self._shown: str | None = None
 
     def watch(self, progress: Progress) -> None:
         """Hear what the peer connection has to say."""
         self._recovery.watch(progress)
-        if isinstance(progress, PathChanged):
-            self._changed(progress)
+        match progress:
+            case PathChanged():
+                self._changed(progress)
+            case PathMoved():
+                self._moved(progress)
+            case _:
+                pass
 
     def take(self, event: Event) -> None:
         """Hear an event of the session's signaling, after the peer connection did."""
@@ -67,16 +73,40 @@ class SessionPath:
         """Keep it; returns once there was none for too long."""
         await self._recovery.run()
 
+    def describe(self, *, used: bool = False) -> str | None:
+        """The pair that carries data in a few words, `host 192.0.2.1:4000 -> srflx 198.51.100.2:5000`; None without.
+
+        `used`: Where none does now, the one that did last.
+        """
+        peer = self._signaled.peer
+        return _describe(peer.path_used if used else peer.path)
+
     # Inside
 
     def _changed(self, path: PathChanged) -> None:
-        described = describe_path(path)
-        if described != self._shown:  # a pair is told again when it is nominated
-            self._shown = described
-            self._log.info("path", **self._facts, path=described or "none")
-        if path.path is not None and not self._has_been:
+        if path.path is None:
+            if self._shown is not None:
+                self._shown = None
+                self._log.info("path", **self._facts, path="none", cause=path.cause)
+        elif not self._has_been:
             self._has_been = True
+            self._shown = _describe(path)
+            self._log.info("path", **self._facts, path=self._shown, cause=path.cause)
             self._on_first()
+
+    def _moved(self, move: PathMoved) -> None:
+        self._shown = _describe(move.after)
+        rtt = {} if move.after.rtt is None else {"rtt_ms": round(move.after.rtt * 1000, 1)}
+        self._log.info(
+            "path",
+            **self._facts,
+            path=self._shown,
+            was=way_of(move.before),
+            way=way_of(move.after),
+            cause=move.cause,
+            pause_ms=round(move.pause * 1000, 1),
+            **rtt,
+        )
 
     def _note(self, trouble: Trouble) -> None:
         match trouble:
@@ -88,8 +118,7 @@ class SessionPath:
                 self._log.info("network-back", **self._facts, seconds=round(trouble.seconds, 1))
 
 
-def describe_path(path: PathChanged) -> str | None:
-    """A candidate pair in a few words: `host 192.0.2.1:4000 -> srflx 198.51.100.2:5000`."""
+def _describe(path: PathChanged) -> str | None:
     if path.path is None:
         return None
     return f"{path.local_type} {path.path.local} -> {path.remote_type} {path.path.remote}"

@@ -13,7 +13,6 @@ from edgeice import dtls, sdp
 from edgeice.agent.config import LimitsSection
 from edgeice.agent.failures import Failures
 from edgeice.agent.log import Log
-from edgeice.agent.paths import SessionPath, describe_path
 from edgeice.errors import DecodeError
 from edgeice.peer import ConnectionState, StateChanged
 from edgeice.sansio import DropCounter, Event
@@ -46,6 +45,7 @@ from edgeice.transport import (
 )
 
 if TYPE_CHECKING:
+    from edgeice.agent.paths import SessionPath
     from edgeice.services.kept import KeptShell, KeptShells, OwnedShells
 
 __all__ = ["AuditSink", "Sessions", "check_description"]
@@ -150,7 +150,7 @@ class Sessions:
                 "operator": session.id.peer.name,
                 "sid": session.id.sid,
                 "state": session.signaled.peer.state.value,
-                "path": describe_path(session.signaled.peer.path),
+                "path": session.path.describe(),
                 "want": list(session.want),
                 "seconds": round(now - session.opened_at, 1),
                 "drops": session.signaled.drops(),
@@ -277,6 +277,8 @@ class Sessions:
 
         def first_pair() -> None:
             self._signaling.first_pair(event.session, now=trio.current_time())
+
+        from edgeice.agent.paths import SessionPath  # noqa: PLC0415  # with all that keeps a session's path
 
         path = SessionPath(
             signaled,
@@ -463,7 +465,7 @@ class Sessions:
         for reason, count in session.signaled.drops().items():
             self.drops.count(reason, count)
         seconds = round(trio.current_time() - session.opened_at, 1)
-        path = describe_path(peer.path_used)
+        path = session.path.describe(used=True)
         self._log.info("ended", operator=session.id.peer.name, sid=session.id.sid, why=why, path=path, seconds=seconds)
         if self._tracer is not ignore:
             self._trace("verdict", session, **self._node.verdict(peer))

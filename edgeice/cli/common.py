@@ -22,10 +22,10 @@ import trio
 
 from edgeice.cli.ending import ended_by_signals
 from edgeice.cli.groups import first_of
-from edgeice.cli.options import timeout_option
+from edgeice.cli.options import Seconds, timeout_option
 from edgeice.cli.stdio import say_aside
 from edgeice.errors import ConfigError, EdgeIceError
-from edgeice.operator.config import OperatorConfig, config_folder, load_config
+from edgeice.operator.config import PATIENCE, OperatorConfig, config_folder, load_config
 from edgeice.operator.errors import OperatorError, RefusedError
 from edgeice.operator.interface import DeviceSession, Step, Watcher
 from edgeice.operator.shared_client import NotSharedError, SharedSession, SilentSessionError, join_shared
@@ -77,7 +77,10 @@ class Options:
 
     def shown(self, step: Step) -> Step:
         """A step as it is to be shown."""
-        return step if self.pseudonyms is None else Step(step.name, self.pseudonyms.text(step.text))
+        if self.pseudonyms is None:
+            return step
+        move = step.move and attrs.evolve(step.move, path=self.pseudonyms.text(step.move.path))
+        return Step(step.name, self.pseudonyms.text(step.text), move)
 
 
 def load_options(path: str | None) -> OperatorConfig:
@@ -108,13 +111,16 @@ def connection_options(function: Callable[..., None]) -> Callable[..., None]:
         verbose: bool,
         trace: str | None,
         redact: bool,
+        patience: float | None,
         no_share: bool = False,
         **rest: object,
     ) -> None:
         pseudonyms = _pseudonyms() if redact else None
         with reporting(as_json=as_json, verbose=verbose, pseudonyms=pseudonyms):
             loaded = load_options(config)
-            share = loaded.share and not no_share and trace is None
+            if patience is not None:
+                loaded = attrs.evolve(loaded, patience=patience)
+            share = loaded.share and not no_share and trace is None and patience is None
             file = Path(trace).absolute() if trace else None
             options = Options(loaded, as_json, timeout, accept_key, quiet, verbose, share, file, pseudonyms)
             function(options, **rest)
@@ -123,6 +129,12 @@ def connection_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--config", metavar="FILE", help="operator.toml to use instead of the one in ~/.config/edgeice."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
         timeout_option(10.0, "Seconds to reach the device."),
+        click.option(
+            "--patience",
+            type=Seconds(*PATIENCE),
+            metavar="SECONDS",
+            help="End a session of its own after so long without a path or a network (10 minutes, or as configured).",
+        ),
         click.option(
             "--accept-key",
             metavar="[SHA256:…]",

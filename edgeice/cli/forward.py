@@ -14,7 +14,7 @@ from edgeice.cli.common import Options, SessionCommand, device_session, run, ses
 from edgeice.cli.options import device_argument
 from edgeice.cli.targets import Forward, parse_forward
 from edgeice.errors import ConfigError
-from edgeice.operator.interface import DeviceSession, SessionChannel
+from edgeice.operator.interface import DeviceSession, SessionChannel, Step
 from edgeice.services import (
     FORWARD_PROTOCOL,
     ForwardTarget,
@@ -60,7 +60,8 @@ def command(options: Options, device: str, forwards: tuple[str, ...]) -> None:
         # Before the device is reached: a port that is taken is to be said at once.
         listeners = [(forward, await _listen(forward)) for forward in wanted]
         want = tuple(dict.fromkeys(forward.target.capability for forward in wanted))
-        async with device_session(options, device, want) as session, trio.open_nursery() as nursery:
+        watch = partial(_say_move, options)
+        async with device_session(options, device, want, watch) as session, trio.open_nursery() as nursery:
             at_once = max(1, min(_AT_ONCE, int(session.max_channels * _PART)))
             turns, failures = _Turns(options, at_once), _Failures(options, nursery)
             for forward, opened in listeners:
@@ -102,6 +103,15 @@ def _say_listening(options: Options, device: str, forward: Forward, listener: tr
     elif not options.quiet:
         there = format_endpoint(target.host, target.port)
         print(f"edgeice: {format_endpoint(ip, port)} leads to {there} from {device}", file=sys.stderr)
+
+
+def _say_move(options: Options, step: Step) -> None:
+    if step.move is None:
+        return
+    if options.as_json:
+        print(json.dumps({"event": "move", **step.move.as_dict()}), flush=True)
+    elif not options.quiet:
+        print(f"edgeice: path: {step.move.line}", file=sys.stderr)
 
 
 class _Turns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 
+import attrs
 import click
 import trio
 
@@ -22,7 +23,13 @@ __all__ = ["command"]
     epilog="""\b
 Examples:
   edgeice ping pi17
-  edgeice ping -c 100 -i 0.2 --json pi17""",
+  edgeice ping -c 100 -i 0.2 --json pi17
+
+\b
+Each time that data goes another way a line says from where to where, as seen from here, with the round
+trip of the new path and how long the device was not heard:
+  path: wlan0 direct -> wwan0 relay, 180 ms; pause 212 ms, the interface was lost; host … -> relay …
+With --json that is an object: move, with from, to, path, cause, pause_ms and rtt_ms.""",
 )
 @device_argument
 @click.option("-c", "--count", type=click.IntRange(1), help="Stop after so many; without it, at Ctrl-C.")
@@ -31,24 +38,42 @@ Examples:
 @session_options
 def command(options: Options, device: str, count: int | None, interval: float, size: int) -> None:
     """Measure the round trip to DEVICE, and show which candidate pair carries it."""
-    paths: list[str] = []
-
-    def watch(step: Step) -> None:
-        if step.name == "path":
-            paths.append(step.text)
-            if not options.as_json and len(paths) > 1:
-                click.echo(f"path: {step.text}")
+    route = _Route(options)
 
     async def main() -> int:
-        async with device_session(options, device, (), watch) as session:
-            if not options.as_json:
-                click.echo(f"path: {paths[-1] if paths else 'none'}")
-            return await _ping(session, options, paths, (count, interval, size))
+        async with device_session(options, device, (), route.watch) as session:
+            route.begin()
+            return await _ping(session, options, route, (count, interval, size))
 
     run(main)
 
 
-async def _ping(session: DeviceSession, options: Options, paths: list[str], how: tuple[int | None, float, int]) -> int:
+@attrs.define
+class _Route:
+    """The path in use, and what is said of it."""
+
+    options: Options
+    path: str | None = None
+    #: Nothing is said of how the first one was found.
+    begun: bool = False
+
+    def begin(self) -> None:
+        """Say what there is; from here on changes are said."""
+        self.begun = True
+        if not self.options.as_json:
+            click.echo(f"path: {self.path or 'none'}")
+
+    def watch(self, step: Step) -> None:
+        """Hear a step of the session."""
+        if step.name == "path":
+            self.path = step.text
+            if self.begun and not self.options.as_json and "->" not in step.text:
+                click.echo(f"path: {step.text}")
+        elif step.move is not None and self.begun:
+            _tell(self.options, {"move": step.move.as_dict()}, f"path: {step.move.line}")
+
+
+async def _ping(session: DeviceSession, options: Options, route: _Route, how: tuple[int | None, float, int]) -> int:
     count, interval, size = how
     client = PingClient(await session.open(PING_PROTOCOL))
     times: list[float] = []
@@ -73,7 +98,7 @@ async def _ping(session: DeviceSession, options: Options, paths: list[str], how:
                     facts: dict[str, object] = {
                         "seq": sent,
                         "ms": round(milliseconds, 3),
-                        "path": paths[-1] if paths else None,
+                        "path": route.path,
                     }
                     _tell(
                         options,

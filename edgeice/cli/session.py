@@ -290,6 +290,8 @@ class _Keeper:
         self._master.watch(step)
         if step.name == "path":
             self._say("path", {"path": step.text}, f"path: {step.text}")
+        elif step.move is not None:
+            self._say("move", step.move.as_dict(), f"path: {step.move.line}")
 
     def _say(self, event: str, facts: dict[str, object], line: str) -> None:
         if self._options.as_json:

@@ -7,8 +7,8 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import attrs
@@ -17,8 +17,9 @@ import trio
 
 from edgeice.cli.common import Options, SessionCommand, device_session, run, session_options
 from edgeice.cli.options import device_argument
+from edgeice.cli.path_notes import PathNotes, has_title
 from edgeice.cli.stdio import raw_terminal, read_input, terminal_size, write_output
-from edgeice.operator.interface import DeviceSession
+from edgeice.operator.interface import DeviceSession, Step
 from edgeice.services import SHELL_PROTOCOL, ExitStatus, KeptEntry, ServiceError, ShellClient, list_shells, open_shell
 
 __all__ = ["EscapeFilter", "command"]
@@ -127,6 +128,7 @@ Examples:
   echo 'uptime; exit' | edgeice shell pi17
   edgeice shell --keep pi17       leave it with ~d, or just close the lid
   edgeice shell --attach pi17     come back to it, from anywhere with your key
+  edgeice shell --show-path pi17  [wlan0 direct -> wwan0 relay, 180 ms]
 
 \b
 Escapes, at the start of a line:
@@ -138,6 +140,10 @@ Escapes, at the start of a line:
 A kept shell goes on at the device when you leave it or lose the session, for as long as the device
 allows (some hours, see limits.kept_time there); its newest output is shown when you come back.
 Attaching takes it over from wherever you were attached before.
+
+\b
+With --show-path each move of the session to another path is said in a dim line where the shell writes
+line after line and pauses, and otherwise for some seconds in the terminal's title.
 
 \b
 Exit status: the shell's own, 128 + N where signal N ended it; 1, with a message, where there is no
@@ -153,18 +159,21 @@ for a kept shell that goes on its name as kept.  --list --json prints a list of 
     "--attach", metavar="[=NAME]", help="Come back to a kept shell, the one left last or (--attach=NAME) this one."
 )
 @click.option("--list", "listing", is_flag=True, help="List your kept shells.")
+@click.option("--show-path", is_flag=True, help="Say when data goes another way, where that disturbs nothing.")
 @session_options
-def command(options: Options, device: str, keep: bool, attach: str | None, listing: bool) -> None:
+def command(options: Options, *, device: str, keep: bool, attach: str | None, listing: bool, show_path: bool) -> None:
     """Open a login shell on DEVICE; its exit status is yours."""
     if keep + (attach is not None) + listing > 1:
         raise click.UsageError("--keep, --attach and --list exclude each other.")
 
+    screen = _Screen(on=show_path)
+
     async def main() -> int:
-        async with device_session(options, device, ("shell",)) as session:
+        async with device_session(options, device, ("shell",), screen.watch) as session:
             if listing:
                 _print_list(await list_shells(await session.open(SHELL_PROTOCOL)), device, as_json=options.as_json)
                 return 0
-            outcome = await _run(session, _Wish(keep, attach))
+            outcome = await _run(session, _Wish(keep, attach), screen)
         if options.as_json:
             status = outcome.status
             facts: dict[str, object] = {"exit": status and status.code, "exit_signal": status and status.signal}
@@ -200,7 +209,58 @@ def _duration(seconds: int) -> str:
     return f"{seconds} s"
 
 
-async def _run(session: DeviceSession, wish: _Wish) -> _Outcome:
+class _Screen:
+    """Where the shell's output goes, and now and then a note about the path.
+
+    Args:
+        on: Whether there are notes.
+    """
+
+    def __init__(self, *, on: bool) -> None:
+        self._on = on
+        self._notes = PathNotes(title=has_title(os.environ.get("TERM", "")))
+        self._changed = trio.Event()
+        self._lock = trio.Lock()
+
+    def watch(self, step: Step) -> None:
+        """Hear a step of the session."""
+        if self._on and step.move is not None:
+            if sys.stdout.isatty():
+                self._notes.note(step.text)
+                self._changed.set()
+            else:
+                print(f"[{step.text}]", file=sys.stderr)
+
+    async def write(self, data: bytes) -> None:
+        """Write what the shell does."""
+        async with self._lock:
+            if self._on:
+                self._notes.output(data, now=trio.current_time())
+                self._changed.set()
+            await write_output(data)
+
+    async def run(self) -> None:
+        """Write the notes, until canceled."""
+        while True:
+            self._changed = trio.Event()
+            with trio.move_on_at(self._notes.next_at()):
+                await self._changed.wait()
+            async with self._lock:
+                if note := self._notes.due(now=trio.current_time()):
+                    await write_output(note)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """While the shell is on the terminal; afterwards nothing of a note is left."""
+        try:
+            yield
+        finally:
+            if (end := self._notes.end()) and select.select((), (1,), (), 0)[1]:
+                with suppress(OSError):  # the terminal is gone
+                    os.write(1, end)
+
+
+async def _run(session: DeviceSession, wish: _Wish, screen: _Screen) -> _Outcome:
     """Be on the shell until it ends or the person leaves it."""
     columns, rows = terminal_size()
     last = b"\n"
@@ -214,12 +274,13 @@ async def _run(session: DeviceSession, wish: _Wish) -> _Outcome:
             if shell.lost:
                 lost = f"{shell.lost / 1024:.0f} KiB of output that you may not have seen are no longer held"
                 print(f"edgeice: {lost}", file=sys.stderr)
-            with raw_terminal() as suspend:
+            with raw_terminal() as suspend, screen.shown():
                 async with trio.open_nursery() as nursery:
+                    nursery.start_soon(screen.run)
                     nursery.start_soon(_type, shell, ways.append, nursery.cancel_scope, suspend)
                     nursery.start_soon(_follow_size, shell)
                     while data := await shell.read():
-                        await write_output(data)
+                        await screen.write(data)
                         last = data[-1:]
                     nursery.cancel_scope.cancel()
             if not ways:

@@ -10,14 +10,14 @@ import attrs
 
 from edgeice.settings import NAME, BrokerSection, IceSection, KeyValueError, TurnSection, load_toml, structure
 
-__all__ = ["OperatorConfig", "config_folder", "load_config", "read_config"]
+__all__ = ["PATIENCE", "OperatorConfig", "config_folder", "load_config", "read_config"]
 
 #: Seconds that `patience` may be: less ends a session over a hiccup, and more is not waited for by anybody.
-_PATIENCE = 1, 86400
+PATIENCE = 1, 86400
 
 
 def _check_patience(_instance: object, _attribute: attrs.Attribute[float], value: float) -> None:
-    low, high = _PATIENCE
+    low, high = PATIENCE
     if not low <= value <= high:
         raise KeyValueError("patience", f"seconds from {low} to {high}", value)
 

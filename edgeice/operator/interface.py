@@ -9,18 +9,80 @@ import attrs
 
 from edgeice.services.channel import Channel
 
-__all__ = ["USUAL_CHANNELS", "DeviceSession", "JudgedSession", "OwnSession", "SessionChannel", "Step", "Watcher"]
+__all__ = [
+    "USUAL_CHANNELS",
+    "DeviceSession",
+    "JudgedSession",
+    "Move",
+    "OwnSession",
+    "SessionChannel",
+    "Step",
+    "Watcher",
+]
 
 #: Channels of one session that devices take which do not say.
 USUAL_CHANNELS: Final = 64
 
 
 @attrs.frozen
+class Move:
+    """Data went another way, and the device was heard there."""
+
+    #: The ways from and to, as seen from this side: `wlan0 direct`, `wwan0 relay`.
+    was: str
+    way: str
+    #: The pair that carries data now: `host 192.0.2.1:4000 -> srflx 198.51.100.2:5000`.
+    path: str
+    #: What set it off: `base_gone`, `silent`, `peer_moved`, `better`, `nominated`, `restart`, `consent`.
+    cause: str
+    #: Milliseconds without the device, and the round trip of the new pair where it is known.
+    pause_ms: float
+    rtt_ms: float | None = None
+
+    @property
+    def text(self) -> str:
+        """In a few words: `wlan0 direct -> wwan0 relay, 180 ms`."""
+        return f"{self.was} -> {self.way}" + ("" if self.rtt_ms is None else f", {milliseconds(self.rtt_ms)}")
+
+    @property
+    def line(self) -> str:
+        """In a line: the same with pause and reason."""
+        pause = f"pause {milliseconds(self.pause_ms)}" if self.pause_ms else "no pause"
+        return f"{self.text}; {pause}, {_CAUSES.get(self.cause, self.cause)}; {self.path}"
+
+    def as_dict(self) -> dict[str, object]:
+        """For programs."""
+        return {"from": self.was, "to": self.way, **attrs.asdict(self, filter=attrs.filters.exclude("was", "way"))}
+
+
+#: Causes in a person's words.
+_CAUSES: Final = {
+    "base_gone": "the interface was lost",
+    "silent": "nothing came any more",
+    "peer_moved": "the device moved",
+    "better": "a better way",
+    "nominated": "a better pair",
+    "restart": "ICE restarted",
+    "consent": "no answer",
+}
+
+
+def milliseconds(value: float) -> str:
+    """A short time in a person's words: `0.4 ms`, `8.2 ms`, `180 ms`."""
+    return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms"
+
+
+@attrs.frozen
 class Step:
-    """How far connecting is: "broker", "device", "offer", "checks", "securing", "connected", "path", "notice"."""
+    """How far connecting is: "broker", "device", "offer", "checks", "securing", "connected"; and what is of interest.
+
+    That is "path" for the pair that carries data, "move" for a move that ended, and "notice" for a person.
+    """
 
     name: str
     text: str
+    #: Of "move".
+    move: Move | None = None
 
 
 #: Hears each step while connecting, and path changes afterwards.

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import trio
 
+from edgeice.operator.interface import Move, Step
 from edgeice.operator.silence import SILENCE, SilenceWatch
-from edgeice.peer import PathChanged
+from edgeice.peer import PathChanged, PathMoved, way_of
 from edgeice.sansio import Event
 from edgeice.text import duration
 from edgeice.transport import (
@@ -30,7 +31,7 @@ class SessionPath:
     Args:
         signaled: The session; its peer connection is attached.
         network: This host's addresses.
-        say: Hears steps: a name, and what to tell a person.
+        say: Hears steps.
         device: The device's name.
         patience: Seconds without a path after which it is over.
     """
@@ -39,7 +40,7 @@ class SessionPath:
         self,
         signaled: SignaledConnection,
         network: Network,
-        say: Callable[[str, str], None],
+        say: Callable[[Step], None],
         *,
         device: str,
         patience: float,
@@ -58,8 +59,14 @@ class SessionPath:
     def watch(self, progress: Progress) -> None:
         """Hear what the peer connection has to say."""
         self._recovery.watch(progress)
-        if isinstance(progress, PathChanged):
-            self._changed(progress)
+        match progress:
+            case PathChanged():
+                self._changed(progress)
+            case PathMoved():
+                move = _move(progress)
+                self._say(Step("move", move.text, move))
+            case _:
+                pass
 
     def take(self, event: Event) -> None:
         """Hear an event of the session's signaling, after the peer connection did."""
@@ -78,17 +85,17 @@ class SessionPath:
         if path.path is None:
             self._shown = ""
             return
-        shown = f"{path.local_type} {path.path.local} -> {path.remote_type} {path.path.remote}"
+        shown = _pair(path)
         if shown != self._shown:  # a pair is told again when it is nominated
             self._shown = shown
-            self._say("path", shown)
+            self._say(Step("path", shown))
 
     def _silent(self) -> None:
         if self._signaled.peer.ended is not None or not self._network.bases:
             return  # without a network here, that is what was said
         self._is_silent = True
         path = f" (path {self._shown})" if self._shown else ""
-        self._say("notice", f"{self._device}: no answer for {SILENCE:g} s, trying again{path}")
+        self._notice(f"{self._device}: no answer for {SILENCE:g} s, trying again{path}")
         # Not only when consent has ended: where the way is another one by now, a restart finds it much sooner.
         self._recovery.fell_silent(silent=True)
 
@@ -97,15 +104,35 @@ class SessionPath:
         if not self._is_silent:
             return
         self._is_silent = False
-        self._say("notice", f"{self._device}: back after {seconds:.0f} s")
+        self._notice(f"{self._device}: back after {seconds:.0f} s")
+
+    def _notice(self, text: str) -> None:
+        self._say(Step("notice", text))
 
     def _note(self, trouble: Trouble) -> None:
         match trouble:
             case RestartOffered(need="lost"):
-                self._say("path", "no path; restarting ICE")
+                self._say(Step("path", "no path; restarting ICE"))
             case RestartOffered():
                 pass  # the path that there is goes on
             case NetworkMissing():
-                self._say("notice", f"no network: waiting, up to {duration(trouble.patience)}")
+                self._notice(f"no network: waiting, up to {duration(trouble.patience)}")
             case NetworkReturned():
-                self._say("notice", f"network is back after {duration(trouble.seconds)}")
+                self._notice(f"the network is back after {duration(trouble.seconds)}")
+
+
+def _pair(path: PathChanged) -> str:
+    assert path.path is not None  # there is one
+    return f"{path.local_type} {path.path.local} -> {path.remote_type} {path.path.remote}"
+
+
+def _move(event: PathMoved) -> Move:
+    rtt = event.after.rtt
+    return Move(
+        was=way_of(event.before),
+        way=way_of(event.after),
+        path=_pair(event.after),
+        cause=event.cause,
+        pause_ms=round(event.pause * 1000, 1),
+        rtt_ms=None if rtt is None else round(rtt * 1000, 1),
+    )

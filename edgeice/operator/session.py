@@ -20,7 +20,7 @@ from edgeice.operator.link import BrokerLink
 from edgeice.operator.path import SessionPath
 from edgeice.operator.roads import Roads, keep_roads
 from edgeice.operator.timeline import Timeline
-from edgeice.peer import ConnectionState, PathChanged, StateChanged
+from edgeice.peer import ConnectionState, PathChanged, PathMoved, StateChanged
 from edgeice.sansio import Entropy, Event
 from edgeice.signaling import (
     AnswerReceived,
@@ -259,7 +259,7 @@ class Session:
             if self._told_busy:
                 return
             self._told_busy = True
-        self._say("notice", warning(event, self.device, self._connector.info))
+        self._pass_on(Step("notice", warning(event, self.device, self._connector.info)))
 
     def _carry(self, event: Event) -> None:
         if self._signaled is None:
@@ -279,7 +279,7 @@ class Session:
         signaled = SignaledConnection(machine, _wall, self._pump.touch)
         signaled.attach(self._node.connection(watch=self._progress, offerer=True))
         self._signaled = signaled
-        self._path = SessionPath(signaled, self._node, self._say, device=self.device.name, patience=self._lost_time)
+        self._path = SessionPath(signaled, self._node, self._pass_on, device=self.device.name, patience=self._lost_time)
         self._say("offer", "offering a session")
         self._connector.offer(signaled.describe_first(), now=trio.current_time(), wall=_wall())
 
@@ -298,7 +298,7 @@ class Session:
         if self._signaled is None:
             return
         self._signaled.watch(progress)
-        if not isinstance(progress, PathChanged):  # which is said as a step
+        if not isinstance(progress, PathChanged | PathMoved):  # which are said as steps
             self._timeline.event("connection", progress)
         match progress:
             case StateChanged(state=ConnectionState.SECURING):
@@ -344,12 +344,16 @@ class Session:
         self._established.set()
 
     def _say(self, name: str, text: str) -> None:
-        if name in ("notice", "path"):
-            self._timeline.note("session", name, text=text)
-        else:
-            self._step = name
-            self._timeline.step(name, text)
+        """Take a step on the way to the device."""
+        self._step = name
+        self._timeline.step(name, text)
         self._watch(Step(name, text))
+
+    def _pass_on(self, step: Step) -> None:
+        """Say what is of interest."""
+        facts = {} if step.move is None else step.move.as_dict()
+        self._timeline.note("session", step.name, text=step.text, **facts)
+        self._watch(step)
 
     def _timeout_error(self, patience: float) -> OperatorError:
         if self._step == "offer" and self._connector.busy:

@@ -19,10 +19,19 @@ import trio
 from edgeice.errors import DecodeError, EdgeIceError
 from edgeice.local_socket import address_of, peer_of
 from edgeice.operator.errors import OperatorError, UnreachableError
-from edgeice.operator.interface import USUAL_CHANNELS, Step, Watcher
+from edgeice.operator.interface import USUAL_CHANNELS, Move, Step, Watcher
 from edgeice.operator.shared_frames import CLOSE, FrameSocket, Kind, as_control, as_message
 from edgeice.operator.silence import SILENCE
-from edgeice.services.control import Control, ErrorCode, ServiceError, as_int, as_object, as_text, parse_error
+from edgeice.services.control import (
+    Control,
+    ErrorCode,
+    ServiceError,
+    as_int,
+    as_number,
+    as_object,
+    as_text,
+    parse_error,
+)
 from edgeice.text import printable
 
 __all__ = ["NotSharedError", "SharedChannel", "SharedSession", "SilentSessionError", "ask_shared", "join_shared"]
@@ -281,6 +290,9 @@ class SharedSession:
                 if "heard" in message:
                     self._heard.set()
                     continue
+                if "move" in message:
+                    self._say_move(as_object(message["move"], "move"))
+                    continue
                 name = "notice" if "notice" in message else "path"
                 self._say(name, as_text(message.get(name), name))
         except DecodeError as error:
@@ -290,6 +302,16 @@ class SharedSession:
     def _say(self, name: str, text: str) -> None:
         if self._watch is not None and text:
             self._watch(Step(name, printable(text, _MOST_SHOWN)))
+
+    def _say_move(self, facts: Control) -> None:
+        was, way, path, cause = (
+            printable(as_text(facts.get(name), f"move.{name}"), _MOST_SHOWN) for name in ("from", "to", "path", "cause")
+        )
+        rtt = facts.get("rtt_ms")
+        pause_ms = as_number(facts.get("pause_ms"), "move.pause_ms")
+        move = Move(was, way, path, cause, pause_ms, None if rtt is None else as_number(rtt, "move.rtt_ms"))
+        if self._watch is not None:
+            self._watch(Step("move", move.text, move))
 
 
 class SharedChannel:

@@ -5,10 +5,11 @@ purpose, which its first frame names: `{"status":{}}`, `{"stop":{}}`, `{"join":{
 `{"open":{"protocol":"edgeice.exec.1"}}`.  An opened connection is one data channel of the session, whose messages
 pass through unchanged as TEXT and BINARY frames; so the socket's own back-pressure is the channel's, and no channel
 stands in another's way.  Where all channels that the device takes are in use, `{"waiting":{"channels"}}` is the first
-answer, and another one follows once there is a place.  A joined connection hears `{"path"}`, `{"notice"}`, and once
-`{"heard":{}}`, when the device has been heard since it joined; `{"joined":{"path","channels","silent"}}` says for how
-many seconds it has not been, where that is long.  A client ends its channel with `{"close":{}}`; without that it
-is gone.  `{"ended":{"reason","broken"}}` is the last frame of the other side, there and on a joined connection.
+answer, and another one follows once there is a place.  A joined connection hears `{"path"}`, `{"path","move"}` where
+data moved to that path, `{"notice"}`, and once `{"heard":{}}`, when the device has been heard since it joined;
+`{"joined":{"path","channels","silent"}}` says for how many seconds it has not been, where that is long.  A client
+ends its channel with `{"close":{}}`; without that it is gone.  `{"ended":{"reason","broken"}}` is the last frame of
+the other side, there and on a joined connection.
 """
 
 from __future__ import annotations

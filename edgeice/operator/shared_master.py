@@ -20,7 +20,7 @@ import trio
 from edgeice.errors import DecodeError, EdgeIceError
 from edgeice.local_socket import listen_local, peer_of
 from edgeice.operator.errors import OperatorError
-from edgeice.operator.interface import OwnSession, Step
+from edgeice.operator.interface import Move, OwnSession, Step
 from edgeice.operator.shared_frames import FrameSocket
 from edgeice.operator.shared_places import Place, Places
 from edgeice.operator.shared_relay import Relay
@@ -72,6 +72,8 @@ class SharedMaster:
         self._shown = ""
         #: The last notice, and how many there were.
         self._notice = 0, ""
+        #: The same of moves.
+        self._move: tuple[int, Move | None] = 0, None
         self._over = trio.Event()
         self._reason = ""
         self._served = 0
@@ -90,6 +92,8 @@ class SharedMaster:
             self._shown = step.text
         elif step.name == "notice":
             self._notice = self._notice[0] + 1, step.text
+        elif step.move is not None:
+            self._move = self._move[0] + 1, step.move
         self._changed.unpark_all()
 
     async def hold(self, session: OwnSession, want: tuple[str, ...]) -> None:
@@ -243,7 +247,7 @@ class SharedMaster:
         self._joined += 1
         self._changed.unpark_all()
         try:
-            told = self._shown, self._notice
+            told = self._shown, self._notice, self._move
             joined: dict[str, object] = {"path": told[0], "channels": self._places.total}
             silence = self._silence(session)
             # What was said of the silence is no news for the others, but this client has not heard it.
@@ -261,10 +265,10 @@ class SharedMaster:
             self._changed.unpark_all()
 
     async def _tell_changes(
-        self, frames: FrameSocket, told: tuple[str, tuple[int, str]], scope: trio.CancelScope
+        self, frames: FrameSocket, told: tuple[str, tuple[int, str], tuple[int, Move | None]], scope: trio.CancelScope
     ) -> None:
         """Tell what is new; a client that reads slowly misses what was overtaken meanwhile."""
-        path, notice = told
+        path, notice, move = told
         with suppress(trio.BrokenResourceError):
             while True:
                 if self._notice != notice:
@@ -273,6 +277,10 @@ class SharedMaster:
                 elif self._shown != path:
                     path = self._shown
                     await frames.send_control({"path": path})
+                elif self._move != move:
+                    move = self._move
+                    assert move[1] is not None  # something was told
+                    await frames.send_control({"path": path, "move": move[1].as_dict()})
                 else:
                     await self._changed.park()
         scope.cancel()

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
         ConnectionState,
         DatagramReceived,
         PathChanged,
+        PathMoved,
         RestartEnded,
         StateChanged,
     )
+    from edgeice.peer.moves import way_of
     from edgeice.peer.raw import IceConnection
     from edgeice.peer.relay_events import RelayFailed, RelayGained, RelayLost
     from edgeice.peer.routes import Routes
@@ -35,7 +37,8 @@ else:
         demux="Kind classify",
         endpoint="Endpoint EndpointConfig",
         events="CandidateGathered CandidatesEnded ConnectionEnded ConnectionState DatagramReceived PathChanged"
-        " RestartEnded StateChanged",
+        " PathMoved RestartEnded StateChanged",
+        moves="way_of",
         raw="IceConnection",
         relay_events="RelayFailed RelayGained RelayLost",
         routes="Routes",
@@ -54,6 +57,7 @@ __all__ = [
     "IceConnection",
     "Kind",
     "PathChanged",
+    "PathMoved",
     "RelayFailed",
     "RelayGained",
     "RelayLost",
@@ -62,4 +66,5 @@ __all__ = [
     "StateChanged",
     "TurnServer",
     "classify",
+    "way_of",
 ]

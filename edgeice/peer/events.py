@@ -17,6 +17,7 @@ __all__ = [
     "ConnectionState",
     "DatagramReceived",
     "PathChanged",
+    "PathMoved",
     "RestartEnded",
     "StateChanged",
 ]
@@ -76,6 +77,19 @@ class PathChanged(Event):
     rtt: float | None = None
     #: Why data goes this way now (`ice.SendPathChanged.cause`).
     cause: str = ""
+
+
+@attrs.frozen
+class PathMoved(Event):
+    """The peer was heard after data went another way: told once for each move, after its last PathChanged."""
+
+    before: PathChanged
+    #: The path now; where the old one came back, the same as `before` but for what was measured since.
+    after: PathChanged
+    #: What set it off: the cause of the first change.
+    cause: str
+    #: Seconds without the peer; see `edgeice.peer.moves`.
+    pause: float
 
 
 @attrs.frozen

@@ -14,8 +14,16 @@ from edgeice.ice import (
     SendPathChanged,
     encode_candidate,
 )
-from edgeice.peer.events import CandidateGathered, CandidatesEnded, ConnectionEnded, PathChanged, RestartEnded
+from edgeice.peer.events import (
+    CandidateGathered,
+    CandidatesEnded,
+    ConnectionEnded,
+    PathChanged,
+    PathMoved,
+    RestartEnded,
+)
 from edgeice.peer.link import IceLink
+from edgeice.peer.moves import Moves, way_of
 from edgeice.peer.verdict import pairs_as_dict
 from edgeice.sansio import Event
 from edgeice.trace import fields_of
@@ -45,6 +53,8 @@ class Pathways:
         self._gathered_at: float | None = None
         self._ended: set[str] = set()
         self._described: set[str] = set()
+        self._now = 0.0
+        self._moves = Moves(self._moved)
 
     def describe(self, ufrag: str) -> tuple[tuple[str, ...], bool]:
         """The candidates so far and whether they are all; later ones become events (RFC 8838 §9)."""
@@ -57,8 +67,14 @@ class Pathways:
         """Seconds from then on until there were no more candidates to come; None where that is still to be."""
         return None if self._gathered_at is None else round(self._gathered_at - began_at, 3)
 
+    def heard(self, *, now: float) -> None:
+        """The peer was heard; before `take_events` with what it said."""
+        self._now = now
+        self._moves.heard(now=now)
+
     def take_events(self, *, now: float) -> bool:
         """Pass on what ICE has to say; True if data goes another way from now on."""
+        self._now = now
         moved = False
         while (event := self._link.ice.poll_event()) is not None:
             if self._link.is_traced:
@@ -118,4 +134,18 @@ class Pathways:
             self.last = self.current
         self._link.note_selected(event.path if event.nominated else None)
         self._emit(self.current)
+        self._moves.changed(self.current, now=self._now)
         return event.path != before
+
+    def _moved(self, move: PathMoved) -> None:
+        self._emit(move)
+        if self._link.is_traced:
+            self._link.trace(
+                self._now,
+                "moved",
+                was=way_of(move.before),
+                way=way_of(move.after),
+                path=move.after.path,
+                cause=move.cause,
+                pause_ms=round(move.pause * 1000, 1),
+            )

@@ -123,6 +123,7 @@ class PeerSession(ABC):
         if heard != self._heard:
             self._heard = heard
             self.heard_at = now
+            self._pathways.heard(now=now)
         self._pump(now)
 
     def handle_timeout(self, *, now: float) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "ServiceError",
     "as_int",
     "as_list",
+    "as_number",
     "as_object",
     "as_text",
     "command",
@@ -40,6 +41,7 @@ Control: TypeAlias = "dict[str, JsonValue]"
 
 _MAX_DEPTH = 16
 _MAX_REASON = 500
+_LARGEST = 1e15
 #: Strings as a whole, so that brackets inside them do not count; then the brackets.
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -163,6 +165,15 @@ def as_int(value: JsonValue, name: str, low: int, high: int) -> int:
     if not low <= value <= high:
         raise DecodeError("control-range", f"{name} is not within {low} to {high}")
     return value
+
+
+def as_number(value: JsonValue, name: str) -> float:
+    """`value` if it is a number, no larger than what a person measures."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise DecodeError("control-type", f"{name} is not a number")
+    if abs(value) > _LARGEST:
+        raise DecodeError("control-range", f"{name} is too large")
+    return float(value)
 
 
 def _check_depth(text: str) -> None:

@@ -18,6 +18,7 @@ from edgeice.peer import (
     ConnectionState,
     Endpoint,
     PathChanged,
+    PathMoved,
     RestartEnded,
     StateChanged,
 )
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionFailedError", "PeerConnection", "Progress"]
 
 #: What a watcher of a connection hears.
-Progress: TypeAlias = CandidateGathered | CandidatesEnded | StateChanged | PathChanged | RestartEnded
+Progress: TypeAlias = CandidateGathered | CandidatesEnded | StateChanged | PathChanged | PathMoved | RestartEnded
 
 #: Channels that the peer opened and nobody accepted yet; further ones are closed at once.
 INCOMING_LIMIT = 64
@@ -281,7 +282,9 @@ class PeerConnection:
                 self._on_channel(event)
             case ConnectionEnded():
                 self._end(event)
-            case StateChanged() | PathChanged() | CandidateGathered() | CandidatesEnded() | RestartEnded():
+            case (
+                StateChanged() | PathChanged() | PathMoved() | CandidateGathered() | CandidatesEnded() | RestartEnded()
+            ):
                 if self._connection.state is ConnectionState.CONNECTED:
                     self._connected.set()
                 self._watch(event)

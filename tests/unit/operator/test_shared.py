@@ -23,7 +23,7 @@ from edgeice.errors import ConfigError, DecodeError, LocalProtocolError
 from edgeice.operator import shared_master
 from edgeice.operator.config import OperatorConfig
 from edgeice.operator.errors import OperatorError, UnreachableError
-from edgeice.operator.interface import Step
+from edgeice.operator.interface import Move, Step
 from edgeice.operator.shared_client import NotSharedError, SharedChannel, SharedSession, ask_shared, join_shared
 from edgeice.operator.shared_frames import MAX_PAYLOAD, FrameDecoder, FrameSocket, Kind
 from edgeice.operator.shared_master import SharedMaster, listen_shared
@@ -614,6 +614,24 @@ async def test_notices_and_path_changes_are_told_to_those_who_joined(shared: Sha
         shared.master.watch(Step("path", "no path; restarting ICE"))
         await changed.wait()
     assert steps[1:] == [Step("notice", "pi: no answer? for 5 s"), Step("path", "no path; restarting ICE")]
+
+
+async def test_a_move_is_told_with_what_was_measured(shared: Shared) -> None:
+    moves = [
+        Move("wlan0 direct", "wwan0 relay", "host a -> relay b", "base_gone", 212.5, 180.0),
+        Move("wwan0 relay", "wlan0 direct", "host a -> host b", "better", 0.0),
+    ]
+    heard, steps = trio.open_memory_channel[Step](9)
+    session = await join_shared(shared.path, "pi", ())
+    async with session.kept(heard.send_nowait):
+        await trio.testing.wait_all_tasks_blocked()
+        for move in moves:
+            shared.master.watch(Step("move", move.text, move))
+            assert (await steps.receive()) == Step("move", move.text, move)
+    assert [move.line for move in moves] == [
+        "wlan0 direct -> wwan0 relay, 180 ms; pause 212 ms, the interface was lost; host a -> relay b",
+        "wwan0 relay -> wlan0 direct; no pause, a better way; host a -> host b",
+    ]
 
 
 async def test_the_end_of_the_session_is_told(shared: Shared) -> None:
