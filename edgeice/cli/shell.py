@@ -128,7 +128,7 @@ Examples:
   echo 'uptime; exit' | edgeice shell pi17
   edgeice shell --keep pi17       leave it with ~d, or just close the lid
   edgeice shell --attach pi17     come back to it, from anywhere with your key
-  edgeice shell --show-path pi17  [wlan0 direct -> wwan0 relay, 180 ms]
+  edgeice shell --show-path pi17  say when data goes another way
 
 \b
 Escapes, at the start of a line:
@@ -142,8 +142,8 @@ allows (some hours, see limits.kept_time there); its newest output is shown when
 Attaching takes it over from wherever you were attached before.
 
 \b
-With --show-path each move of the session to another path is said in a dim line where the shell writes
-line after line and pauses, and otherwise for some seconds in the terminal's title.
+With --show-path each move to another path is said, as in [wlan0 direct -> wwan0 relay, 180 ms]: in a
+dim line where the shell writes line after line and pauses, else for some seconds in the terminal's title.
 
 \b
 Exit status: the shell's own, 128 + N where signal N ended it; 1, with a message, where there is no
