@@ -126,9 +126,9 @@ class _ShellCommand(SessionCommand):
 Examples:
   edgeice shell pi17
   echo 'uptime; exit' | edgeice shell pi17
-  edgeice shell --keep pi17       leave it with ~d, or just close the lid
-  edgeice shell --attach pi17     come back to it, from anywhere with your key
-  edgeice shell --show-path pi17  say when data goes another way
+  edgeice shell --keep pi17        leave it with ~d, or just close the lid
+  edgeice shell --attach pi17      come back to it, from anywhere with your key
+  edgeice shell --show-path pi17   say when data goes another way
 
 \b
 Escapes, at the start of a line:
