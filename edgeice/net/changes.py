@@ -13,31 +13,23 @@ _FAMILIES: Final[tuple[tuple[Literal[4, 6], str], ...]] = ((4, ""), (6, "IPv6 ")
 
 
 def delta(old: Snapshot, new: Snapshot) -> list[str]:
-    """What changed, losses first; nothing of interfaces and addresses that are and were held back."""
+    """What changed, losses first.
+
+    What was lost while it was held back firmly is not told, nor what is found while it is.
+    """
     lost: list[str] = []
     gained: list[str] = []
     for index in old.interfaces.keys() | new.interfaces.keys():
         before, after = old.interfaces.get(index), new.interfaces.get(index)
-        if any(each is not None and _stays_held(old, new, each.name, "") for each in (before, after)):
-            continue
-        if after is None:
-            assert before is not None
-            lost.append(f"{before.name} removed")
-        elif before is None:
-            gained.append(f"{after.name} added")
-        else:
-            changed = {each.ip for each in before.addresses ^ after.addresses}
-            told = {ip for ip in changed if not _stays_held(old, new, after.name, ip)}
-            lost += _losses(before, after, told)
-            gained += _gains(before, after, told)
+        if before is not None and not old.holds(before.name):
+            ips = {each.ip for each in before.addresses if old.holds(before.name, each.ip)}
+            lost += _losses(before, after, ips)
+        if after is not None and not new.holds(after.name):
+            ips = {each.ip for each in after.addresses if new.holds(after.name, each.ip)}
+            gained += _gains(before, after, ips)
     held = [f"{_what(key)} held back for {new.held[key].why}" for key in new.held.keys() - old.held.keys()]
     let_go = [f"{_what(key)} no longer held back" for key in old.held.keys() - new.held.keys()]
     return sorted(lost) + sorted(held) + list(_moves(old, new)) + sorted(gained) + sorted(let_go)
-
-
-def _stays_held(old: Snapshot, new: Snapshot, interface: str, ip: str) -> bool:
-    key = (interface, ip)
-    return key in old.held and key in new.held
 
 
 def _what(key: tuple[str, str]) -> str:
@@ -45,7 +37,10 @@ def _what(key: tuple[str, str]) -> str:
     return f"address {ip} on {interface}" if ip else interface
 
 
-def _losses(before: Interface, after: Interface, told: set[str]) -> Iterator[str]:
+def _losses(before: Interface, after: Interface | None, held: set[str]) -> Iterator[str]:
+    if after is None:
+        yield f"{before.name} removed"
+        return
     if before.name != after.name:
         yield f"{before.name} renamed to {after.name}"
     if before.is_up and not after.is_up:
@@ -55,7 +50,7 @@ def _losses(before: Interface, after: Interface, told: set[str]) -> Iterator[str
     remaining = {address.ip: address for address in after.addresses}
     for address in before.addresses:
         now = remaining.get(address.ip)
-        if address.ip not in told:
+        if address.ip in held:
             continue
         if now is None:
             yield f"address {address.ip} removed from {after.name}"
@@ -77,7 +72,10 @@ def _moves(old: Snapshot, new: Snapshot) -> Iterator[str]:
             yield f"{which}default route moved from {was} to {name}"
 
 
-def _gains(before: Interface, after: Interface, told: set[str]) -> Iterator[str]:
+def _gains(before: Interface | None, after: Interface, held: set[str]) -> Iterator[str]:
+    if before is None:
+        yield f"{after.name} added"
+        return
     if before.mtu != after.mtu:
         yield f"MTU of {after.name} is {after.mtu} now"
     if before.link_class != after.link_class:
@@ -89,5 +87,5 @@ def _gains(before: Interface, after: Interface, told: set[str]) -> Iterator[str]
     earlier = {address.ip: address for address in before.addresses}
     for address in after.addresses:
         then = earlier.get(address.ip)
-        if address.ip in told and address.is_usable and (then is None or not then.is_usable):
+        if address.ip not in held and address.is_usable and (then is None or not then.is_usable):
             yield f"address {address.ip} added to {after.name}"

@@ -164,14 +164,19 @@ class Snapshot:
     held: Mapping[tuple[str, str], Held] = attrs.field(factory=dict)
 
     def default_route(self, family: Literal[4, 6]) -> Interface | None:
-        """The interface of the default route that works: of those with carrier, that with the least metric."""
-        found = (
-            (route.metric, route.index)
-            for route in self.routes
-            if route.family == family and not route.is_down and self.interfaces[route.index].has_carrier
-        )
-        best = min(found, default=None)
-        return None if best is None else self.interfaces[best[1]]
+        """The interface of the default route that works: with carrier, not held back firmly, the least metric."""
+        best: tuple[int, Interface] | None = None
+        for route in self.routes:
+            interface = self.interfaces[route.index]
+            works = interface.has_carrier and not route.is_down and not self.holds(interface.name)
+            if route.family == family and works and (best is None or route.metric < best[0]):
+                best = route.metric, interface
+        return None if best is None else best[1]
+
+    def holds(self, interface: str, ip: str = "") -> bool:
+        """Whether an interface, or one address of it, is held back firmly, and so in no use at all."""
+        held = self.held.get((interface, "")) or self.held.get((interface, ip))
+        return held is not None and held.is_firm
 
 
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network

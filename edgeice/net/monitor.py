@@ -5,12 +5,13 @@ always comes from a fresh dump, which costs some 0.3 ms and never waits, for the
 lost messages (ENOBUFS), messages that tell half, and their order cannot make it wrong.
 
 A loss of what was there leads to a dump at once.  Anything else waits for the rest of its burst, and for longer where
-it is about what is held back anyway (see `FlapGuard`).
+it is about what is held back anyway (see `FlapGuard`): such a storm is heard in batches, a dump is made each second.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import math
 import os
@@ -55,6 +56,14 @@ _DUMP_ATTEMPTS: Final = 5
 # <linux/netlink.h>
 _SOL_NETLINK: Final = 270
 _NETLINK_GET_STRICT_CHK: Final = 12
+
+
+class _News(enum.Enum):
+    """What an event is about."""
+
+    LOSS = enum.auto()  # of what is in use
+    CHANGE = enum.auto()
+    OF_HELD = enum.auto()  # of what is held back firmly, and so in no use
 
 
 class InterfaceMonitor:
@@ -107,13 +116,15 @@ class InterfaceMonitor:
             deadline = min(self._look_at, self._guard.next_timeout(now=now))
             with trio.move_on_at(deadline):
                 await trio.lowlevel.wait_readable(self._events)
-            is_loss = self._take_events()
-            if is_loss or trio.current_time() >= deadline:
+            heard = self._take_events()
+            if heard == {_News.OF_HELD}:
+                await trio.sleep(_COALESCE)
+            if _News.LOSS in heard or trio.current_time() >= deadline:
                 try:
                     self.read()
                 except OSError:  # no memory, most likely
                     self.errors += 1
-                    self._look_at = trio.current_time() + _PATIENCE
+                    self._wait(_PATIENCE)
             if self.snapshot != before:
                 return self.snapshot
 
@@ -123,9 +134,9 @@ class InterfaceMonitor:
             self._classes[key] = classify(link.hardware, read_facts(key[1], key[0], self._sys))
         return self._classes[key]
 
-    def _take_events(self) -> bool:
-        """Empty the socket; True if anything in it says that something in use was lost."""
-        is_loss = False
+    def _take_events(self) -> set[_News]:
+        """Empty the socket, or nearly."""
+        heard: set[_News] = set()
         for _ in range(_BATCH):
             try:
                 data, (sender, _groups) = self._events.recvfrom(_READ_SIZE)
@@ -134,68 +145,67 @@ class InterfaceMonitor:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                is_loss = self._overrun() or is_loss
+                heard.add(self._overrun())
                 continue
             if sender != 0:
                 continue  # any process may send to a netlink socket; only the kernel is believed
             try:
                 messages = decode(data)
             except DecodeError:
-                is_loss = self._overrun() or is_loss
+                heard.add(self._overrun())
             else:
-                for message in messages:
-                    is_loss = self._take(message, trio.current_time()) or is_loss
-        return is_loss
+                heard.update(news for message in messages if (news := self._take(message)) is not None)
+        if heard:
+            self._wait(_PATIENCE if heard == {_News.OF_HELD} else _COALESCE)
+        return heard
 
-    def _overrun(self) -> bool:
+    def _overrun(self) -> _News:
         """Something was not heard: it may have been a loss, but a flood of this must not cost a dump each."""
         self.errors += 1
-        now = trio.current_time()
-        self._wait(now, _COALESCE)
-        return now - self._looked_at > _COALESCE
+        return _News.LOSS if trio.current_time() - self._looked_at > _COALESCE else _News.CHANGE
 
-    def _wait(self, now: float, seconds: float) -> None:
-        self._look_at = min(self._look_at, now + seconds)
+    def _wait(self, seconds: float) -> None:
+        self._look_at = min(self._look_at, trio.current_time() + seconds)
 
-    def _take(self, message: Message, now: float) -> bool:
+    def _take(self, message: Message) -> _News | None:
         match message:
             case LinkMessage():
-                name, ip, is_loss = message.interface.name, "", self._is_lost_link(message, now)
+                is_loss = self._is_lost_link(message)
+                is_held = self.snapshot.holds(message.interface.name)
             case AddressMessage():
-                name, ip, is_loss = self._name(message.index), message.address.ip, self._is_lost_address(message, now)
+                is_loss = self._is_lost_address(message)
+                is_held = self.snapshot.holds(self._name(message.index), message.address.ip)
             case RouteMessage():
-                names = {self._name(route.index) for route in message.routes}
-                name, ip, is_loss = names.pop() if len(names) == 1 else "", "", self._is_lost_route(message)
+                is_loss = self._is_lost_route(message)
+                held = {name for (name, _ip), each in self.snapshot.held.items() if each.is_firm}
+                is_held = held.issuperset(self._name(route.index) for route in message.routes)
             case _:
-                return False
-        holds = (self.snapshot.held.get((name, each)) for each in (ip, ""))
-        if any(held is not None and held.is_firm for held in holds):  # so that it is in no use
-            self._wait(now, _PATIENCE)
-            return False
-        self._wait(now, _COALESCE)
-        return is_loss
+                return None
+        if is_held:
+            return _News.OF_HELD
+        return _News.LOSS if is_loss else _News.CHANGE
 
     def _name(self, index: int) -> str:
         interface = self.snapshot.interfaces.get(index)
         return "" if interface is None else interface.name
 
-    def _is_lost_link(self, message: LinkMessage, now: float) -> bool:
+    def _is_lost_link(self, message: LinkMessage) -> bool:
         told, known = message.interface, self.snapshot.interfaces.get(message.interface.index)
         has_carrier = told.has_carrier and not message.removed
         if told.index in self._carrier and not has_carrier:
-            self._guard.lost(told.name, now=now)
+            self._guard.lost(told.name, now=trio.current_time())
         if has_carrier:
             self._carrier.add(told.index)
         else:
             self._carrier.discard(told.index)
         return known is not None and (message.removed or known.name != told.name or known.has_carrier > has_carrier)
 
-    def _is_lost_address(self, message: AddressMessage, now: float) -> bool:
+    def _is_lost_address(self, message: AddressMessage) -> bool:
         known = self.snapshot.interfaces.get(message.index)
         if known is None:
             return False
         if message.removed:
-            self._guard.lost(known.name, message.address.ip, now=now)
+            self._guard.lost(known.name, message.address.ip, now=trio.current_time())
         is_usable = message.address.is_usable and not message.removed
         return not is_usable and any(each.ip == message.address.ip and each.is_usable for each in known.addresses)
 
