@@ -89,7 +89,7 @@ class Transmit:
 
 @attrs.frozen
 class OpenFlow:
-    """Open a TCP or TLS connection; the driver answers with `flow_opened` or `flow_failed`."""
+    """Open a TCP or TLS connection, or a UDP socket of its own; the answer is `flow_opened` or `flow_failed`."""
 
     flow_id: int
     remote: TransportAddress
@@ -97,6 +97,8 @@ class OpenFlow:
     interface: str | None = None
     #: Name to verify the server's certificate against; None for plain TCP.
     tls_name: str | None = None
+    #: Over UDP: each SendStream is a datagram, and each `receive_stream` brings one.
+    datagrams: bool = False
 
 
 @attrs.frozen

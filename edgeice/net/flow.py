@@ -1,4 +1,4 @@
-"""TCP and TLS connections that machines ask for by OpenFlow, SendStream and CloseFlow.
+"""TCP and TLS connections, and UDP sockets of their own, that machines ask for by OpenFlow, SendStream and CloseFlow.
 
 Each flow is one task that connects, then reads and writes side by side.  A SendStream is written whole or dropped
 whole, so that a full buffer loses messages but never their framing.
@@ -147,14 +147,16 @@ class FlowTable:
     async def _connect(self, action: OpenFlow) -> tuple[trio.abc.Stream, TransportAddress]:
         remote = action.remote
         family = socket.AF_INET6 if remote.family == 6 else socket.AF_INET
-        sock = trio.socket.from_stdlib_socket(_fresh_socket(family, action.interface))
+        sock = trio.socket.from_stdlib_socket(_fresh_socket(family, action))
         try:
             scope_id = socket.if_nametoindex(remote.scope) if remote.scope else 0
             await sock.connect(
                 (remote.ip, remote.port, 0, scope_id) if remote.family == 6 else (remote.ip, remote.port)
             )
             own = sock.getsockname()
-            local = TransportAddress.parse(own[0], own[1], "tcp", remote.scope)
+            local = TransportAddress.parse(own[0], own[1], "udp" if action.datagrams else "tcp", remote.scope)
+            if action.datagrams:
+                return _Datagrams(sock), local
             stream: trio.abc.Stream = trio.SocketStream(sock)
             if action.tls_name is not None:
                 # Servers may close without close_notify; message framing tells a cut message from a whole one.
@@ -187,8 +189,11 @@ class FlowTable:
         try:
             while True:
                 while flow.buffer:
-                    data = b"".join(flow.buffer)
-                    flow.buffer.clear()
+                    if flow.action.datagrams:
+                        data = flow.buffer.popleft()
+                    else:
+                        data = b"".join(flow.buffer)
+                        flow.buffer.clear()
                     await stream.send_all(data)
                     flow.buffered -= len(data)
                 if flow.closing:
@@ -200,11 +205,50 @@ class FlowTable:
         done.cancel()
 
 
-def _fresh_socket(family: int, interface: str | None) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+class _Datagrams(trio.abc.Stream):
+    """A connected UDP socket: each call moves one datagram, and what the network says of one ends nothing."""
+
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        self._sock = sock
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send a datagram, or lose it."""
+        try:
+            await self._sock.send(data)
+        except trio.ClosedResourceError as error:
+            raise trio.BrokenResourceError from error
+        except OSError:  # an ICMP error for one before it, or no way at the moment
+            await trio.lowlevel.checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Nothing waits long for a UDP socket."""
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """The next datagram that is not empty."""
+        while True:
+            try:
+                data = await self._sock.recv(max_bytes or READ_SIZE)
+            except trio.ClosedResourceError as error:
+                raise trio.BrokenResourceError from error
+            except OSError:  # as above; told once for each
+                await trio.lowlevel.checkpoint()
+            else:
+                if data:
+                    return data
+
+    async def aclose(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+        await trio.lowlevel.checkpoint()
+
+
+def _fresh_socket(family: int, action: OpenFlow) -> socket.socket:
+    kind = socket.SOCK_DGRAM if action.datagrams else socket.SOCK_STREAM
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
     try:
-        if interface:
-            pin_socket(sock, interface)
+        if action.interface:
+            pin_socket(sock, action.interface)
     except BaseException:
         sock.close()
         raise

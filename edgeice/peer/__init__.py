@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from edgeice.peer.moves import way_of
     from edgeice.peer.raw import IceConnection
-    from edgeice.peer.relay_events import RelayFailed, RelayGained, RelayLost
+    from edgeice.peer.relay_events import RelayFailed, RelayGained, RelayLost, RelayMoved
     from edgeice.peer.routes import Routes
 else:
     __getattr__ = names_of(
@@ -40,7 +40,7 @@ else:
         " PathMoved RestartEnded StateChanged",
         moves="way_of",
         raw="IceConnection",
-        relay_events="RelayFailed RelayGained RelayLost",
+        relay_events="RelayFailed RelayGained RelayLost RelayMoved",
         routes="Routes",
     )
 
@@ -61,6 +61,7 @@ __all__ = [
     "RelayFailed",
     "RelayGained",
     "RelayLost",
+    "RelayMoved",
     "RestartEnded",
     "Routes",
     "StateChanged",

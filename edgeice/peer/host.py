@@ -10,7 +10,7 @@ import attrs
 
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.ice import ServerNameUnknown, ServerReflexiveLearned, ServerUnanswered
-from edgeice.peer.relay_events import RelayFailed, RelayGained, RelayLost
+from edgeice.peer.relay_events import RelayFailed, RelayGained, RelayLost, RelayMoved
 from edgeice.sansio import DropCounter, Event
 
 __all__ = ["HostLog", "ServerReport"]
@@ -102,7 +102,7 @@ def _report(event: Event) -> ServerReport | None:
             return ServerReport(server=f"stun:{event.server}", base=event.base, result=event.reason)
         case ServerNameUnknown():
             return ServerReport(server=event.uri, result="name_unknown")
-        case RelayGained():
+        case RelayGained() | RelayMoved():
             return ServerReport(server=event.uri, base=event.base, result="answered", address=event.relayed)
         case RelayFailed() | RelayLost():
             code = event.code if isinstance(event, RelayFailed) else None

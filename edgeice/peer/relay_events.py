@@ -7,7 +7,7 @@ import attrs
 from edgeice.addresses import TransportAddress
 from edgeice.sansio import Event
 
-__all__ = ["RelayFailed", "RelayGained", "RelayLost"]
+__all__ = ["RelayFailed", "RelayGained", "RelayLost", "RelayMoved"]
 
 
 @attrs.frozen
@@ -41,3 +41,15 @@ class RelayLost(Event):
     uri: str
     base: TransportAddress
     reason: str
+
+
+@attrs.frozen
+class RelayMoved(Event):
+    """Another base carries an allocation on (RFC 8016); relayed address, permissions and channels are as before."""
+
+    uri: str
+    #: The base that carries it now.
+    base: TransportAddress
+    relayed: TransportAddress
+    #: Round trip of the move, seconds.
+    rtt: float | None

@@ -16,8 +16,11 @@ __all__ = ["RelayLink", "RelayTarget"]
 #: Seconds after which a channel is asked for again; the server keeps one for 600 (RFC 8656 §12).
 _REBIND: Final = 300.0
 #: Seconds without a word from the server to what is sent through it, until it is asked whether it has the allocation
-#: at all: consent checks alone bring one every five seconds.
-_SILENCE: Final = 12.0
+#: at all; twice that each time, and twice the longest silence of late where peers are far, up to the second.
+_SILENCE: Final = 1.0
+_SILENCE_MOST: Final = 12.0
+#: Of the longest silence of late, what is left of it after each shorter one.
+_FADING: Final = 7 / 8
 #: Peers whose Path object is kept for the next datagram; the oldest is made anew.
 _PATH_LIMIT: Final = 256
 
@@ -50,7 +53,10 @@ class RelayLink:
 
     Attributes:
         relayed: The bases that it is to sessions, once the server allocated them: one of each family.
+        home: The interface that it began on; another one may carry it since (RFC 8016).
         started_at: When it began.
+        carried_at: When it began to go the way that it goes now.
+        used_at: When data went through it last.
         rtt: Round trip to the server in seconds, None before it is measured.
         failure: Why its flow could not be opened or broke, in words; empty otherwise.
     """
@@ -63,10 +69,11 @@ class RelayLink:
         self.flow_id = flow_id
         self.allocation = allocation
         self.relayed: tuple[Base, ...] = ()
-        self.started_at = now
+        self.home = base.interface
+        self.started_at = self.carried_at = self.used_at = now
         self.rtt: float | None = None
         self.failure = ""
-        #: By which datagrams come from the server, None over a flow.
+        #: By which datagrams come from the server, None over a flow, and while nothing carries it.
         self.path = Path(base.address, target.server) if flow_id is None else None
         self._open = flow_id is None
         self._opened_told = self._open
@@ -75,6 +82,7 @@ class RelayLink:
         self._bound: dict[TransportAddress, float] = {}
         #: Since when datagrams go to the server and none comes from it; None while that is not so.
         self._silent_since: float | None = None
+        self._patience = _SILENCE
         self._paths: OrderedDict[TransportAddress, Path] = OrderedDict()
 
     def flow_opened(self) -> None:
@@ -86,12 +94,36 @@ class RelayLink:
         self.rtt = event.rtt if self.rtt is None else self.rtt
         addresses = (event.relayed,) if event.additional is None else (event.relayed, event.additional)
         self.relayed = tuple(
-            Base(address, self.base.interface, server=self.target.server, mapped=event.mapped) for address in addresses
+            Base(address, self.base.interface, self.target.server, event.mapped, self.base.cost)
+            for address in addresses
         )
+
+    def carry(self, base: Base, flow_id: int | None, *, now: float) -> bool:
+        """Go on from another base, by its datagrams or a flow of its own; False without a ticket for that (RFC 8016).
+
+        The relayed bases are the same, on another interface.
+        """
+        if self._closing or not self.allocation.move(now=now):
+            return False
+        self.base, self.flow_id, self.carried_at = base, flow_id, now
+        self.path = Path(base.address, self.target.server) if flow_id is None else None
+        self._open = self._opened_told = flow_id is None
+        self._silent_since = None
+        self.relayed = tuple(attrs.evolve(each, interface=base.interface, cost=base.cost) for each in self.relayed)
+        return True
+
+    def strand(self) -> None:
+        """Nothing carries it: what is sent is lost."""
+        self.flow_id = self.path = None
+        self._open, self._opened_told = False, True
 
     def send(self, path: Path, data: bytes, *, selected: bool, now: float) -> None:
         """Send a session's datagram; on a selected pair by a channel (RFC 8445 §12.1)."""
+        if not (self._open or self.flow_id is not None):
+            return
         peer = path.remote
+        if selected:
+            self.used_at = now
         # One that was not used for long is gone at the server.
         if selected and self._bound.get(peer, -_REBIND) <= now - _REBIND:
             self._bound[peer] = now
@@ -103,13 +135,17 @@ class RelayLink:
 
     def receive(self, data: bytes, *, now: float) -> None:
         """Take a datagram of the server's, or bytes of its flow."""
-        self._silent_since = None
+        if self._silent_since is not None:
+            longest = max(2 * (now - self._silent_since), self._patience * _FADING)
+            self._patience = min(max(longest, _SILENCE), _SILENCE_MOST)
+            self._silent_since = None
         self.allocation.receive(data, now=now)
 
     def handle_timeout(self, *, now: float) -> None:
         """Act on the allocation's deadlines, and ask a silent server whether it still has it."""
-        if self._silent_since is not None and self._silent_since + _SILENCE <= now:
+        if self._silent_since is not None and self._silent_since + self._patience <= now:
             self._silent_since = None
+            self._patience = min(2 * self._patience, _SILENCE_MOST)
             self.allocation.confirm(now=now)
         self.allocation.handle_timeout(now=now)
 
@@ -118,7 +154,7 @@ class RelayLink:
         at = self.allocation.next_timeout()
         if self._silent_since is None or self.allocation.is_ended:
             return at
-        silence_at = self._silent_since + _SILENCE
+        silence_at = self._silent_since + self._patience
         return silence_at if at is None else min(at, silence_at)
 
     def close(self, *, now: float) -> None:
@@ -130,14 +166,16 @@ class RelayLink:
     @property
     def is_over(self) -> bool:
         """Whether a closed link has nothing left to say; the end of a flow ends its allocation (RFC 8656 §3.1)."""
-        return self._closing and (self.flow_id is not None or self.allocation.is_ended)
+        is_ended_by_flow = self.flow_id is not None and not self.allocation.is_mobile  # RFC 8016: else it outlives it
+        return self._closing and (is_ended_by_flow or self.allocation.is_ended)
 
     def poll_action(self) -> Action | None:
         """The next thing to send."""
         if self.flow_id is not None and not self._opened_told:
             self._opened_told = True
             tls_name = self.target.host if self.target.transport == "tls" else None
-            return OpenFlow(self.flow_id, self.target.server, self.base.interface or None, tls_name)
+            datagrams = self.target.transport == "udp"
+            return OpenFlow(self.flow_id, self.target.server, self.base.interface or None, tls_name, datagrams)
         if not self._open:
             return None
         data = self.allocation.poll_transmit()

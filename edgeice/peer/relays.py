@@ -10,35 +10,30 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-import attrs
-
 from edgeice import __version__
 from edgeice.addresses import Base, Path, TransportAddress
-from edgeice.errors import ConfigError
 from edgeice.ice import ServerReflexiveLearned, SharedTurn
 from edgeice.peer.config import TurnServer
-from edgeice.peer.relay_events import RelayFailed, RelayGained, RelayLost
+from edgeice.peer.relay_events import RelayFailed, RelayGained, RelayLost, RelayMoved
 from edgeice.peer.relay_link import RelayLink, RelayTarget
+from edgeice.peer.relay_moves import RelayMoves
+from edgeice.peer.relay_servers import RelayServers
 from edgeice.peer.uplink import Uplink, UplinkOwner
-from edgeice.sansio import Action, BoundedQueue, CloseFlow, DropCounter, Entropy, Event, Resolve
-from edgeice.stun import ServerUri, parse_uri
+from edgeice.sansio import Action, BoundedQueue, CloseFlow, DropCounter, Entropy, Event
 from edgeice.turn import (
     Allocated,
     Allocation,
     AllocationFailed,
     AllocationLost,
+    AllocationMoved,
     AllocationRedirected,
     PeerRefused,
     PeerUnreachable,
     ServerChallenged,
-    TurnCredentials,
 )
 
 __all__ = ["Relays"]
 
-#: Addresses that one server name may stand for.
-_MAX_ADDRESSES: Final = 4
-_MAX_SERVERS: Final = 8
 #: Seconds that allocations outlive the last session: sessions come in bursts, the next one has its relay at once, and
 #: servers refuse a 5-tuple whose allocation was deleted a moment ago.
 _LINGER: Final = 30.0
@@ -46,22 +41,6 @@ _LINGER: Final = 30.0
 _SOFTWARE: Final = f"edgeice {__version__}"
 #: Datagrams of peers that wait for the driver, which fetches them after each batch.
 _DELIVERY_LIMIT: Final = 1024
-
-
-@attrs.frozen
-class _Server:
-    uri: ServerUri
-    credentials: TurnCredentials
-
-    @property
-    def service(self) -> str:
-        """Who provides it DNS may say (RFC 5928 §4), unless a port says which server it is; then empty."""
-        return f"_{self.uri.scheme}._{self.uri.transport}" if self.uri.port is None else ""
-
-    def target(self, ip: str, port: int | None = None) -> RelayTarget:
-        transport = "tls" if self.uri.is_secure else self.uri.transport
-        address = TransportAddress.parse(ip, self.uri.effective_port if port is None else port)
-        return RelayTarget(str(self.uri), address, transport, self.uri.host)
 
 
 class Relays:
@@ -80,12 +59,10 @@ class Relays:
         self.drops = DropCounter()
         self._turn = turn
         self._entropy = entropy
-        self._servers: list[_Server] = []
-        self._targets: dict[str, list[RelayTarget]] = {}
-        #: Names and services that are being looked up.
-        self._unresolved: set[tuple[str, str]] = set()
+        self._servers = RelayServers()
         self._uplinks: dict[str, Uplink] = {}
-        self._owner = UplinkOwner(self._start, self._proceed, self._keep, self._drop)
+        self._moves = RelayMoves(self._uplinks)
+        self._owner = UplinkOwner(self._start, self._proceed, self._keep, self._drop, self._carry)
         self._wanted = False
         #: When what nobody uses is given back; None while it is used, or nothing is there.
         self._release_at: float | None = None
@@ -106,13 +83,7 @@ class Relays:
 
     def set_servers(self, servers: Sequence[TurnServer], *, now: float) -> None:
         """Use other servers or credentials from the next allocation on; those that are held stay (RFC 8656 §5)."""
-        if len(servers) > _MAX_SERVERS:
-            raise ConfigError(f"turn: {len(servers)} servers, at most {_MAX_SERVERS} are asked")
-        self._servers = [
-            _Server(parse_uri(server.uri), TurnCredentials(server.username, server.password)) for server in servers
-        ]
-        self._targets.clear()
-        self._unresolved.clear()
+        self._servers.replace(servers)
         for uplink in self._uplinks.values():
             if uplink.held is None:
                 uplink.stop(now=now)  # who is raced may not be among them any more
@@ -138,14 +109,19 @@ class Relays:
         self._wanted = False
         for uplink in self._uplinks.values():
             uplink.stop(now=now)
+        for link in self._moves.links:
+            self._drop(link, now)
         self._settle(now)
 
     def base_added(self, base: Base, *, now: float) -> None:
         """A socket is open."""
         uplink = self._uplinks.setdefault(base.interface, Uplink(self._owner, self._turn))
         uplink.bases.append(base)
+        for link in self._moves.stranded:
+            if self._carry(link, now) and link.home == link.base.interface:
+                uplink.resume(link, now=now)
         if self._wanted:
-            uplink.race(self._all_targets(), now=now)
+            uplink.race(self._servers.targets, now=now)
         self._settle(now)
 
     def base_removed(self, address: TransportAddress, *, now: float) -> None:
@@ -157,7 +133,10 @@ class Relays:
                     uplink.stop(now=now)
                     del self._uplinks[interface]
                 elif self._wanted:
-                    uplink.race(self._all_targets(), now=now)
+                    uplink.race(self._servers.targets, now=now)
+        for link in list(self._moves.guests):
+            if link.base.address == address and not self._carry(link, now):
+                self._drop(link, now)
         # What was carried from there has no way left to say anything.
         for link in [link for link in self._closing if link.base.address == address]:
             self._forget(link)
@@ -169,20 +148,16 @@ class Relays:
 
     def located(self, name: str, service: str, servers: Sequence[tuple[str, int | None]], *, now: float) -> None:
         """A service's servers were looked up."""
-        if (name, service) not in self._unresolved:
+        lost = self._servers.located(name, service, servers)
+        if lost is None:
             return
-        self._unresolved.discard((name, service))
-        for server in self._servers:
-            if (server.uri.host, server.service) == (name, service):
-                self._targets[str(server.uri)] = [server.target(ip, port) for ip, port in servers[:_MAX_ADDRESSES]]
-                if not servers:
-                    self._events.append(RelayFailed(str(server.uri), None, None, "name_unknown", None))
+        self._events.extend(RelayFailed(uri, None, None, "name_unknown", None) for uri in lost)
         self._race(now)
 
     @property
     def servers(self) -> tuple[TransportAddress, ...]:
         """Addresses of the servers, as far as they are known, and of those that they led to."""
-        return (*(target.server for target in self._all_targets()), *(link.target.server for link in self._links))
+        return (*(target.server for target in self._servers.targets), *(link.target.server for link in self._links))
 
     def is_server(self, path: Path) -> bool:
         """Whether an allocation's server is at the other end of a path."""
@@ -206,7 +181,8 @@ class Relays:
         link = self._by_flow.pop(flow_id, None)
         if link is not None:
             link.failure = reason
-            link.allocation.closed(now=now)
+            if not (self._moves.may_reopen(link, now) and self._take_to(link, link.base, now)):
+                link.allocation.closed(now=now)
             self._touch(link, now)
 
     def receive_stream(self, flow_id: int, data: bytes, *, now: float) -> None:
@@ -225,6 +201,13 @@ class Relays:
         self._touch(link, now)
         return True
 
+    def probe(self, path: Path, *, now: float) -> None:
+        """A session hears nothing on a path: where that goes through a relay, ask at once whether it is still there."""
+        link = self._by_relayed.get(path.local)
+        if link is not None:
+            link.allocation.confirm(now=now)
+            self._touch(link, now)
+
     def handle_timeout(self, *, now: float) -> None:
         """Repeat, refresh, race, give back."""
         if self._release_at is not None and self._release_at <= now:
@@ -238,8 +221,10 @@ class Relays:
             if uplink.retry_at is not None and uplink.retry_at <= now:
                 uplink.retry_at = None
                 self._look_up(now)
-                uplink.race(self._all_targets(), now=now)
+                uplink.race(self._servers.targets, now=now)
             uplink.work(now=now)
+        for link in self._moves.take_due(now):
+            self._drop(link, now)
         self._settle(now)
 
     def _touch(self, link: RelayLink, now: float) -> None:
@@ -252,7 +237,7 @@ class Relays:
         """The earliest deadline."""
         times = [uplink.next_timeout() for uplink in self._uplinks.values()]
         times += [link.next_timeout() for link in [*self._links, *self._closing]]
-        times.append(self._release_at)
+        times += [self._release_at, self._moves.next_timeout()]
         return min((at for at in times if at is not None), default=None)
 
     def poll_action(self) -> Action | None:
@@ -264,7 +249,7 @@ class Relays:
         return self._events.popleft() if self._events else None
 
     def poll_change(self) -> Base | TransportAddress | None:
-        """A relayed base that is new, or the address of one that is gone."""
+        """A relayed base that is new or goes another way now, or the address of one that is gone."""
         return self._changes.popleft() if self._changes else None
 
     def poll_delivery(self) -> tuple[Path, bytes] | None:
@@ -278,14 +263,12 @@ class Relays:
     @property
     def finished(self) -> bool:
         """Whether each uplink has its relay or found that there is none for now."""
-        return not self._unresolved and all(uplink.is_settled for uplink in self._uplinks.values())
+        return not self._servers.is_resolving and all(uplink.is_settled for uplink in self._uplinks.values())
 
     def asked(self) -> list[tuple[str, TransportAddress | None]]:
         """Servers that are asked for an allocation, each with the base; without one where its name is looked up."""
-        unknown = [(str(each.uri), None) for each in self._servers if (each.uri.host, each.service) in self._unresolved]
-        return unknown + [
-            (link.target.uri, link.base.address) for link, uplink in self._links.items() if link is not uplink.held
-        ]
+        asked: list[tuple[str, TransportAddress | None]] = [(uri, None) for uri in self._servers.unresolved]
+        return asked + [(link.target.uri, link.base.address) for link in self._links if not link.relayed]
 
     def learned(self) -> list[ServerReflexiveLearned]:
         """How the servers see the bases."""
@@ -293,38 +276,31 @@ class Relays:
             ServerReflexiveLearned(link.base.address, relayed.mapped, link.target.server)
             for link in self._links
             for relayed in link.relayed[:1]
-            if relayed.mapped is not None and link.flow_id is None
+            # Of one that was moved nobody has said how the server sees it from there.
+            if relayed.mapped is not None and link.flow_id is None and link.carried_at == link.started_at
         ]
 
     # Inside
 
-    def _all_targets(self) -> list[RelayTarget]:
-        return [target for server in self._servers for target in self._targets.get(str(server.uri), ())]
-
     def _look_up(self, now: float) -> None:
-        """Names are looked up again for each race that begins anew: servers move."""
-        for server in self._servers:
-            if server.uri.is_address:
-                self._targets[str(server.uri)] = [server.target(server.uri.host)]
-            elif (server.uri.host, server.service) not in self._unresolved:
-                self._unresolved.add((server.uri.host, server.service))
-                self._actions.append(Resolve(server.uri.host, service=server.service))
+        self._actions.extend(self._servers.look_up())
         self._race(now)
 
     def _race(self, now: float) -> None:
         if self._wanted:
-            targets = self._all_targets()
+            targets = self._servers.targets
             for uplink in self._uplinks.values():
                 uplink.race(targets, now=now)
         self._settle(now)
 
     def _start(self, target: RelayTarget, base: Base, now: float) -> RelayLink | None:
         flow_id = None if target.transport == "udp" else next(self._flow_ids)
-        server = next(server for server in self._servers if str(server.uri) == target.uri)
+        if flow_id is None and Path(base.address, target.server) in self._by_path:
+            return None
         allocation = Allocation(
             target.server,
             stream=flow_id is not None,
-            credentials=server.credentials,
+            credentials=self._servers.credentials(target),
             family=4,
             dual=True,
             entropy=self._entropy,
@@ -332,17 +308,52 @@ class Relays:
             software=_SOFTWARE,
             hold=True,
             tried=self._uplinks[base.interface].tried - {target.server},
+            mobile=self._moves.may_ask(target),
         )
         link = RelayLink(target, base, flow_id, allocation, now=now)
-        if flow_id is not None:
-            self._by_flow[flow_id] = link
-        elif link.path is not None:
-            if link.path in self._by_path:
-                return None
-            self._by_path[link.path] = link
+        self._enter(link)
         self._links[link] = self._uplinks[base.interface]
         self._dirty[link] = None
         return link
+
+    def _enter(self, link: RelayLink) -> None:
+        """Know by which way a link's datagrams or bytes come."""
+        if link.flow_id is not None:
+            self._by_flow[link.flow_id] = link
+        elif link.path is not None:
+            self._by_path[link.path] = link
+
+    def _leave(self, link: RelayLink) -> None:
+        if link.path is not None and self._by_path.get(link.path) is link:
+            del self._by_path[link.path]
+        if link.flow_id is not None and self._by_flow.pop(link.flow_id, None) is not None:
+            self._actions.append(CloseFlow(link.flow_id))
+
+    def _carry(self, link: RelayLink, now: float) -> bool:
+        """The base that carried a link is gone: another one does, or it waits a moment for one (RFC 8016)."""
+        base = self._moves.next_base(link)
+        if base is not None:
+            return self._take_to(link, base, now)
+        if link in self._moves.stranded or not self._moves.strand(link, now):
+            return False
+        self._leave(link)
+        link.strand()
+        return True
+
+    def _take_to(self, link: RelayLink, base: Base, now: float) -> bool:
+        if not link.allocation.is_mobile:
+            return False
+        self._leave(link)
+        # RFC 8656 §3.1: an allocation is a 5-tuple's, and that of this base may have one.
+        is_free = link.target.transport == "udp" and Path(base.address, link.target.server) not in self._by_path
+        if not link.carry(base, None if is_free else next(self._flow_ids), now=now):
+            return False
+        self._enter(link)
+        if (surplus := self._moves.carried(link)) is not None:
+            self._drop(surplus, now)
+        self._changes.extend(link.relayed)
+        self._dirty[link] = None
+        return True
 
     def _proceed(self, link: RelayLink, now: float) -> None:
         link.allocation.proceed(now=now)
@@ -356,6 +367,7 @@ class Relays:
 
     def _drop(self, link: RelayLink, now: float) -> None:
         self._links.pop(link, None)
+        self._moves.forget(link)
         for base in link.relayed:
             if self._by_relayed.get(base.address) is link:
                 del self._by_relayed[base.address]
@@ -385,10 +397,7 @@ class Relays:
     def _forget(self, link: RelayLink) -> None:
         self._closing.remove(link)
         self._dirty.pop(link, None)  # nothing is written to a flow after its end
-        if link.path is not None:
-            self._by_path.pop(link.path, None)
-        if link.flow_id is not None and self._by_flow.pop(link.flow_id, None) is not None:
-            self._actions.append(CloseFlow(link.flow_id))
+        self._leave(link)
 
     def _take(self, link: RelayLink, event: Event, now: float) -> None:
         match event:
@@ -396,6 +405,16 @@ class Relays:
                 self._unreachable += link.paths_to(event.peer.ip)
             case PeerRefused():
                 self._unreachable += link.paths_to(event.ip)
+            case AllocationMoved():
+                link.rtt = event.rtt if event.rtt is not None else link.rtt
+                for base in link.relayed:
+                    self._events.append(RelayMoved(link.target.uri, link.base.address, base.address, event.rtt))
+            case AllocationLost() if link in self._links:
+                self._events.append(RelayLost(link.target.uri, link.base.address, link.failure or event.reason))
+                if link in self._moves:
+                    self._drop(link, now)
+                else:
+                    self._links[link].lost(link, now=now)
             case _ if link in self._links:
                 self._take_outcome(link, self._links[link], event, now)
 
@@ -406,6 +425,8 @@ class Relays:
                 uplink.answered(link, now=now)
             case Allocated():
                 link.allocated(event)
+                if link.allocation.mobility_forbidden:
+                    self._moves.forbade(link.target)
                 uplink.allocated(link, now=now)
             case AllocationRedirected():
                 if not uplink.redirect(link, event.server, event.domain, now=now):
@@ -416,9 +437,6 @@ class Relays:
             case AllocationFailed():
                 self._fail(link, event.reason, event.code)
                 uplink.failed(link, retry_at=event.retry_at, now=now)
-            case AllocationLost():
-                self._events.append(RelayLost(link.target.uri, link.base.address, link.failure or event.reason))
-                uplink.lost(link, now=now)
 
     def _fail(self, link: RelayLink, reason: str, code: int | None) -> None:
         self._events.append(

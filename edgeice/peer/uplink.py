@@ -19,7 +19,7 @@ from edgeice.addresses import Base, TransportAddress
 from edgeice.ice import SharedTurn
 from edgeice.peer.relay_link import RelayLink, RelayTarget
 
-__all__ = ["Uplink", "UplinkOwner"]
+__all__ = ["Uplink", "UplinkOwner", "reaches"]
 
 #: Seconds after the start of a race until servers are asked by this transport, while others are still under way.
 _DELAYS: Final = {"udp": 0.0, "tcp": 0.5, "tls": 1.0}
@@ -48,6 +48,8 @@ class UplinkOwner:
     keep: Callable[[RelayLink], None]
     #: Ends a link for good.
     drop: Callable[[RelayLink, float], None]
+    #: Lets another base carry the winner on, of this interface or another; False where that cannot be.
+    carry: Callable[[RelayLink, float], bool]
 
 
 @attrs.frozen
@@ -88,6 +90,8 @@ class Uplink:
         self._failures = 0
         #: Answers with 437, one after the other.
         self._mismatches = 0
+        #: When an allocation was lost last.
+        self._lost_at: float | None = None
         #: Who is next waits for what is being given back.
         self._blocked = False
 
@@ -162,16 +166,27 @@ class Uplink:
     def lost(self, link: RelayLink, *, now: float) -> None:
         """What a link had is gone: the race is run again, at once if it lasted."""
         # One that is lost soon after it was won would be lost again: that must not become a loop.
-        self.retry_at = now if now - link.started_at >= _RETRY else now + _RETRY
+        is_first = self._lost_at is None or now - self._lost_at >= _RETRY
+        self.retry_at = now if is_first or now - link.started_at >= _RETRY else now + _RETRY
+        self._lost_at = now
         self._let_go(link, now)
+
+    def resume(self, link: RelayLink, *, now: float) -> None:
+        """A link that waited for an address goes on from one of these."""
+        self.held = link
+        self.work(now=now)
 
     def base_removed(self, address: TransportAddress, *, now: float) -> None:
         """An address is gone, and what was carried from there."""
         self.bases = [base for base in self.bases if base.address != address]
         self._waiting = deque(entry for entry in self._waiting if entry.base.address != address)
         for link in self._links():
-            if link.base.address == address:
+            if link.base.address != address:
+                continue
+            if link is not self.held or not self._owner.carry(link, now):
                 self._let_go(link, now)
+            elif link.base not in self.bases:
+                self.held = None
         self.work(now=now)
 
     def stop(self, *, now: float) -> None:
@@ -231,7 +246,7 @@ class Uplink:
         return links + [link for link in (self._chosen, self.held) if link is not None]
 
     def _enter(self, target: RelayTarget, *, first: bool) -> bool:
-        base = next((base for base in self.bases if _reaches(base, target.server)), None)
+        base = next((base for base in self.bases if reaches(base, target.server)), None)
         if base is None or target.key in self._tried or len(self._tried) >= _RACE_LIMIT or self._race_at is None:
             return False
         self._tried.add(target.key)
@@ -287,7 +302,7 @@ class Uplink:
         self._blocked = False
 
 
-def _reaches(base: Base, server: TransportAddress) -> bool:
+def reaches(base: Base, server: TransportAddress) -> bool:
     """Whether datagrams from a base can get to a server."""
     address = base.address
     return address.family == server.family and address.is_link_local == server.is_link_local

@@ -12,6 +12,7 @@ from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.ice import IceConfig, Role
 from edgeice.peer import Endpoint, EndpointConfig, IceConnection, TurnServer
 from edgeice.sansio import Action, CloseFlow, Entropy, Event, Machine, OpenFlow, Resolve, SendStream, Transmit, drain
+from edgeice.stun import Attribute, decode
 from edgeice.turn.framing import Deframer
 from tests.support import turn_server
 
@@ -45,6 +46,18 @@ class Relay:
             server = self.clients[key] = self.make()
             server.relayed = [TransportAddress(self.address.ip, next(self._ports))]
         return self.clients[key]
+
+    def serve(self, key: object, data: bytes, now: float) -> list[bytes]:
+        """What is answered to a datagram or message; a ticket moves the allocation that it is for (RFC 8016)."""
+        server = self.client(key)
+        ticket = decode(data).get(Attribute.MOBILITY_TICKET) if data[0] < 4 else None
+        if ticket and server.allocated_until is None:
+            for other, owner in self.clients.items():
+                if owner.allocated_until is not None and owner.tickets[-1:] == [ticket]:
+                    server = self.clients[key] = self.clients.pop(other)
+                    server.is_here = False
+                    break
+        return server.receive(data, now)
 
     @property
     def allocations(self) -> int:
@@ -80,7 +93,7 @@ class RelayedEndpoint:
         self.sent: list[Transmit] = []
         self.opened: list[OpenFlow] = []
         self.sessions: list[IceConnection] = []
-        self._flows: dict[int, tuple[Relay, Deframer]] = {}
+        self._flows: dict[int, tuple[Relay, Deframer | None]] = {}
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._acted = 0
@@ -92,9 +105,9 @@ class RelayedEndpoint:
         """Configuration of relays."""
         return tuple(TurnServer(uri, username, password) for uri in uris)
 
-    def add_base(self, ip: str = "10.0.0.1", port: int = 4000, interface: str = "eth0") -> Base:
+    def add_base(self, ip: str = "10.0.0.1", port: int = 4000, interface: str = "eth0", cost: int = 0) -> Base:
         """A socket is open."""
-        base = Base(TransportAddress(ip, port), interface)
+        base = Base(TransportAddress(ip, port), interface, cost=cost)
         self.endpoint.base_added(base, now=self.now)
         self.drain()
         return base
@@ -116,6 +129,12 @@ class RelayedEndpoint:
         session.close(now=self.now)
         self.endpoint.release(session, now=self.now)
         self.sessions.remove(session)
+        self.drain()
+
+    def break_flow(self, flow_id: int) -> None:
+        """The other end of a flow is gone."""
+        del self._flows[flow_id]
+        self.endpoint.flow_closed(flow_id, now=self.now)
         self.drain()
 
     def relayed(self, session: IceConnection) -> list[str]:
@@ -205,7 +224,7 @@ class RelayedEndpoint:
             self._after(relay.delay, lambda: self._serve(relay, action))
 
     def _serve(self, relay: Relay, action: Transmit) -> None:
-        for answer in relay.client(action.path).receive(action.data, self.now):
+        for answer in relay.serve(action.path, action.data, self.now):
             self._after(relay.delay, lambda answer=answer: self.arrive(action.path, answer))  # type: ignore[misc]
 
     def _open(self, action: OpenFlow) -> None:
@@ -213,18 +232,19 @@ class RelayedEndpoint:
         relay, flow_id = self.relays.get(action.remote), action.flow_id
         if relay is None:
             self._after(0.001, lambda: self.endpoint.flow_failed(flow_id, "Connection refused", now=self.now))
-        elif relay.stream:
-            self._flows[flow_id] = relay, Deframer()
+        elif relay.udp if action.datagrams else relay.stream:
+            self._flows[flow_id] = relay, None if action.datagrams else Deframer()
             local = TransportAddress("10.0.0.1", 30000 + flow_id, "tcp")
-            self._after(2 * relay.delay, lambda: self.endpoint.flow_opened(flow_id, local, now=self.now))
+            connected = 0.0 if action.datagrams else 2 * relay.delay
+            self._after(connected, lambda: self.endpoint.flow_opened(flow_id, local, now=self.now))
 
     def _stream(self, action: SendStream) -> None:
         relay, deframer = self._flows[action.flow_id]
-        for message in deframer.feed(action.data):
+        for message in [action.data] if deframer is None else deframer.feed(action.data):
             self._after(relay.delay, lambda message=message: self._serve_stream(relay, action.flow_id, message))  # type: ignore[misc]
 
     def _serve_stream(self, relay: Relay, flow_id: int, message: bytes) -> None:
-        for answer in relay.client(flow_id).receive(message, self.now):
+        for answer in relay.serve(flow_id, message, self.now):
             self._after(relay.delay, lambda answer=answer: self._answer_stream(flow_id, answer))  # type: ignore[misc]
 
     def _answer_stream(self, flow_id: int, answer: bytes) -> None:

@@ -121,6 +121,57 @@ async def test_tcp_there_and_back(nursery: trio.Nursery, host: str) -> None:
     nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_datagrams_there_and_back_each_for_itself(nursery: trio.Nursery, host: str) -> None:
+    setup = Setup(nursery)
+    family = trio.socket.AF_INET6 if ":" in host else trio.socket.AF_INET
+    with trio.socket.socket(family, trio.socket.SOCK_DGRAM) as server:
+        await server.bind((host, 0))
+        remote = TransportAddress(host, server.getsockname()[1])
+        setup.flows.open(OpenFlow(7, remote, "lo", datagrams=True))
+        sent = [b"early", b"", b"x" * 1200, b"last"]
+        for data in sent:
+            setup.flows.send(7, data)
+        _, flow_id, local = await setup.sink.until("opened")
+        assert isinstance(local, TransportAddress)
+        assert (flow_id, local.ip, local.protocol) == (7, host, "udp")
+        with trio.fail_after(5):
+            for data in sent:
+                got, source = await server.recvfrom(2048)
+                assert got == data
+                await server.sendto(b"to " + data, source)
+        await setup.sink.until_data(b"".join(b"to " + data for data in sent))
+        assert [what[2] for what in setup.sink.heard if what[0] == "data"] == [b"to " + data for data in sent]
+        # Whoever else sends there is not heard.
+        with trio.socket.socket(family, trio.socket.SOCK_DGRAM) as other:
+            await other.sendto(b"forged", (host, local.port))
+        await trio.testing.wait_all_tasks_blocked()
+        assert b"forged" not in setup.sink.data()
+    setup.flows.close(7)
+    await trio.testing.wait_all_tasks_blocked()
+    assert (len(setup.flows), setup.counters.total) == (0, 0)
+
+
+async def test_what_the_network_says_of_a_datagram_ends_no_flow(nursery: trio.Nursery) -> None:
+    setup = Setup(nursery)
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as server:
+        await server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    setup.flows.open(OpenFlow(7, TransportAddress("127.0.0.1", port), datagrams=True))
+    for _ in range(5):
+        setup.flows.send(7, b"refused")
+        await trio.testing.wait_all_tasks_blocked()
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as server:
+        await server.bind(("127.0.0.1", port))
+        setup.flows.send(7, b"heard")
+        with trio.fail_after(5):
+            got, source = await server.recvfrom(2048)
+        assert got == b"heard"
+        await server.sendto(b"answer", source)
+        await setup.sink.until_data(b"answer")
+    assert {what[0] for what in setup.sink.heard} == {"opened", "data"}
+
+
 async def test_end_by_the_server_is_told(nursery: trio.Nursery) -> None:
     setup = Setup(nursery)
     setup.flows.open(OpenFlow(1, await setup.serve(hang_up)))

@@ -1,0 +1,428 @@
+"""Allocations that move with their host (RFC 8016): where to, for how long, and what sessions notice of it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+import pytest
+
+from edgeice.addresses import Base, Path, TransportAddress
+from edgeice.ice import RemoteParameters
+from edgeice.ice.credentials import generate_credentials
+from edgeice.peer import IceConnection, RelayGained, RelayLost, RelayMoved
+from edgeice.sansio import Entropy
+from edgeice.stun import Message, Method
+from tests.support.relayed_endpoint import Relay, RelayedEndpoint
+from tests.support.turn_server import TurnServer as Server
+
+NEAR = TransportAddress("192.0.2.1", 3478)
+PEER = TransportAddress("198.51.100.3", 7000)
+#: One way to the server, seconds.
+DELAY = 0.005
+
+
+def mobile() -> Server:
+    server = Server()
+    server.mobility = "given"
+    return server
+
+
+def relay(**changes: object) -> Relay:
+    """A server that gives tickets."""
+    return attrs.evolve(Relay(NEAR, DELAY, make=mobile), **changes)  # type: ignore[arg-type]  # fields of Relay
+
+
+@attrs.define
+class Roaming:
+    """A host with a session that talks to a peer through its relay."""
+
+    host: RelayedEndpoint
+    relay: Relay
+    session: IceConnection
+    path: Path
+
+    @property
+    def server(self) -> Server:
+        """The server's side of the allocation of the path."""
+        return next(each for each in self.relay.clients.values() if each.relayed[0] == self.path.local)
+
+    def bases(self) -> list[Base]:
+        """The relayed bases of the endpoint."""
+        return [base for base in self.host.endpoint._bases.values() if base.server]
+
+    def send(self, data: bytes) -> bool:
+        """Send a session's datagram to the peer on the path; whether the peer got it."""
+        before = len(self.server.relayed_data)
+        assert self.host.endpoint.send_relayed(self.path, data, now=self.host.now)
+        self.host.drain()
+        self.host.run(DELAY)
+        return (PEER, data) in self.server.relayed_data[before:]
+
+    def gap(self) -> float:
+        """Seconds until something sent from now on arrives at the peer, tried each millisecond."""
+        before, start = len(self.server.relayed_data), self.host.now
+        for _ in range(2000):
+            self.host.endpoint.send_relayed(self.path, b"tick", now=self.host.now)
+            self.host.drain()
+            self.host.run(0.001)
+            if (PEER, b"tick") in self.server.relayed_data[before:]:
+                return self.host.now - start
+        return float("inf")
+
+
+def roaming(*interfaces: str, uri: str = "turn:192.0.2.1", **changes: object) -> tuple[Roaming, list[Base]]:
+    """A host with these interfaces, whose session has a relayed path from the first of them."""
+    server = relay(**changes)
+    host = RelayedEndpoint(server, uris=[uri])
+    bases = [
+        host.add_base(f"10.{number}.0.1", interface=name, cost=900 if name.startswith("wwan") else 10)
+        for number, name in enumerate(interfaces)
+    ]
+    session = host.connect()
+    host.run(1)
+    credentials = generate_credentials(Entropy.seeded(9))
+    session.set_remote(RemoteParameters(credentials=credentials), now=host.now)
+    line = f"candidate:1 1 udp 2130706431 {PEER.ip} {PEER.port} typ host"
+    session.add_remote_candidate(line, credentials.ufrag, now=host.now)
+    host.run(1)
+    relayed = next(base for base in host.endpoint._bases.values() if base.server and base.interface == interfaces[0])
+    found = Roaming(host, server, session, Path(relayed.address, PEER))
+    host.endpoint._routes.claim(session.session_id, found.path)
+    host.endpoint._routes.select(session.session_id, found.path)
+    assert found.send(b"first")
+    host.run(1)
+    return found, bases
+
+
+# Where to
+
+
+def test_rfc8016_another_address_of_the_interface_carries_it_on() -> None:
+    it, (first, _) = roaming("wlan0", "wwan0")
+    second = it.host.add_base("10.0.0.2", interface="wlan0", cost=10)
+    before = it.bases()
+    it.host.remove_base(first)
+    assert it.gap() == pytest.approx(DELAY, abs=0.0011)  # data goes right behind the ticket
+    assert it.bases() == before
+    it.host.run(1)
+    (moved,) = it.host.of(RelayMoved)
+    assert moved == RelayMoved("turn:192.0.2.1?transport=udp", second.address, it.path.local, pytest.approx(2 * DELAY))  # type: ignore[arg-type]
+    # One request moved it, and nothing else was asked: of this allocation and of any other.
+    counted = it.server.counted()
+    assert (counted["ALLOCATE"], counted["REFRESH"], counted["CREATE_PERMISSION"], counted["CHANNEL_BIND"]) == (
+        2,
+        1,
+        1,
+        1,
+    )
+    assert len(it.host.of(RelayGained)) == 2
+    assert it.host.opened == []
+
+
+def test_rfc8016_the_gap_is_a_round_trip_more_with_another_nonce() -> None:
+    it, (first,) = roaming("wlan0")
+    it.host.add_base("10.0.0.2", interface="wlan0")
+    it.server.nonce = b"nonce-2"
+    it.server.is_deaf = True  # what comes before the ticket does not count as it does with a real server
+    it.host.remove_base(first)
+    here = []
+    for _ in range(2):
+        it.host.run(DELAY * 2)
+        here.append(it.server.is_here)
+    assert here == [False, True]
+    it.server.is_deaf = False
+    it.host.run(1)
+    (moved,) = it.host.of(RelayMoved)
+    assert isinstance(moved, RelayMoved)
+    assert moved.rtt == pytest.approx(2 * DELAY)
+
+
+def test_rfc8016_another_interface_carries_it_on_and_sessions_keep_their_base() -> None:
+    it, (lost, kept) = roaming("wlan0", "wwan0")
+    addresses = {base.address for base in it.bases()}
+    removed: list[TransportAddress] = []
+
+    def hear(address: TransportAddress, *, now: float) -> None:
+        assert now == it.host.now
+        removed.append(address)
+
+    it.session.base_removed = hear  # type: ignore[method-assign]  # to see
+    it.host.remove_base(lost)
+    assert removed == [lost.address]
+    assert {base.address for base in it.bases()} == addresses
+    (base,) = [base for base in it.bases() if base.address == it.path.local]
+    assert (base.interface, base.cost) == ("wwan0", 900)
+    assert it.gap() == pytest.approx(DELAY, abs=0.0011)
+    # The other interface has an allocation on this 5-tuple: this one has a socket of its own.
+    (flow,) = it.host.opened
+    assert (flow.remote, flow.interface, flow.datagrams, flow.tls_name) == (NEAR, "wwan0", True, None)
+    assert it.relay.allocations == 2
+    it.host.run(1)
+    assert [event.base for event in it.host.of(RelayMoved) if isinstance(event, RelayMoved)] == [kept.address]
+    assert it.host.of(RelayLost) == []
+
+
+def test_rfc8016_of_several_interfaces_the_cheapest_carries_it_on() -> None:
+    it, (lost, _, cheap) = roaming("wlan0", "wwan0", "eth0")
+    it.host.remove_base(lost)
+    it.host.run(1)
+    (base,) = [base for base in it.bases() if base.address == it.path.local]
+    assert base.interface == cheap.interface == "eth0"
+
+
+def test_rfc8016_an_address_of_another_family_carries_nothing() -> None:
+    it, (lost,) = roaming("wlan0")
+    it.host.add_base("2001:db8::1", interface="wlan0")
+    it.host.remove_base(lost)
+    it.host.run(2.9)
+    assert len(it.bases()) == 1
+    it.host.run(0.2)
+    assert it.bases() == []
+
+
+@pytest.mark.parametrize("uri", ["turn:192.0.2.1?transport=tcp", "turns:192.0.2.1:3478"])
+def test_rfc8016_a_flow_that_breaks_is_opened_anew(uri: str) -> None:
+    it, _ = roaming("wlan0", uri=uri)
+    it.host.run(5)
+    (flow,) = it.host.opened
+    before = it.bases()
+    it.host.break_flow(flow.flow_id)
+    # The connection's round trip, and the data's way behind the ticket.
+    assert it.gap() == pytest.approx(3 * DELAY, abs=0.0011)
+    assert it.bases() == before
+    it.host.run(1)
+    assert [event.rtt for event in it.host.of(RelayMoved) if isinstance(event, RelayMoved)] == [
+        pytest.approx(4 * DELAY)
+    ]
+    assert (it.relay.allocations, len(it.host.opened)) == (1, 2)
+
+
+def test_rfc8016_a_server_that_breaks_each_flow_is_not_followed_for_ever() -> None:
+    it, _ = roaming("wlan0", uri="turn:192.0.2.1?transport=tcp")
+    it.host.run(5)
+    it.host.break_flow(it.host.opened[-1].flow_id)
+    it.host.run(1)
+    it.host.break_flow(it.host.opened[-1].flow_id)
+    assert len(it.host.of(RelayLost)) == 1
+    assert it.bases() == []
+
+
+def test_rfc8016_a_flow_goes_on_from_another_interface() -> None:
+    it, (lost, _) = roaming("wlan0", "wwan0", uri="turn:192.0.2.1?transport=tcp")
+    it.host.remove_base(lost)
+    it.host.run(1)
+    assert [flow.interface for flow in it.host.opened] == ["wlan0", "wwan0", "wwan0"]
+    assert it.send(b"on")
+    assert it.relay.allocations == 2
+
+
+# For how long
+
+
+def test_rfc8016_an_allocation_waits_for_the_address_that_an_interface_is_given_next() -> None:
+    it, (lost,) = roaming("wlan0")
+    before = it.bases()
+    it.host.remove_base(lost)
+    assert not it.send(b"lost")
+    it.host.run(2)
+    assert it.bases() == before
+    it.host.add_base("10.9.0.7", interface="wlan0", cost=10)
+    assert it.gap() == pytest.approx(DELAY, abs=0.0011)
+    it.host.run(60)
+    assert (it.bases(), it.relay.allocations) == (before, 1)
+    assert it.server.counted()["ALLOCATE"] == 2
+    assert it.host.of(RelayLost) == []
+
+
+def test_rfc8016_where_no_address_comes_it_is_given_up() -> None:
+    it, (lost,) = roaming("wlan0")
+    it.host.remove_base(lost)
+    it.host.run(2.9)
+    assert len(it.bases()) == 1
+    it.host.run(0.2)
+    assert it.bases() == []
+    it.host.run(10)
+    assert it.host.endpoint._relays is not None
+    assert (it.host.endpoint._relays._links, it.host.endpoint._relays._closing) == ({}, [])
+    it.host.add_base("10.9.0.7", interface="wlan0")
+    it.host.run(1)
+    assert len(it.bases()) == 1
+
+
+def test_rfc8016_a_guest_goes_once_its_interface_is_back_and_nobody_uses_it() -> None:
+    it, (lost, _) = roaming("wlan0", "wwan0")
+    it.host.remove_base(lost)
+    it.host.run(100)
+    assert len(it.bases()) == 2  # its interface is away
+    assert it.send(b"in use")
+    it.host.add_base("10.0.0.9", interface="wlan0", cost=10)
+    it.host.run(1)
+    assert len(it.bases()) == 3
+    for _ in range(20):
+        assert it.send(b"in use")
+        it.host.run(5)
+    assert len(it.bases()) == 3
+    it.host.run(26)
+    assert [base.interface for base in it.bases()] == ["wwan0", "wlan0"]
+    it.host.run(5)
+    assert (it.relay.allocations, it.relay.deleted) == (2, 1)
+
+
+def test_rfc8016_guests_go_with_the_last_session() -> None:
+    it, (lost, _) = roaming("wlan0", "wwan0")
+    it.host.remove_base(lost)
+    it.host.run(1)
+    it.host.release(it.session)
+    it.host.run(40)
+    assert (it.bases(), it.relay.allocations, it.relay.deleted) == ([], 0, 2)
+
+
+def test_rfc8016_an_interface_that_flaps_fills_nothing() -> None:
+    it, (lost, _) = roaming("wlan0", "wwan0")
+    for number in range(50):
+        it.host.remove_base(lost)
+        it.host.run(0.3)
+        lost = it.host.add_base(f"10.0.1.{number}", interface="wlan0", cost=10)
+        it.host.run(0.7)
+    relays = it.host.endpoint._relays
+    assert relays is not None
+    assert len(relays._moves.guests) <= 4
+    assert it.relay.allocations <= 6
+    assert len(it.bases()) <= 6
+    it.host.run(60)
+    assert it.relay.allocations == len(it.bases()) == 2
+    assert (len(relays._links), relays._closing, len(relays._by_path), relays._by_flow) == (2, [], 2, {})
+
+
+def test_rfc8016_a_guest_whose_host_goes_too_moves_on() -> None:
+    it, (first, second, _) = roaming("wlan0", "eth0", "wwan0")
+    it.host.remove_base(first)
+    it.host.run(1)
+    it.host.remove_base(second)
+    assert it.gap() == pytest.approx(DELAY, abs=0.0011)
+    it.host.run(1)
+    assert {base.interface for base in it.bases()} == {"wwan0"}
+    assert it.relay.allocations == len(it.bases()) == 3
+
+
+def test_rfc8016_the_second_address_goes_before_the_server_answered() -> None:
+    it, (first, second, _) = roaming("wlan0", "eth0", "wwan0")
+    it.relay.udp = False
+    it.host.remove_base(first)
+    it.host.run(0.1)
+    it.relay.udp = True
+    it.host.remove_base(second)
+    assert it.gap() == pytest.approx(DELAY, abs=0.0011)
+    it.host.run(10)
+    assert it.relay.allocations == len(it.bases()) == 3
+    assert it.host.of(RelayLost) == []
+
+
+# Without
+
+
+@pytest.mark.parametrize("mobility", ["ignored", "forbidden"])
+def test_rfc8016_without_a_ticket_another_allocation_is_asked_for(mobility: str) -> None:
+    def make() -> Server:
+        server = Server()
+        server.mobility = mobility  # type: ignore[assignment]  # one of its words
+        return server
+
+    it, (lost,) = roaming("wlan0", make=make)
+    it.host.add_base("10.0.0.2", interface="wlan0")
+    it.host.remove_base(lost)
+    assert it.bases() == []
+    it.host.run(1)
+    assert len(it.bases()) == 1
+    requests = {path.local.ip: server.counted()["ALLOCATE"] for path, server in it.relay.clients.items()}  # type: ignore[attr-defined]
+    # Who forbade it once is not asked again.
+    assert requests == {"10.0.0.1": 3 if mobility == "forbidden" else 2, "10.0.0.2": 2}
+    assert it.host.of(RelayMoved) == []
+
+
+def test_rfc8016_a_ticket_that_is_refused_leads_to_another_allocation() -> None:
+    it, (lost,) = roaming("wlan0")
+    it.host.add_base("10.0.0.2", interface="wlan0")
+    it.server.errors[Method.REFRESH] = deque([437])
+    it.host.remove_base(lost)
+    it.host.run(1)
+    (event,) = it.host.of(RelayLost)
+    assert isinstance(event, RelayLost)
+    assert event.reason == "move_refused"
+    assert (len(it.host.of(RelayGained)), len(it.bases())) == (2, 1)
+
+
+def test_rfc8016_closing_gives_back_what_was_moved_from_where_it_is() -> None:
+    it, (lost, _) = roaming("wlan0", "wwan0", uri="turn:192.0.2.1?transport=tcp")
+    it.host.remove_base(lost)
+    it.host.run(1)
+    it.host.endpoint.close(now=it.host.now)
+    it.host.drain()
+    it.host.run(0.1)
+    # A mobile allocation outlives its flow: the flow is closed after the server's word, and not before.
+    assert (it.relay.allocations, it.relay.deleted) == (0, 2)
+
+
+# Servers that forget
+
+
+def test_rfc8016_another_binding_of_the_nat_is_found_out_by_silence() -> None:
+    it, _ = roaming("wlan0")
+    before = it.bases()
+    it.server.is_here = False
+    deaf = it.server
+    deaf.is_deaf = True
+
+    def hear(message: Message) -> list[bytes] | None:
+        deaf.is_deaf = not deaf.is_here
+        return None
+
+    deaf.hook = hear
+    it.host.endpoint.send_relayed(it.path, b"lost", now=it.host.now)
+    it.host.run(1.1)
+    assert it.host.of(RelayMoved) != []
+    assert it.bases() == before
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_rfc8016_a_server_that_was_started_again_is_found_out(told: bool) -> None:
+    it, _ = roaming("wlan0")
+    server = it.server
+    server.allocated_until = None
+    server.permissions.clear()
+    server.nonce = b"nonce-2"
+    server.is_deaf = True
+    at = it.host.now
+    it.host.endpoint.send_relayed(it.path, b"lost", now=it.host.now)
+    if told:
+        it.host.endpoint.probe(it.path, now=it.host.now)
+    it.host.drain()
+    while len(it.host.of(RelayGained)) < 2 and it.host.now < at + 20:
+        it.host.run(0.001)
+    # Two round trips for the question, one for the ticket, two for another allocation.
+    taken = it.host.now - at - 5 * 2 * DELAY
+    assert taken == pytest.approx(0.0, abs=0.002) if told else 0.2 < taken < 1.002
+    assert len(it.bases()) == 1
+
+
+def test_rfc8016_a_peer_that_is_far_away_is_no_silence() -> None:
+    it, _ = roaming("wlan0")
+    for _ in range(30):
+        it.host.endpoint.send_relayed(it.path, b"question", now=it.host.now)
+        it.host.run(2.5)
+        (path,) = [path for path, server in it.relay.clients.items() if server is it.server]
+        assert isinstance(path, Path)
+        it.host.arrive(path, it.server.indication(PEER, b"answer"))
+        it.host.run(2.5)
+    # At first, until it is known; permissions are renewed beside.
+    assert it.server.counted()["CREATE_PERMISSION"] <= 4
+
+
+def test_rfc8016_a_session_that_goes_another_way_is_no_relay_to_be_asked() -> None:
+    it, (base,) = roaming("wlan0")
+    before = it.server.counted()
+    it.host.endpoint.probe(Path(base.address, PEER), now=it.host.now)
+    it.host.drain()
+    it.host.run(0.1)
+    assert it.server.counted() == before
