@@ -101,14 +101,15 @@ _STRANGERS = {
 }
 
 
-def rules(site: Site, external: str) -> str:
+def rules(site: Site, external: str, *, shuffle: int = 0) -> str:
     """The rules of nft(8) of a router between the devices `lan` and `wan`.
 
     Args:
         site: How the router treats its site.
         external: The router's own address on `wan`.
+        shuffle: Not 0 for a NAT that maps each port to another one, the same for all destinations, by this number.
     """
-    translation = "" if site.nat is None else _translation(site.nat, external)
+    translation = "" if site.nat is None else _translation(site.nat, external, shuffle)
     # Only these tables: another one makes a link a black hole.
     return _without("ip translation") + _without("inet firewall") + translation + _firewall(site)
 
@@ -117,8 +118,13 @@ def _without(table: str) -> str:
     return f"add table {table}\ndelete table {table}\n"
 
 
-def _translation(nat: Nat, external: str) -> str:
-    hairpin_in = hairpin_out = ""
+def _translation(nat: Nat, external: str, shuffle: int) -> str:
+    hairpin_in = hairpin_out = shuffled = ""
+    if shuffle:
+        if nat.filtering is not Filtering.ADDRESS_AND_PORT_DEPENDENT:
+            raise ValueError("the maps that let in strangers need ports that are kept")
+        port = f"jhash udp sport mod 30000 seed {shuffle} offset 20000"
+        shuffled = f"oifname wan meta l4proto udp snat to {external} : {port}"
     if nat.hairpinning:
         hairpin_in = f"iifname lan ip daddr {external} meta l4proto udp dnat to udp dport map @owners"
         hairpin_out = f"iifname lan oifname lan ct status dnat snat to {external}"
@@ -138,6 +144,7 @@ table ip translation {{
   }}
   chain outward {{ type nat hook postrouting priority srcnat;
     {hairpin_out}
+    {shuffled}
     oifname wan masquerade{fresh}
   }}
 }}

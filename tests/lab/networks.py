@@ -116,6 +116,7 @@ class Router(Network):
         super().__init__(namespace, ipv6=ipv6)
         self._upstream = upstream
         self._site = site
+        self._shuffle = 0
         self._hosts = itertools.count(_FIRST_HOST if lan.prefixlen <= 24 else 2)
         self.lan, self._lan6 = lan, None
         if isinstance(upstream, Internet):
@@ -173,10 +174,15 @@ class Router(Network):
         self.flush()
         return self.external
 
-    def reboot(self, wait: Callable[[], object] = lambda: time.sleep(1.0)) -> None:
-        """Be away for as long as `wait` takes, and come back without any binding."""
+    def reboot(self, wait: Callable[[], object] = lambda: time.sleep(1.0), *, new_ports: bool = False) -> None:
+        """Be away for as long as `wait` takes, and come back without any binding.
+
+        With new ports, what is sent from a port of the site has another port outside than before, to all destinations
+        the same.
+        """
         self.wan.unplug()
         wait()
+        self._shuffle += new_ports
         self.flush()
         self.wan.plug()
 
@@ -191,7 +197,7 @@ class Router(Network):
                 self._upstream.route(self._lan6, self.wan.address6)
 
     def _apply(self) -> None:
-        nft(self.namespace, rules(self._site, self.external))
+        nft(self.namespace, rules(self._site, self.external, shuffle=self._shuffle))
         if self._site.nat is not None:
             lifetime = self._site.nat.lifetime
             kinds = ("net/netfilter/nf_conntrack_udp_timeout", "net/netfilter/nf_conntrack_udp_timeout_stream")

@@ -19,7 +19,7 @@ from tests.lab.lab import Host, LabError
 from tests.support.brokers import MOSQUITTO, Authority
 from tests.support.coturn import COTURN
 
-__all__ = ["NATDISCOVERY", "SERVER_NAME", "Broker", "Coturn", "coturn", "mosquitto"]
+__all__ = ["NATDISCOVERY", "SERVER_NAME", "Broker", "Coturn", "Server", "coturn", "mosquitto"]
 
 #: coturn's discoverer of NATs, None where it is not installed.
 NATDISCOVERY = shutil.which("turnutils_natdiscovery")
@@ -32,6 +32,51 @@ _STUN, _TLS, _HTTPS = 3478, 5349, 443
 _MQTT, _MQTTS = 1883, 8883
 
 
+class Server:
+    """A server's process on a host.
+
+    Args:
+        host: Where it runs.
+        command: Its command line.
+        ports: Where it listens once it is up.
+        log: Its log, for the message of a failure.
+    """
+
+    def __init__(self, host: Host, command: list[str], ports: tuple[int, ...], log: Path) -> None:
+        self._host, self._command, self._ports, self._log = host, command, ports, log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; returns when it listens."""
+        nothing = subprocess.DEVNULL
+        command = self._host.command(*self._command)
+        self._process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
+        try:
+            self._wait(self._process)
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """End it at once, so that it says goodbye to nobody."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def restart(self) -> None:
+        """End it at once and start it again, without anything that it knew; returns when it listens."""
+        self.kill()
+        self.start()
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + _READY
+        while not all(_listens(self._host, port) for port in self._ports):
+            if process.poll() is not None or time.monotonic() > deadline:
+                said = self._log.read_text(errors="replace") if self._log.exists() else ""
+                raise LabError(f"{self._command[0]} does not listen: {said[-2000:]}")
+            time.sleep(0.01)
+
+
 @attrs.frozen
 class Coturn:
     """A running coturn: UDP and TCP on port 3478, TLS on 5349, TCP and TLS on 443."""
@@ -39,6 +84,7 @@ class Coturn:
     address: str
     address6: str
     authority: Authority
+    server: Server
 
     @property
     def stun(self) -> str:
@@ -71,6 +117,7 @@ class Broker:
 
     address: str
     authority: Authority
+    server: Server
 
     @property
     def url(self) -> str:
@@ -88,8 +135,11 @@ def _authority(host: Host, folder: Path) -> Authority:
 
 
 @contextlib.contextmanager
-def coturn(host: Host, folder: Path) -> Iterator[Coturn]:
-    """Run coturn on a public host; with two addresses it answers what a discoverer of NATs asks (RFC 5780)."""
+def coturn(host: Host, folder: Path, *, mobility: bool = False) -> Iterator[Coturn]:
+    """Run coturn on a public host; with two addresses it answers what a discoverer of NATs asks (RFC 5780).
+
+    With mobility, allocations may move to another address of their client's (RFC 8016).
+    """
     uplink = host.uplinks["eth0"]
     assert COTURN is not None, "coturn is not installed"
     assert uplink.address6 is not None
@@ -101,11 +151,11 @@ def coturn(host: Host, folder: Path) -> Iterator[Coturn]:
     lines += ["realm=laboratory", "use-auth-secret", f"static-auth-secret={_SECRET}", "fingerprint"]
     lines += [f"cert={authority.certfile}", f"pkey={authority.keyfile}"]
     lines += [f"userdb={folder}/turndb", f"pidfile={folder}/pid", f"log-file={folder}/log", "simple-log"]
-    lines += ["no-cli", "no-software-attribute"]
+    lines += ["no-cli", "no-software-attribute", *(["mobility"] if mobility else [])]
     configuration = folder / "turnserver.conf"
     configuration.write_text("\n".join(lines) + "\n")
-    with _running(host, [COTURN, "-c", str(configuration)], (_STUN, _TLS, _HTTPS), folder / "log"):
-        yield Coturn(host.addresses[0], uplink.address6, authority)
+    with _running(host, [COTURN, "-c", str(configuration)], (_STUN, _TLS, _HTTPS), folder / "log") as server:
+        yield Coturn(host.addresses[0], uplink.address6, authority, server)
 
 
 @contextlib.contextmanager
@@ -118,26 +168,18 @@ def mosquitto(host: Host, folder: Path) -> Iterator[Broker]:
     lines += [f"certfile {authority.certfile}", f"keyfile {authority.keyfile}"]
     configuration = folder / "mosquitto.conf"
     configuration.write_text("\n".join(lines) + "\n")
-    with _running(host, [MOSQUITTO, "-c", str(configuration)], (_MQTT, _MQTTS), folder / "log"):
-        yield Broker(host.addresses[0], authority)
+    with _running(host, [MOSQUITTO, "-c", str(configuration)], (_MQTT, _MQTTS), folder / "log") as server:
+        yield Broker(host.addresses[0], authority, server)
 
 
 @contextlib.contextmanager
-def _running(host: Host, command: list[str], ports: tuple[int, ...], log: Path) -> Iterator[None]:
-    process = subprocess.Popen(
-        host.command(*command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def _running(host: Host, command: list[str], ports: tuple[int, ...], log: Path) -> Iterator[Server]:
+    server = Server(host, command, ports, log)
+    server.start()
     try:
-        deadline = time.monotonic() + _READY
-        while not all(_listens(host, port) for port in ports):
-            if process.poll() is not None or time.monotonic() > deadline:
-                said = log.read_text(errors="replace") if log.exists() else ""
-                raise LabError(f"{command[0]} does not listen: {said[-2000:]}")
-            time.sleep(0.01)
-        yield
+        yield server
     finally:
-        process.kill()
-        process.wait()
+        server.kill()
 
 
 def _listens(host: Host, port: int) -> bool:

@@ -11,16 +11,17 @@ from tests.lab.lab import Host
 from tests.lab.matrix import Found, Rounds, tally
 from tests.lab.meeting import End, Meeting, Pair
 from tests.lab.rows import ROWS
-from tests.lab.services import Coturn
+from tests.lab.services import Coturn, Server
 from tests.lab.stage import Stage
 from tests.support.brokers import Authority
 
 _HERE = {"192.168.1.10": "eth0", "198.51.100.10": "eth0", "192.168.2.10": "wlan0", "198.51.100.11": "wlan0"}
 _THERE = {"192.168.1.10": "eth0", "198.51.100.12": "eth0", "2001:db8:1:2::10a": "eth0"}
 _NOTHING = Path("/nonexistent")
+_NO_SERVER = Server(Host("server"), [], (), _NOTHING)
 _STAGE = Stage(
     (Host("here"), Host("there")),
-    Coturn("203.0.113.10", "2001:db8:0:1::a", Authority(_NOTHING, _NOTHING, _NOTHING)),
+    Coturn("203.0.113.10", "2001:db8:0:1::a", Authority(_NOTHING, _NOTHING, _NOTHING), _NO_SERVER),
     (_HERE, _THERE),
 )
 

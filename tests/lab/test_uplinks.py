@@ -110,6 +110,29 @@ def test_a_device_may_get_another_address(home: Home) -> None:
         assert probe.mapped(home.turn.address)
 
 
+def test_a_device_may_lose_its_address(home: Home) -> None:
+    uplink = home.host.uplinks["eth0"]
+    uplink.remove_address()
+    assert uplink.address not in ip("-n", home.host.namespace, "address")
+    assert "default" not in ip("-n", home.host.namespace, "-4", "route")
+
+
+def test_a_router_may_come_back_with_other_ports(home: Home) -> None:
+    """Another one than before, and the same for all destinations."""
+    router, host = home.lab.router("shuffling", nat=EIM_APDF, lan="192.168.7.0/24"), home.lab.host("shuffled")
+    address = home.lab.connect(host, router).address
+    home.lab.settle()
+    with Probe(host, address) as probe:
+        mapped = [{probe.mapped(server) for server in home.server.addresses}]
+        for _ in range(2):
+            router.reboot(lambda: None, new_ports=True)
+            assert probe.mapped(home.turn.address, wait=5, tries=20)
+            mapped.append({probe.mapped(server) for server in home.server.addresses})
+    assert [len(each) for each in mapped] == [1, 1, 1]
+    assert None not in set.union(*mapped)
+    assert len(set.union(*mapped)) == 3
+
+
 def test_a_router_may_get_another_address_outside(home: Home) -> None:
     with home.probe() as probe:
         before = probe.mapped(home.turn.address)

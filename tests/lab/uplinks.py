@@ -133,6 +133,10 @@ class Uplink:
             ip("-n", self._port.namespace, "link", "set", self._port.device, "up")
         self._configure()
 
+    def remove_address(self) -> None:
+        """Take the IPv4 address away, and with it its routes, as where a lease has run out."""
+        ip("-n", self._owner, "address", "delete", str(self.lease.address), "dev", self.device)
+
     def readdress(self, address: str) -> None:
         """Replace the IPv4 address by another one of its network, as DHCP does after roaming."""
         old = self.lease.address
