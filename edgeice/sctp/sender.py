@@ -179,14 +179,14 @@ class Sender:
             flight = self.flight
             if flight >= congestion.window:
                 break
-            space = room - _HEADER
+            space = (room & ~3) - _HEADER  # padding must fit too, or the chunk could never be sent again
             offset = message.offset
             size = message.size - offset
             flags = _UNORDERED if message.unordered else 0
             if size > space:
                 if space < _MIN_FRAGMENT:
                     break
-                size = space & ~3
+                size = space
             else:
                 flags |= _END
             # RFC 9260 §6.1 rule A: beyond the peer's window only as the one chunk in flight, a probe.
