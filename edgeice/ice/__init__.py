@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         IceStateChanged,
         LocalCandidateGathered,
         LocalCandidatesEnded,
+        LocalCandidateWithdrawn,
         PairNominated,
         PairReport,
         RestartFailed,
@@ -45,7 +46,7 @@ else:
         credentials="IceCredentials generate_credentials",
         destinations="Destinations",
         events="ConsentExpired FailureVerdict IceFailed IceState IceStateChanged"
-        " LocalCandidateGathered LocalCandidatesEnded PairNominated PairReport RestartFailed"
+        " LocalCandidateGathered LocalCandidateWithdrawn LocalCandidatesEnded PairNominated PairReport RestartFailed"
         " RestartSucceeded RoleSwitched SelectedPathLost SendPathChanged ServerNameUnknown ServerReflexiveLearned"
         " ServerUnanswered",
         pacer="Pacer SharedTurn Turn",
@@ -69,6 +70,7 @@ __all__ = [
     "IceState",
     "IceStateChanged",
     "LocalCandidateGathered",
+    "LocalCandidateWithdrawn",
     "LocalCandidatesEnded",
     "NamedCandidate",
     "Pacer",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
@@ -44,6 +45,10 @@ class Candidate:
     related: TransportAddress | None = None
     #: Where datagrams for a local candidate are sent from; None on a remote one.
     base: TransportAddress | None = None
+    #: Number of the interface on its owner's host, from 1; 0 where its owner does not say.
+    network: int = 0
+    #: What it costs to use that, as `addresses.Base.cost`; 0 where its owner does not say.
+    cost: int = 0
 
     def __str__(self) -> str:
         return f"{self.type.value} {self.address}"
@@ -76,6 +81,9 @@ _UUID_NAME: Final = re.compile(
 )
 _IP_CHARACTERS: Final = re.compile(r"[0-9.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*")
 _MAX_LINE: Final = 1024
+#: What `network-id` and `network-cost` can be in libwebrtc, which has them.
+_MAX_NETWORK: Final = 0xFFFF
+_MAX_COST: Final = 999
 _TYPES: Final = {kind.value: kind for kind in CandidateType}
 _PLACEHOLDER: Final = TransportAddress("0.0.0.0", 9)  # noqa: S104  # RFC 8839 §5.1: means hidden; nothing is bound
 
@@ -105,22 +113,30 @@ def decode_candidate(line: str) -> Candidate | NamedCandidate:
     if not named and not _IP_CHARACTERS.fullmatch(host):
         # RFC 8839 §5.1: an FQDN is ignored; a scope is no part of an address here either.
         raise DecodeError("candidate_name")
+    words = match["extensions"].split()
+    extensions = dict(zip(words[::2], words[1::2], strict=False))
     candidate = Candidate(
         match["foundation"],
         priority,
         _PLACEHOLDER if named else TransportAddress.parse(host, port),
         kind,
         component,
-        None if kind is CandidateType.HOST else _related(match["extensions"]),
+        None if kind is CandidateType.HOST else _related(extensions),
+        network=_number(extensions.get("network-id", ""), _MAX_NETWORK),
+        cost=_number(extensions.get("network-cost", ""), _MAX_COST),
     )
     return NamedCandidate(host.lower(), port, candidate) if named else candidate
 
 
-def _related(extensions: str) -> TransportAddress | None:
+def _number(text: str, highest: int) -> int:
+    """A number that only helps; 0, which says nothing, if it is none or too large."""
+    value = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    return value if value <= highest else 0
+
+
+def _related(extensions: Mapping[str, str]) -> TransportAddress | None:
     # Nothing depends on the related address, so a bad one costs only itself.
-    words = extensions.split()
-    pairs = dict(zip(words[::2], words[1::2], strict=False))
-    ip, port = pairs.get("raddr", ""), pairs.get("rport", "")
+    ip, port = extensions.get("raddr", ""), extensions.get("rport", "")
     if not (port.isascii() and port.isdigit() and len(port) <= 5):
         return None
     try:
@@ -139,12 +155,18 @@ def encode_candidate(candidate: Candidate) -> str:
         f" {address.ip} {address.port} typ {candidate.type.value}"
     )
     if candidate.type is CandidateType.HOST:
-        return line
+        return line + _network(candidate)
     # RFC 8839 §5.1: reflexive and relayed candidates have a related address; a hidden one is 0.0.0.0 or ::, port 9.
     related = candidate.related
     if related is None:
         related = TransportAddress("::" if address.family == 6 else _PLACEHOLDER.ip, 9)
-    return f"{line} raddr {related.ip} rport {related.port}"
+    return f"{line} raddr {related.ip} rport {related.port}{_network(candidate)}"
+
+
+def _network(candidate: Candidate) -> str:
+    """What libwebrtc says of the interface, in its order; nothing of what is not known."""
+    number = f" network-id {candidate.network}" if candidate.network else ""
+    return f"{number} network-cost {candidate.cost}" if candidate.network or candidate.cost else ""
 
 
 def local_foundation(salt: bytes, kind: CandidateType, base: TransportAddress, server: TransportAddress | None) -> str:

@@ -34,6 +34,8 @@ class Checklist:
         self._role = role
         self._limit = limit
         self._drops = drops
+        #: Valid pairs are ordered by cost before priority.
+        self.by_cost = False
         self._pairs: dict[PairKey, CandidatePair] = {}
         self._ordered: list[CandidatePair] | None = None
         self._by_foundation: dict[str, list[CandidatePair]] = {}
@@ -241,8 +243,20 @@ class Checklist:
         return bool(nominated) and not any(pair.is_open or pair.is_valid for pair in nominated)
 
     def best_valid(self) -> CandidatePair | None:
-        """The valid pair of highest priority that there is consent on."""
-        return next((pair for pair in self if pair.consent is not None and pair.valid_local is not None), None)
+        """The valid pair that there is consent on and that is preferred to the others."""
+        return min(self.valid(), key=self.order, default=None)
+
+    def valid(self) -> Iterator[CandidatePair]:
+        """The valid pairs that there is consent on."""
+        return (pair for pair in self if pair.consent is not None and pair.valid_local is not None)
+
+    def order(self, pair: CandidatePair) -> tuple[bool, bool, int, int]:
+        """Sorts valid pairs, the preferred one first: by priority, or by `CandidatePair.rank`."""
+        return pair.rank if self.by_cost else (False, False, 0, -pair.priority)
+
+    def prefers(self, pair: CandidatePair, other: CandidatePair) -> bool:
+        """Whether a pair, once valid, would be preferred to another that is."""
+        return self.order(pair)[1:] < self.order(other)[1:]
 
     def keep(self, wanted: Callable[[CandidatePair], bool]) -> None:
         """Drop all pairs but the wanted ones, as nomination does; the queue keeps those of them still to be checked."""

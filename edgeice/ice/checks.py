@@ -211,8 +211,11 @@ class CheckTable:
         ]
         if use_candidate:
             attributes.append((Attribute.USE_CANDIDATE, True))
-            if remote.renomination:
-                attributes.append((Attribute.NOMINATION, pair.nomination))
+        number = pair.nomination if use_candidate else pair.move
+        if remote.renomination and number:
+            attributes.append((Attribute.NOMINATION, number))
+        if remote.mobility:
+            attributes.append((Attribute.NETWORK_INFO, pair.local.network << 16 | pair.local.cost))
         data = stun.encode(Method.BINDING, MessageClass.REQUEST, transaction_id, attributes, key=credentials.key)
         return transaction_id, priority, data
 

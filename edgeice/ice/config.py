@@ -66,6 +66,11 @@ class IceConfig:
     #: Nominate again when a pair that is better than a relayed one becomes valid later, opposite peers that announce
     #: the same.
     renomination: bool = True
+    #: Opposite peers that announce the same, and renomination: tell candidates that come and go after nomination, keep
+    #: pairs on other interfaces alive, and move to them without signaling.
+    mobility: bool = True
+    #: A pair on a link that costs less must have answered for this long before data moves there.
+    better_link_wait: float = 3.0
     #: No failure is declared before this much time with the peer's parameters (RFC 8863 §4).
     patience: float = 39.5
     #: After nomination unselected pairs are still received from for this long (RFC 8445 §8.3.1).
@@ -121,6 +126,8 @@ class RemoteParameters:
     #: Both sides announce the option `renomination` (draft-thatcher-ice-renomination-01): several nominations may
     #: follow each other, numbered, and the latest counts.
     renomination: bool = False
+    #: The same of the option `edgeice-mobility`, which needs `renomination`.
+    mobility: bool = False
 
     def ta(self, own: float) -> float:
         """The Ta that is kept, in seconds: the larger of both sides' (RFC 8445 §14.2), up to one second."""

@@ -6,7 +6,7 @@ Its requests leave at intervals of 4 to 6 s to every peer, a lite one too, so th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import attrs
@@ -23,6 +23,8 @@ __all__ = ["Consent", "ConsentAnswer", "Consents"]
 
 #: Unanswered requests that are remembered; at 4 s apart 8 reach over the 30 s in which an answer counts.
 _OUTSTANDING: Final = 16
+#: Seconds between requests on a metered pair that only waits: two more fit in before consent ends.
+_SPARING_INTERVAL: Final = 12.0
 #: The errors of RFC 7675 §5.2 and RFC 8445 §7.3.1.1.
 _FORBIDDEN: Final = 403
 _CONFLICT: Final = 487
@@ -36,7 +38,7 @@ class Consent:
     went unanswered.
     """
 
-    __slots__ = ("_entropy", "_interval", "_lifetime", "_outstanding", "due_at", "expires_at")
+    __slots__ = ("_entropy", "_interval", "_lifetime", "_outstanding", "due_at", "expires_at", "unanswered")
 
     def __init__(self, *, interval: float, lifetime: float, entropy: Entropy, now: float) -> None:
         self._interval = interval
@@ -46,18 +48,21 @@ class Consent:
         self._outstanding: dict[bytes, tuple[Role, bool]] = {}
         self.expires_at = now + lifetime
         #: When the next request is due; None once one waits for its turn.
-        self.due_at: float | None = now + self._spread()
+        self.due_at: float | None = now + self._spread(interval)
+        #: Requests since the latest answer.
+        self.unanswered = 0
 
-    def _spread(self) -> float:
+    def _spread(self, interval: float) -> float:
         # RFC 7675 §5.1: randomized, so that sessions do not fall into step, and never under 4 s.
-        return self._interval * self._entropy.jitter.uniform(0.8, 1.2)
+        return interval * self._entropy.jitter.uniform(0.8, 1.2)
 
     def sent(self, transaction_id: bytes, role: Role, now: float, *, nominates: bool = False) -> None:
         """Note a request; the next one is due one interval from now."""
         while len(self._outstanding) >= _OUTSTANDING:
             del self._outstanding[next(iter(self._outstanding))]
         self._outstanding[transaction_id] = (role, nominates)
-        self.due_at = now + self._spread()
+        self.unanswered += 1
+        self.due_at = now + self._spread(self._interval)
 
     def take(self, transaction_id: bytes) -> tuple[Role, bool] | None:
         """What `sent` was told of an open request, which is closed by this; None if there is none such."""
@@ -71,12 +76,23 @@ class Consent:
         """Until when the next answer must have come, for consent to be fresh: so long ahead of its end."""
         return max(self.expires_at - ahead, self.expires_at - self._lifetime)
 
-    def renew(self, now: float) -> None:
+    def renew(self, now: float, *, sparing: bool = False) -> None:
         """An authentic answer came: consent lasts from now on.
 
         RFC 7675 §5.1: one that comes after the expiry revives nothing; by then this object is gone.
+
+        `sparing`: each byte costs, and no data goes here, so the next request comes later; one that is not answered is
+        repeated no later than elsewhere.
         """
         self.expires_at = now + self._lifetime
+        self.unanswered = 0
+        if sparing and self.due_at is not None:
+            self.due_at = now + self._spread(_SPARING_INTERVAL)
+
+    def hasten(self, now: float) -> None:
+        """Data goes here from now on: ask as often as where it does."""
+        if self.due_at is not None:
+            self.due_at = min(self.due_at, now + self._spread(self._interval))
 
 
 @attrs.frozen
@@ -111,8 +127,9 @@ class Consents:
             else:
                 self._granted.pop(pair, None)
 
-    def grant(self, pair: CandidatePair, now: float) -> None:
-        """A check on the pair succeeded (RFC 7675 §5.1)."""
+    def grant(self, pair: CandidatePair, now: float, *, sparing: bool = False) -> None:
+        """A check on the pair succeeded (RFC 7675 §5.1); `sparing` as in `Consent.renew`."""
+        pair.note_answer(now)
         if pair.consent is None:
             config = self._shared.config
             pair.consent = Consent(
@@ -123,14 +140,21 @@ class Consents:
             )
             self._granted[pair] = None
         else:
-            pair.consent.renew(now)
+            pair.consent.renew(now, sparing=sparing)
+
+    def next(self, wants: Callable[[CandidatePair], bool]) -> tuple[CandidatePair, Consent] | None:
+        """Whose request waits for its turn and is needed soonest, of the pairs that are wanted."""
+        waiting = [each for each in self if each[1].due_at is None and wants(each[0])]
+        return min(waiting, key=lambda each: each[1].expires_at, default=None)
 
     def expects(self, transaction_id: bytes) -> bool:
         """Whether a response belongs to one of the open requests."""
         return any(consent.expects(transaction_id) for _, consent in self)
 
-    def answer(self, response: AuthenticatedMessage, path: Path, *, now: float) -> ConsentAnswer | None:
-        """Close the request that a response answers, and renew consent where it is a success.
+    def answer(
+        self, response: AuthenticatedMessage, path: Path, *, spares: Callable[[CandidatePair], bool], now: float
+    ) -> ConsentAnswer | None:
+        """Close the request that a response answers, and renew consent where it is a success, some `sparing`.
 
         A response from elsewhere answers nothing and is counted.
         """
@@ -140,7 +164,8 @@ class Consents:
                 continue
             role, nominates = sent
             if response.message_class is MessageClass.SUCCESS:
-                consent.renew(now)
+                consent.renew(now, sparing=spares(pair))
+                pair.note_answer(now)
                 pair.responses_received += 1
                 return ConsentAnswer(pair, nominated=nominates)
             error = response.get(Attribute.ERROR_CODE)

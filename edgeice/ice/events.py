@@ -20,6 +20,7 @@ __all__ = [
     "IceState",
     "IceStateChanged",
     "LocalCandidateGathered",
+    "LocalCandidateWithdrawn",
     "LocalCandidatesEnded",
     "PairNominated",
     "PairReport",
@@ -44,7 +45,8 @@ class IceState(Enum):
     CONNECTED = "connected"
     #: A pair is nominated.
     COMPLETED = "completed"
-    #: There was a path and it is lost; only a restart can bring another (RFC 7675 §5.1).
+    #: There was a path and it is lost; opposite a peer that does not know mobility only a restart can bring another
+    #: (RFC 7675 §5.1).
     DISCONNECTED = "disconnected"
     #: No path was found, by the first generation or by a restart after the path was lost.  Another restart may still be
     #: tried; the state lasts until that brings a path.
@@ -101,6 +103,14 @@ class LocalCandidatesEnded(Event):
 
 
 @attrs.frozen
+class LocalCandidateWithdrawn(Event):
+    """A candidate that was conveyed is gone, with its base; told only to a peer that knows mobility."""
+
+    candidate: Candidate
+    ufrag: str
+
+
+@attrs.frozen
 class IceStateChanged(Event):
     """The session moved to another state."""
 
@@ -117,6 +127,13 @@ class SendPathChanged(Event):
     nominated: bool
     #: Consent was not renewed for most of its time: unless an answer comes, the path is lost soon.
     fading: bool = False
+    #: Name of the interface that data leaves by; empty where there is none.
+    interface: str = ""
+    #: Round-trip time as last measured there, in seconds; None where it is not known.
+    rtt: float | None = None
+    #: Why: `first` (there was none before), `nominated` (agreed on), `better`, `base_gone`, `silent` (nothing was heard
+    #: there), `peer_moved`, `restart`, `consent` (it ended, or fades, or no longer does).
+    cause: str = ""
 
 
 @attrs.frozen

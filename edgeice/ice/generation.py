@@ -12,10 +12,11 @@ from edgeice.ice.candidate import Candidate
 from edgeice.ice.checklist import Checklist
 from edgeice.ice.checks import Check, CheckTable
 from edgeice.ice.config import RemoteParameters, Role
-from edgeice.ice.consent import Consent, Consents
+from edgeice.ice.consent import Consents
 from edgeice.ice.credentials import IceCredentials
 from edgeice.ice.events import ConsentExpired, FailureVerdict, PairNominated
 from edgeice.ice.incoming import EarlyChecks, HeardPaths, PeerCheck
+from edgeice.ice.moves import Moves
 from edgeice.ice.pair import CandidatePair, PairInput, PairState
 from edgeice.ice.pairing import Pairing
 from edgeice.ice.priority import LocalPreferences
@@ -54,6 +55,7 @@ class Generation:
         self._checks = CheckTable(shared, local)
         self._consents = Consents(shared, self.checklist)
         self._selection = Selection(shared, self.checklist, self._checks)
+        self._moves = Moves(shared, self.checklist, self._selection, self._pairing, self._send_check)
         self._started_at = 0.0
         #: When patience ends; None before it begins and after.
         self._patience_at: float | None = None
@@ -68,21 +70,29 @@ class Generation:
 
     def pair_told(self) -> None:
         """Pair the local candidates that came since the last round: the owner has told them now (RFC 8838 §10)."""
-        self._pairing.pair_told(above=self._selection.worth)
+        if self._pairing.due_at is not None:
+            self._pairing.pair_told(above=self._selection.worth)
+            self._selection.tidy()
 
     def add_server_reflexive(self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress) -> None:
         """Make a server-reflexive candidate; it is conveyed and never paired (RFC 8445 §6.1.2.4)."""
-        if not self._pairing.local_ended and not self._selection.is_settled:
+        if self._pairing.takes_local and not self._selection.is_settled:
             self.locals.add_server_reflexive(base, mapped, server)
 
-    def base_removed(self, address: TransportAddress) -> None:
-        """Drop everything that the base carried."""
+    def base_removed(self, address: TransportAddress, *, now: float) -> None:
+        """Drop everything that the base carried; with mobility, data goes on by what is left."""
         self._pairing.remove_base(address)
-        for pair in [pair for pair in self.checklist if pair.path.local == address]:
+        self.heard.forget_base(address)
+        self._remove([pair for pair in self.checklist if pair.path.local == address], "base_gone", now)
+
+    def _remove(self, pairs: Sequence[CandidatePair], cause: str, now: float) -> None:
+        lost = self.selected in pairs
+        for pair in pairs:
             self.checklist.remove(pair)
             self._checks.forget(pair)
             self._selection.lose(pair)
-        self.heard.forget_base(address)
+        if lost:
+            self._moves.carry_on(cause, now=now)
 
     def end_of_local_candidates(self) -> None:
         """No more local candidates will come."""
@@ -91,8 +101,10 @@ class Generation:
     def set_remote(self, remote: RemoteParameters, *, now: float) -> None:
         """Take the peer's parameters; checks begin, and early ones are acted on."""
         both = remote.renomination and self._shared.config.renomination
-        self.remote = attrs.evolve(remote, renomination=both)
-        self._selection.renominates = both
+        mobile = both and remote.mobility and self._shared.config.mobility
+        self.remote = attrs.evolve(remote, renomination=both, mobility=mobile)
+        self._selection.renominates = self.checklist.by_cost = both
+        self._selection.mobile = self._pairing.mobile = mobile
         self._started_at = now
         # RFC 8863 §4: patience starts when both sides' parameters are known, candidates or not.
         self._patience_at = now + self._shared.config.patience
@@ -102,12 +114,21 @@ class Generation:
             else:
                 self._shared.drops.count("check_ufrag")
 
-    def add_remotes(self, candidates: Sequence[Candidate]) -> None:
+    def add_remotes(self, candidates: Sequence[Candidate], *, now: float) -> None:
         """Take signaled candidates and pair them."""
         if self._selection.is_settled:
             self._shared.drops.count("candidate_late", len(candidates))  # RFC 8838 §14
         else:
-            self._pairing.add_remotes(candidates, above=self._selection.worth)
+            self._pairing.add_remotes(candidates, above=self._selection.worth, now=now)
+            self._selection.tidy()
+
+    def remove_remotes(self, candidates: Sequence[Candidate], *, now: float) -> None:
+        """The peer has these candidates no more; without mobility that is nothing to go by, and is counted."""
+        if not self.is_mobile:
+            self._shared.drops.count("candidate_withdrawal", len(candidates))
+            return
+        gone = set(self._pairing.remove_remotes(candidates))
+        self._remove([pair for pair in self.checklist if pair.remote in gone], "peer_moved", now)
 
     def end_of_remote(self) -> None:
         """The peer has no more candidates."""
@@ -137,9 +158,11 @@ class Generation:
 
     def _take_check(self, check: PeerCheck, now: float) -> None:
         """RFC 8445 §7.3.1.3-7.3.1.5: learn a candidate, trigger a check, note a nomination."""
-        number = check.number(renomination=self._selection.renominates)
+        selection = self._selection
+        number = check.number(renomination=selection.renominates)
         nominates = number > 0 and self._shared.role is Role.CONTROLLED
-        pair = self._pair_of(check, number if nominates else 0)
+        moves = check.move > 0 and selection.mobile and self._shared.role is Role.CONTROLLING
+        pair = self._pair_of(check, number if nominates else 0, moves=moves)
         if pair is None:
             return
         pair.requests_received += 1
@@ -151,6 +174,9 @@ class Generation:
             if pair.state is PairState.SUCCEEDED:
                 self._select(pair, now)
                 return
+        if moves and selection.note_move(pair, check.move) and pair.is_valid:
+            self._moves.move(pair, "peer_moved", now=now)  # its own check succeeded there, and consent lasts
+            return
         if pair.state is PairState.SUCCEEDED or pair.trigger_id == check.transaction_id:
             return
         pair.trigger_id = check.transaction_id
@@ -159,8 +185,11 @@ class Generation:
         pair.apply(PairInput.TRIGGER)
         self.checklist.trigger(pair)
 
-    def _pair_of(self, check: PeerCheck, number: int) -> CandidatePair | None:
-        """The pair that a check arrived on, made if there is none; `number`: which nomination of it that is."""
+    def _pair_of(self, check: PeerCheck, number: int, *, moves: bool) -> CandidatePair | None:
+        """The pair that a check arrived on, made if there is none.
+
+        `number`: which nomination of it that is; `moves`: the peer says that its data comes this way.
+        """
         path = check.path
         pair = self.checklist.get(path.local, path.remote)
         # Once nominated, only another nomination of the peer's brings a pair back (RFC 8445 §8.1.1).
@@ -170,8 +199,11 @@ class Generation:
         if host is None:
             return None
         remote = self.remotes.get(path.remote)
+        network = check.network if remote is None else remote.network
+        if not number and not moves and not self._selection.wants((host.network, network)):
+            return None
         if remote is None:
-            remote = self.remotes.learn(path.remote, check.priority, base=path.local, nominates=number > 0)
+            remote = self.remotes.learn(check, nominates=number > 0)
         if remote is None:
             return None
         replaces = number > self._selection.number
@@ -193,9 +225,13 @@ class Generation:
     def send_check(self, *, now: float) -> None:
         """Send the check whose turn it is."""
         pair = self.checklist.next_pair()
-        if pair is None or self.remote is None:
-            return
+        if pair is not None:
+            self._send_check(pair, now=now)
+
+    def _send_check(self, pair: CandidatePair, *, now: float) -> None:
         shared = self._shared
+        if self.remote is None:
+            return
         if (refused := shared.destinations.refuses(pair.path.remote)) is not None:
             self._fail(pair, refused, now)  # it is known since as what serves this host
             return
@@ -248,12 +284,20 @@ class Generation:
         if not pair.nominate_next:
             self.checklist.untrigger(pair)
         self.checklist.unfreeze(pair.foundation)
-        self._consents.grant(pair, now)
+        selection = self._selection
+        self._consents.grant(pair, now, sparing=selection.spares(pair))
         shared.trace(now, "check_succeeded", path=pair.path, rtt=pair.rtt)
-        if (check.use_candidate and shared.role is Role.CONTROLLING) or (
+        # With mobility a nomination may have been replaced by a newer one since.
+        nominated = check.use_candidate and (pair is selection.nomination.pair or not selection.mobile)
+        if (nominated and shared.role is Role.CONTROLLING) or (
             pair.nominated_by_peer and shared.role is Role.CONTROLLED
         ):
             self._select(pair, now)
+        elif selection.must_follow(pair):
+            self._moves.move(pair, "peer_moved", now=now)
+        elif selection.completed and selection.pair is None:
+            self._moves.carry_on(selection.cause, now=now)
+        selection.tidy()
 
     def socket_error(self, path: Path, *, now: float) -> bool:
         """The network refused to carry a datagram on `path`; False if no pair is checked there.
@@ -275,6 +319,31 @@ class Generation:
             local = pair.valid_local or pair.local
             self._shared.emit(PairNominated(pair.path, local, pair.remote, self.number))
 
+    # Moves
+
+    @property
+    def is_mobile(self) -> bool:
+        """Whether both sides know mobility."""
+        return self._selection.mobile
+
+    @property
+    def cause(self) -> str:
+        """Why data goes where it goes, as `Selection.cause`."""
+        return self._selection.cause
+
+    @property
+    def backups(self) -> list[CandidatePair]:
+        """The valid pairs beside the selected one, as `Selection.backups`."""
+        return self._selection.backups
+
+    def leave(self, pair: CandidatePair, *, cause: str, now: float) -> bool:
+        """Take data off the selected pair, which does not work although it is still valid.
+
+        It goes by the best other valid pair at once, and a check there tells the peer.  False, and nothing changes,
+        where there is no other, or `pair` is not the selected one, or the peer does not know mobility.
+        """
+        return self._moves.leave(pair, cause=cause, now=now)
+
     # Time
 
     def work(self, *, now: float) -> None:
@@ -286,6 +355,8 @@ class Generation:
             if check.use_candidate and pair.consent is not None and not self.completed:
                 # The path answers other checks, so nominating it was unlucky, not wrong.
                 self.checklist.trigger(pair, first=True)
+            elif self.is_mobile and pair.consent is not None:
+                self._selection.nomination.give_up(pair)  # consent decides on a valid pair
             elif pair.state is not PairState.FAILED:
                 self._fail(pair, "refused" if check.refused else "timeout", now)
         for pair, consent in self._consents:
@@ -312,38 +383,39 @@ class Generation:
             if self._wants_consent(pair):
                 yield "consent", consent.due_at
         nomination = self._selection.nomination
-        if not self.completed and nomination.pair is None:
+        if nomination.pair is None:
             yield "nomination", nomination.deadline
 
     def _fail(self, pair: CandidatePair, result: str, now: float) -> None:
         """RFC 8445 §7.2.5.2: the pair is no way."""
+        lost = pair is self.selected
         self._selection.lose(pair)
         self.checklist.untrigger(pair)
         pair.apply(PairInput.FAIL)
         pair.result = result
         self.checklist.set_valid(pair, None)
         pair.consent = None
+        pair.good_since = None
         self._shared.trace(now, "pair_failed", path=pair.path, result=result)
+        if lost:
+            self._moves.carry_on("consent", now=now)
 
     # Consent
 
     def _wants_consent(self, pair: CandidatePair) -> bool:
         # A nomination that is under way renews consent by itself.
-        return pair.is_valid and (self.selected is None or pair is self.selected or self._selection.betters(pair))
-
-    def _consents_to_ask(self) -> list[tuple[CandidatePair, Consent]]:
-        return [each for each in self._consents if each[1].due_at is None and self._wants_consent(each[0])]
+        return pair.is_valid and self._selection.keeps_consent(pair)
 
     @property
     def has_consent_to_ask(self) -> bool:
         """Whether a consent check waits for its turn."""
-        return bool(self._consents_to_ask())
+        return self._consents.next(self._wants_consent) is not None
 
     def ask_consent(self, *, now: float) -> None:
         """Send the consent check that is needed soonest."""
-        waiting = self._consents_to_ask()
-        if waiting and self.remote is not None:
-            pair, consent = min(waiting, key=lambda each: each[1].expires_at)
+        waiting = self._consents.next(self._wants_consent)
+        if waiting is not None and self.remote is not None:
+            pair, consent = waiting
             # While a nomination is under way, each request that goes anyhow repeats it.  Some lite peers go by nothing
             # else and drop what does not have it; the pair is the one that was nominated (RFC 8445 §8.1.1).
             repeats = self.remote.lite and pair is self.selected and self._shared.role is Role.CONTROLLING
@@ -352,7 +424,7 @@ class Generation:
             consent.sent(sent, self._shared.role, now, nominates=nominates)
 
     def _consent_answered(self, message: AuthenticatedMessage, path: Path, now: float) -> Role | None:
-        answer = self._consents.answer(message, path, now=now)
+        answer = self._consents.answer(message, path, spares=self._selection.spares, now=now)
         if answer is None:
             return None
         if answer.revoked:

@@ -10,12 +10,13 @@ from edgeice.addresses import Path, TransportAddress
 from edgeice.sansio import DropCounter
 from edgeice.stun import Attribute, AuthenticatedMessage
 
-__all__ = ["EarlyChecks", "HeardPaths", "PeerCheck"]
+__all__ = ["HIGHEST_NOMINATION", "EarlyChecks", "HeardPaths", "PeerCheck"]
 
 _EARLY_LIMIT: Final = 32
 _HIGHEST_PRIORITY: Final = (1 << 31) - 1
 #: Nominations are counted in 24 bits (draft-thatcher-ice-renomination-01 §4).
-_HIGHEST_NOMINATION: Final = (1 << 24) - 1
+HIGHEST_NOMINATION: Final = (1 << 24) - 1
+_HIGHEST_COST: Final = 999
 
 
 @attrs.frozen
@@ -30,8 +31,12 @@ class PeerCheck:
     #: What a candidate learned from it is worth (RFC 8445 §7.3.1.3); 1 if it says nothing usable.
     priority: int
     use_candidate: bool
-    #: Number of a nomination among several; 0 if it has none, which only renomination gives.
+    #: Number of a nomination among several, or where it is none of a move of the peer's; 0 if it has none, which only
+    #: renomination gives.
     nomination: int
+    #: Number and cost of the peer's interface that it left from; 0 where it does not say.
+    network: int = 0
+    cost: int = 0
 
     @classmethod
     def of(cls, request: AuthenticatedMessage, path: Path) -> PeerCheck:
@@ -40,6 +45,7 @@ class PeerCheck:
         local, _, remote = (username if isinstance(username, str) else "").partition(":")
         priority = request.get(Attribute.PRIORITY)
         usable = isinstance(priority, int) and 0 < priority <= _HIGHEST_PRIORITY
+        network = request.get(Attribute.NETWORK_INFO) or 0
         return cls(
             path,
             request.transaction_id,
@@ -47,12 +53,19 @@ class PeerCheck:
             remote,
             priority if isinstance(priority, int) and usable else 1,
             request.get(Attribute.USE_CANDIDATE) is not None,
-            min(request.get(Attribute.NOMINATION) or 0, _HIGHEST_NOMINATION),
+            min(request.get(Attribute.NOMINATION) or 0, HIGHEST_NOMINATION),
+            network >> 16,
+            min(network & 0xFFFF, _HIGHEST_COST),
         )
 
     def number(self, *, renomination: bool) -> int:
         """Which of the peer's nominations it is; 0 if it is none."""
         return self.nomination if renomination and self.nomination else int(self.use_candidate)
+
+    @property
+    def move(self) -> int:
+        """Which of the moves of a controlled peer it tells: "I send here now, follow"; 0 if none."""
+        return 0 if self.use_candidate else self.nomination
 
 
 class HeardPaths:

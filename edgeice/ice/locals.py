@@ -61,12 +61,14 @@ class LocalCandidates:
             self._shared.drops.count("local_candidates_full")
             return None
         priority = candidate_priority(kind, preference)
-        candidate = self._make(kind, address, address, base.server, priority, related=base.mapped)
+        candidate = self._make(
+            kind, address, address, base.server, priority, network=self._network(base), related=base.mapped
+        )
         if candidate is None:
             self._preferences[kind].release(address)
             return None
         self._hosts[address] = candidate
-        if kind is not CandidateType.HOST or self._shared.config.policy is not CandidatePolicy.NO_HOST:
+        if self._is_told(kind):
             self._shared.emit(LocalCandidateGathered(candidate, self._ufrag))
         return candidate
 
@@ -83,7 +85,7 @@ class LocalCandidates:
         priority = next(
             each for place in range(preference, -1, -1) if (each := candidate_priority(kind, place)) not in taken
         )
-        candidate = self._make(kind, mapped, base, server, priority, related=base)
+        candidate = self._make(kind, mapped, base, server, priority, network=(host.network, host.cost), related=base)
         if candidate is not None:
             self._shared.emit(LocalCandidateGathered(candidate, self._ufrag))
 
@@ -96,14 +98,26 @@ class LocalCandidates:
         if found is not None:
             return found
         # At the limit this one check goes without a record of its own.
-        return self._make(CandidateType.PEER_REFLEXIVE, mapped, base, None, priority, related=base) or host
+        network = host.network, host.cost
+        made = self._make(CandidateType.PEER_REFLEXIVE, mapped, base, None, priority, network=network, related=base)
+        return made or host
 
-    def remove(self, base: TransportAddress) -> None:
-        """Drop all candidates of a base."""
+    def remove(self, base: TransportAddress) -> list[Candidate]:
+        """Drop all candidates of a base; gives those that the peer was told."""
         self._hosts.pop(base, None)
         for preferences in self._preferences.values():
             preferences.release(base)
+        gone = [candidate for key, candidate in self._all.items() if key[1] == base and self._is_told(candidate.type)]
         self._all = {key: candidate for key, candidate in self._all.items() if key[1] != base}
+        return gone
+
+    def _is_told(self, kind: CandidateType) -> bool:
+        if kind is CandidateType.HOST:
+            return self._shared.config.policy is not CandidatePolicy.NO_HOST
+        return kind is not CandidateType.PEER_REFLEXIVE
+
+    def _network(self, base: Base) -> tuple[int, int]:
+        return self._shared.networks.number(base.interface), base.cost
 
     def _make(
         self,
@@ -113,6 +127,7 @@ class LocalCandidates:
         server: TransportAddress | None,
         priority: int,
         *,
+        network: tuple[int, int],
         related: TransportAddress | None,
     ) -> Candidate | None:
         shared = self._shared
@@ -122,6 +137,9 @@ class LocalCandidates:
         foundation = local_foundation(shared.salt, kind, base, server)
         if shared.config.policy is not CandidatePolicy.ALL:
             related = None  # RFC 8839 §5.1: hidden
-        candidate = Candidate(foundation, priority, address, kind, related=related, base=base)
+        number, cost = network
+        candidate = Candidate(
+            foundation, priority, address, kind, related=related, base=base, network=number, cost=cost
+        )
         self._all[address, base] = candidate
         return candidate

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from edgeice.ice.checklist import Checklist
 from edgeice.ice.config import IceConfig
+from edgeice.ice.incoming import HIGHEST_NOMINATION
 from edgeice.ice.pair import CandidatePair
 
-__all__ = ["Nomination", "improves", "outranks"]
+__all__ = ["Nomination", "improves"]
+
+#: A link that comes and goes is tried again after one and a half minutes at the latest.
+_MAX_DOUBLINGS: Final = 5
 
 
-def improves(pair: CandidatePair, selected: CandidatePair | None) -> bool:
+def improves(pair: CandidatePair, selected: CandidatePair | None, *, mobile: bool = False) -> bool:
     """Whether a pair is worth another nomination, and checks until it works or fails.
 
     A relay costs its owner and adds to each round trip, so whatever is better than a relayed pair is worth it.  From
     one direct pair to another there is little to gain, and often dozens of addresses that nothing answers from.
+    `mobile`: a link that costs less comes first.
     """
-    return selected is None or (selected.is_relayed and pair.priority > selected.priority)
+    if selected is None:
+        return True
+    if mobile and _link(pair) != _link(selected):
+        return _link(pair) < _link(selected)
+    return selected.is_relayed and pair.priority > selected.priority
 
 
-def outranks(pair: CandidatePair, selected: CandidatePair | None) -> bool:
-    """Whether the nomination of a pair replaces the one before.
-
-    RFC 8445 §8.1.1: of several the highest priority wins, as long as its path lives; numbers, which only renomination
-    gives, come first.
-    """
-    return selected is None or (pair.nomination, pair.priority) > (selected.nomination, selected.priority)
+def _link(pair: CandidatePair) -> tuple[bool, int]:
+    return pair.is_metered, pair.cost
 
 
 class Nomination:
@@ -40,17 +46,18 @@ class Nomination:
     followed, and would not go elsewhere.
 
     Opposite a peer that knows renomination the choice of a relayed pair is not the last one: each better pair that
-    becomes valid later is nominated in its turn, under the next number.
+    becomes valid later is nominated in its turn, under the next number; with mobility, one on a better link, once it
+    has answered for a while.
     """
 
-    __slots__ = ("_config", "_first_valid_at", "_latest", "deadline", "pair", "sent")
+    __slots__ = ("_config", "_first_valid_at", "deadline", "latest", "pair", "sent")
 
     def __init__(self, config: IceConfig) -> None:
         self._config = config
         self._first_valid_at: float | None = None
         #: Number of the latest nomination.
-        self._latest = 0
-        #: When `choose` will decide at the latest; None while there is nothing to wait for.
+        self.latest = 0
+        #: When `choose` or `improve` will decide at the latest; None while there is nothing to wait for.
         self.deadline: float | None = None
         #: The pair that is being nominated.
         self.pair: CandidatePair | None = None
@@ -60,14 +67,27 @@ class Nomination:
     def choose(self, checklist: Checklist, *, ended: bool, now: float) -> None:
         """Queue the nominating check, unless it is too early.  `ended`: neither side will add candidates."""
         pair = self._choose(checklist, ended=ended, now=now)
-        if pair is not None:
-            self._begin(pair, checklist)
+        if pair is not None and self.begin(pair):
+            checklist.trigger(pair, first=True)
 
-    def improve(self, checklist: Checklist, selected: CandidatePair | None) -> None:
+    def improve(self, checklist: Checklist, selected: CandidatePair | None, *, mobile: bool, now: float) -> None:
         """Queue the nominating check of a valid pair that improves on the selected one, if there is any."""
-        best = checklist.best_valid()
-        if best is not None and improves(best, selected):
-            self._begin(best, checklist)
+        better = [pair for pair in checklist.valid() if improves(pair, selected, mobile=mobile)]
+        if mobile and selected is not None:
+            better = [pair for pair in better if not pair.is_doubtful and pair.good_since is not None]
+            proven_at = {pair: self._proven_at(pair, selected) for pair in better}
+            self.deadline = min((at for at in proven_at.values() if at > now), default=None)
+            better = [pair for pair in better if proven_at[pair] <= now]
+        best = min(better, key=checklist.order, default=None)
+        if best is not None and self.begin(best):
+            checklist.trigger(best, first=True)
+
+    def _proven_at(self, pair: CandidatePair, selected: CandidatePair) -> float:
+        """When a pair has answered for long enough; one that was left before, for twice as long each time."""
+        since = pair.good_since or 0.0
+        if _link(pair) == _link(selected) and not pair.left:
+            return since
+        return since + self._config.better_link_wait * float(2 ** min(pair.left, _MAX_DOUBLINGS))
 
     def give_up(self, pair: CandidatePair | None) -> None:
         """Nominate another one later, if it is this pair that is being nominated."""
@@ -80,13 +100,17 @@ class Nomination:
         self.give_up(self.pair)
         self.deadline = None
 
-    def _begin(self, pair: CandidatePair, checklist: Checklist) -> None:
+    def begin(self, pair: CandidatePair) -> bool:
+        """Let the next check on a pair nominate it; False once all numbers are used, which only a restart cures."""
+        if self.latest >= HIGHEST_NOMINATION:
+            return False
+        self.give_up(self.pair)
         self.deadline = None
         self.pair = pair
-        self._latest += 1
-        pair.nomination = self._latest
+        self.latest += 1
+        pair.nomination = self.latest
         pair.nominate_next = True
-        checklist.trigger(pair, first=True)
+        return True
 
     def _choose(self, checklist: Checklist, *, ended: bool, now: float) -> CandidatePair | None:
         best = checklist.best_valid()
@@ -95,7 +119,7 @@ class Nomination:
             return None
         if self._first_valid_at is None:
             self._first_valid_at = now
-        better = [pair for pair in checklist if pair.is_open and pair.priority > best.priority]
+        better = [pair for pair in checklist if pair.is_open and checklist.prefers(pair, best)]
         self.deadline = self._first_valid_at + self._wait(best, better)
         if now >= self.deadline or (not better and (ended or best.is_host_only)):
             return best
@@ -104,7 +128,8 @@ class Nomination:
     def _wait(self, best: CandidatePair, better: list[CandidatePair]) -> float:
         config = self._config
         if not best.is_relayed:
-            return config.nomination_wait
+            dear = best.is_metered and not all(pair.is_metered for pair in better)
+            return config.relay_nomination_wait if dear else config.nomination_wait
         if any(pair.requests_received and not pair.is_relayed for pair in better):
             return max(config.relay_nomination_wait, config.promising_nomination_wait)
         return config.relay_nomination_wait

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from edgeice.addresses import Path
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.ice.events import FailureVerdict, IceFailed, IceState, IceStateChanged, SendPathChanged
+from edgeice.ice.generation import Generation
 from edgeice.ice.pair import CandidatePair
 from edgeice.ice.shared import Shared
 from edgeice.ice.slots import Slots
 
 __all__ = ["Outlook"]
+
+
+_Told: TypeAlias = tuple[CandidatePair, bool, bool]
 
 
 class Outlook:
@@ -20,12 +27,15 @@ class Outlook:
         sent_pair: The pair that was told last, whether it was nominated, and whether its consent was fading.
     """
 
-    def __init__(self, shared: Shared, slots: Slots) -> None:
+    def __init__(self, shared: Shared, slots: Slots, bases: Mapping[TransportAddress, Base]) -> None:
         self.state = IceState.NEW
         self.send_path: Path | None = None
-        self.sent_pair: tuple[CandidatePair, bool, bool] | None = None
+        self.sent_pair: _Told | None = None
         self._shared = shared
         self._slots = slots
+        self._bases = bases
+        #: The generation of the pair that was told last.
+        self._told_of: Generation | None = None
         self._had_path = False
         #: Of the latest restart, if it failed while no path was there.
         self._restart_verdict: FailureVerdict | None = None
@@ -71,14 +81,41 @@ class Outlook:
         told = None if pair is None else (pair, pair.nominated, fading)
         if told == self.sent_pair:
             return
+        cause = self._cause(told)
         self.sent_pair = told
         if pair is None:
             self.send_path = None
-            self._shared.emit(SendPathChanged(None, None, None, nominated=False))
-        else:
-            self.send_path = pair.path
-            local = pair.valid_local or pair.local
-            self._shared.emit(SendPathChanged(pair.path, local, pair.remote, pair.nominated, fading))
+            self._shared.emit(SendPathChanged(None, None, None, nominated=False, cause=cause))
+            return
+        self.send_path = pair.path
+        base = self._bases.get(pair.path.local)
+        self._shared.emit(
+            SendPathChanged(
+                pair.path,
+                pair.valid_local or pair.local,
+                pair.remote,
+                pair.nominated,
+                fading,
+                interface="" if base is None else base.interface,
+                rtt=pair.rtt,
+                cause=cause,
+            )
+        )
+
+    def _cause(self, told: _Told | None) -> str:
+        """Why another path is told than before, as `SendPathChanged.cause`."""
+        current, before = self._slots.current, self.sent_pair
+        if told is None:
+            return current.cause
+        carrier = current if current.checklist.get(*told[0].key) is told[0] else self._slots.pending
+        known, self._told_of = self._told_of, carrier
+        if not self._had_path:
+            return "first"
+        if known is not carrier:
+            return "restart"
+        if before is not None and before[0] is told[0]:
+            return "nominated" if before[1] != told[1] else "consent"
+        return current.cause if current.completed else "better"
 
     def _tell_state(self, now: float) -> None:
         if self.send_path is not None:

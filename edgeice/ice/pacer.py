@@ -139,18 +139,18 @@ class SharedTurn:
 
 
 class TokenBucket:
-    """Lets `rate` things per second happen, after a burst of as many."""
+    """Lets `rate` things per second happen, after a burst of as many or of `burst`."""
 
-    __slots__ = ("_at", "_tokens", "rate")
+    __slots__ = ("_at", "_burst", "_tokens", "rate")
 
-    def __init__(self, rate: float, now: float) -> None:
+    def __init__(self, rate: float, now: float, *, burst: float | None = None) -> None:
         self.rate = rate
-        self._tokens = rate
+        self._burst = self._tokens = rate if burst is None else burst
         self._at = now
 
     def take(self, now: float) -> bool:
         """Whether one more may happen; if so it is counted."""
-        self._tokens = min(self.rate, self._tokens + (now - self._at) * self.rate)
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self.rate)
         self._at = now
         if self._tokens < 1:
             return False

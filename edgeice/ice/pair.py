@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from edgeice.ice.checks import Check
     from edgeice.ice.consent import Consent
 
-__all__ = ["CandidatePair", "PairInput", "PairKey", "PairState"]
+__all__ = ["METERED", "CandidatePair", "PairInput", "PairKey", "PairState"]
+
+#: From this cost on, each byte is paid for.
+METERED: Final = 500
 
 #: Base and remote address: no two pairs of a checklist have both in common (RFC 8445 §6.1.2.4).
 PairKey: TypeAlias = tuple[TransportAddress, TransportAddress]
@@ -98,6 +101,16 @@ class CandidatePair:
     nomination: int = 0
     #: Transaction id of the last request that triggered a check: retransmissions of it trigger no other.
     trigger_id: bytes = b""
+    #: Controlled: number of this side's own move to the pair, which checks on it tell; 0 while there is none to tell.
+    move: int = 0
+    #: Controlling: number of the peer's latest move to the pair; 0 without one.
+    peer_move: int = 0
+    #: Nothing was heard on it although much was sent: any other valid pair is better, until an answer comes.
+    suspect: bool = False
+    #: Since when each request was answered; None while that is open.
+    good_since: float | None = None
+    #: How often data was taken off the pair because it did not work: each time it must prove itself for longer.
+    left: int = 0
     #: Round-trip time of the latest answer to a check sent once (Karn), in seconds.
     rtt: float | None = None
     #: How often the peer said that both ends claim one role; more than a few is no conflict but a loop.
@@ -134,9 +147,46 @@ class CandidatePair:
         return CandidateType.RELAYED in (self.local.type, self.remote.type)
 
     @property
+    def cost(self) -> int:
+        """What the links of both ends cost together."""
+        return self.local.cost + self.remote.cost
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether either end pays for each byte."""
+        return max(self.local.cost, self.remote.cost) >= METERED
+
+    @property
+    def combination(self) -> tuple[int, int]:
+        """Which interfaces of the two ends it joins, by their numbers."""
+        return self.local.network, self.remote.network
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether answers are missing, so that others are preferred: one request may always be lost."""
+        return self.suspect or (self.consent is not None and self.consent.unanswered > 1)
+
+    @property
+    def rank(self) -> tuple[bool, bool, int, int]:
+        """Order among valid pairs where cost counts, the best first: metered links last, then cost, then priority."""
+        return self.is_doubtful, self.is_metered, self.cost, -self.priority
+
+    @property
     def is_host_only(self) -> bool:
         """Whether nothing, as far as known, stands between two addresses of the hosts themselves."""
         return (self.valid_local or self.local).type is self.remote.type is CandidateType.HOST
+
+    def note_answer(self, now: float) -> None:
+        """The peer answered on it: it works."""
+        self.suspect = False
+        if self.good_since is None:
+            self.good_since = now
+
+    def note_left(self) -> None:
+        """Data was taken off because it did not work, or because the peer said so."""
+        self.left += 1
+        self.good_since = None
+        self.nominated = False
 
     def apply(self, event: PairInput) -> None:
         """Move to the next state; raises LocalProtocolError where the table has none."""

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from edgeice.addresses import Base, TransportAddress
 from edgeice.ice.candidate import Candidate, CandidateType
 from edgeice.ice.checklist import Checklist
-from edgeice.ice.events import LocalCandidatesEnded
+from edgeice.ice.events import LocalCandidatesEnded, LocalCandidateWithdrawn
 from edgeice.ice.locals import LocalCandidates
+from edgeice.ice.pacer import TokenBucket
 from edgeice.ice.priority import LocalPreferences
 from edgeice.ice.remotes import RemoteCandidates
 from edgeice.ice.shared import Shared
 
 __all__ = ["Pairing"]
+
+#: Candidates of a peer that are taken in the long run, if they come and go: more than interfaces that flap make, and
+#: too few for checks to do harm wherever they are sent.
+_LATE_PER_SECOND: Final = 4.0
 
 
 class Pairing:
@@ -24,6 +30,7 @@ class Pairing:
         remotes: The peer's.
         local_ended: No more local candidates will come.
         remote_ended: The peer has no more candidates.
+        mobile: Candidates come and go after either side's end.
         due_at: When `pair_told` has something to do; None if it has not.
     """
 
@@ -32,16 +39,24 @@ class Pairing:
         self.remotes = RemoteCandidates(shared)
         self.local_ended = False
         self.remote_ended = False
+        self.mobile = False
         self.due_at: float | None = None
         self._shared = shared
         self._checklist = checklist
         self._ufrag = ufrag
+        #: Without mobility so many are all that are ever taken; with it, further ones come and go.
+        self._late = TokenBucket(_LATE_PER_SECOND, 0.0, burst=shared.config.max_remote_candidates)
         #: Local candidates that the owner is only being told.
         self._untold: list[Candidate] = []
 
+    @property
+    def takes_local(self) -> bool:
+        """Whether the peer may be told of another local candidate."""
+        return self.mobile or not self.local_ended
+
     def add_base(self, base: Base, *, now: float) -> None:
         """Make a host or relayed candidate, and pair it once the owner has told it (RFC 8838 §10)."""
-        candidate = None if self.local_ended else self.locals.add_base(base)
+        candidate = self.locals.add_base(base) if self.takes_local else None
         if candidate is not None and self.remotes:
             self._untold.append(candidate)
             self.due_at = now
@@ -49,18 +64,22 @@ class Pairing:
     def pair_told(self, *, above: int) -> None:
         """Pair the local candidates that came since the last round, where the pair's priority is above this."""
         if self._untold:
-            # RFC 8445 §7.3.1.3: who was learned from a check is paired with the base that it came to alone.
-            told = [remote for remote in self.remotes if remote.type is not CandidateType.PEER_REFLEXIVE]
-            self._checklist.form(self._untold, told, above=above)
+            self._checklist.form(self._untold, self._told_remotes(), above=above)
             self.forget_untold()
+
+    def _told_remotes(self) -> list[Candidate]:
+        # RFC 8445 §7.3.1.3: who was learned from a check is paired with the base that it came to alone.
+        return [remote for remote in self.remotes if remote.type is not CandidateType.PEER_REFLEXIVE]
 
     def forget_untold(self) -> None:
         """Pair nothing more of what came."""
         self._untold, self.due_at = [], None
 
     def remove_base(self, address: TransportAddress) -> None:
-        """Drop the candidates of a base."""
-        self.locals.remove(address)
+        """Drop the candidates of a base, and tell so where the peer can do something with that."""
+        for candidate in self.locals.remove(address):
+            if self.mobile:
+                self._shared.emit(LocalCandidateWithdrawn(candidate, self._ufrag))
         self._untold = [candidate for candidate in self._untold if candidate.address != address]
 
     def end_local(self) -> None:
@@ -69,16 +88,34 @@ class Pairing:
             self.local_ended = True
             self._shared.emit(LocalCandidatesEnded(self._ufrag))
 
-    def add_remotes(self, candidates: Sequence[Candidate], *, above: int) -> None:
+    def form_all(self) -> None:
+        """Pair all candidates of both sides that are not paired, but for those that the owner is only being told."""
+        hosts = [host for host in self.locals if host not in self._untold]
+        self._checklist.form(hosts, self._told_remotes())
+
+    def add_remotes(self, candidates: Sequence[Candidate], *, above: int, now: float) -> None:
         """Take signaled candidates and pair them, where the pair's priority is above this."""
-        if self.remote_ended:
+        if self.remote_ended and not self.mobile:
             self._shared.drops.count("candidate_late", len(candidates))  # RFC 8838 §14
             return
         new = []
         for candidate in candidates:
+            if self.mobile and not self._late.take(now):
+                self._shared.drops.count("candidate_rate")
+                continue
             known = self.remotes.get(candidate.address)
-            if self.remotes.add(candidate):
+            if self.remotes.add(candidate, updates=self.mobile):
                 new.append(candidate)
                 if known is not None:
                     self._checklist.replace_remote(known, candidate)
         self._checklist.form(self.locals, new, above=above)
+
+    def remove_remotes(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The peer has these candidates no more; gives those that are gone now.  Unknown ones are counted."""
+        gone = []
+        for candidate in candidates:
+            found = self.remotes.remove(candidate.address)
+            if not found:
+                self._shared.drops.count("candidate_unknown")
+            gone += found
+        return gone

@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+import attrs
+
 from edgeice.addresses import TransportAddress
 from edgeice.ice.candidate import Candidate, CandidateType
+from edgeice.ice.incoming import PeerCheck
 from edgeice.ice.shared import Shared
 
 __all__ = ["RemoteCandidates"]
@@ -42,8 +45,11 @@ class RemoteCandidates:
         """How many there are of each type."""
         return Counter(candidate.type for candidate in self._all.values())
 
-    def add(self, candidate: Candidate) -> bool:
-        """Take a signaled candidate; True if it is new, or says more of one that was only learned from a check."""
+    def add(self, candidate: Candidate, *, updates: bool = False) -> bool:
+        """Take a signaled candidate; True if it is new, or says more of one that was only learned from a check.
+
+        `updates`: one that was signaled before may be on another interface of the peer's now.
+        """
         if not self._is_allowed(candidate.address):
             return False
         if candidate.component != 1:
@@ -53,18 +59,35 @@ class RemoteCandidates:
         if known is None:
             if not self._has_room():
                 return False
-        elif known.type is not CandidateType.PEER_REFLEXIVE or candidate.type is CandidateType.PEER_REFLEXIVE:
+        elif candidate.type is CandidateType.PEER_REFLEXIVE:
             return False
+        elif known.type is not CandidateType.PEER_REFLEXIVE:
+            if not updates or (known.network, known.cost) == (candidate.network, candidate.cost):
+                return False
+            candidate = attrs.evolve(known, network=candidate.network, cost=candidate.cost)
         self._all[candidate.address] = candidate
         return True
 
-    def learn(
-        self, address: TransportAddress, priority: int, *, base: TransportAddress, nominates: bool
-    ) -> Candidate | None:
-        """Make a peer-reflexive candidate of the source of an authenticated check that came to `base`.
+    def remove(self, address: TransportAddress) -> list[Candidate]:
+        """Forget a signaled candidate; gives what is gone.
+
+        With the last one of an interface goes what was learned from checks that left from there.
+        """
+        known = self._all.get(address)
+        if known is None or known.type is CandidateType.PEER_REFLEXIVE:
+            return []
+        gone = [self._all.pop(address)]
+        rest = [candidate for candidate in self._all.values() if candidate.network == known.network]
+        if known.network and all(candidate.type is CandidateType.PEER_REFLEXIVE for candidate in rest):
+            gone += [self._all.pop(candidate.address) for candidate in rest]
+        return gone
+
+    def learn(self, check: PeerCheck, *, nominates: bool) -> Candidate | None:
+        """Make a peer-reflexive candidate of the source of an authenticated check.
 
         `nominates`: so did the check.
         """
+        address, base = check.path.remote, check.path.local
         more = _NOMINATED_ROOM if nominates else 0
         if not self._is_allowed(address) or not self._has_room(more):
             return None
@@ -73,7 +96,14 @@ class RemoteCandidates:
             return None
         self._learned[base, address.ip] += 1
         # RFC 8445 §7.3.1.3: its foundation is like no other's; what the peer signals has no colon in it.
-        candidate = Candidate(f"prflx:{len(self._all)}", priority, address, CandidateType.PEER_REFLEXIVE)
+        candidate = Candidate(
+            f"prflx:{self._learned.total()}",
+            check.priority,
+            address,
+            CandidateType.PEER_REFLEXIVE,
+            network=check.network,
+            cost=check.cost,
+        )
         self._all[address] = candidate
         return candidate
 

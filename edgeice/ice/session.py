@@ -102,7 +102,7 @@ class IceSession:
             )
         self._responder = Responder(self._shared, self._slots, refusals, now=now)
         self._requests = Requests(self._slots, Turn(pacer, config.pacing))
-        self._outlook = Outlook(self._shared, self._slots)
+        self._outlook = Outlook(self._shared, self._slots, self._bases)
         self._pair_trace = None if tracer is ignore else self._trace_pairs(tracer)
 
     @staticmethod
@@ -179,7 +179,7 @@ class IceSession:
         path = self.send_path
         lost = path if path is not None and path.local == address else None
         for generation in self._slots.all():
-            generation.base_removed(address)
+            generation.base_removed(address, now=now)
         if lost is not None:
             self._shared.emit(SelectedPathLost(lost))
         self._settle(now)
@@ -213,6 +213,9 @@ class IceSession:
         if newest.remote is not None:
             raise LocalProtocolError("new credentials of the peer need a restart here too")
         newest.set_remote(remote, now=now)
+        if newest.is_mobile:
+            for base in self._bases.values():  # those that came after the end of candidates, too
+                newest.base_added(base, now=now)
         if remote.lite:
             self._take_role(Role.CONTROLLING)  # RFC 8445 §6.1.1
         if newest is self._slots.current:
@@ -232,7 +235,19 @@ class IceSession:
         if generation is None:
             self.drops.count("candidate_generation", len(candidates))
             return
-        generation.add_remotes(candidates)
+        generation.add_remotes(candidates, now=now)
+        self._settle(now)
+
+    def remove_remote_candidates(self, candidates: Sequence[Candidate], *, ufrag: str, now: float) -> None:
+        """The peer has these candidates of the generation that its `ufrag` names no more, and told so by signaling.
+
+        What is not known here, or of a peer that does not know mobility, is counted and ignored.
+        """
+        generation = self._slots.by_remote(ufrag)
+        if generation is None:
+            self.drops.count("candidate_generation", len(candidates))
+            return
+        generation.remove_remotes(candidates, now=now)
         self._settle(now)
 
     def end_of_remote_candidates(self, *, ufrag: str, now: float) -> None:
@@ -243,6 +258,15 @@ class IceSession:
             return
         generation.end_of_remote()
         self._settle(now)
+
+    # Moves
+
+    def leave(self, *, cause: str, now: float) -> bool:
+        """Take data off the pair that carries it, as `Generation.leave`; False where no other pair is valid."""
+        current = self._slots.current
+        moved = current.selected is not None and current.leave(current.selected, cause=cause, now=now)
+        self._settle(now)
+        return moved
 
     # Restart
 

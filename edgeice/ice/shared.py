@@ -12,11 +12,12 @@ from edgeice.ice.destinations import Destinations
 from edgeice.sansio import BoundedQueue, DropCounter, Entropy, Event, Transmit
 from edgeice.trace import Record, Tracer, ignore
 
-__all__ = ["Shared"]
+__all__ = ["Networks", "Shared"]
 
 #: Between two drains a session sends one new request and few retransmissions and replies; these are far more.
 _MAX_ACTIONS: Final = 1024
 _MAX_EVENTS: Final = 1024
+_MAX_NETWORKS: Final = 255
 
 
 def _actions() -> BoundedQueue[Transmit]:
@@ -25,6 +26,21 @@ def _actions() -> BoundedQueue[Transmit]:
 
 def _events() -> BoundedQueue[Event]:
     return BoundedQueue(_MAX_EVENTS)
+
+
+class Networks:
+    """Numbers the interfaces of this host for the peer, each by its name, from 1 on."""
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def number(self, interface: str) -> int:
+        """The interface's number; 0, which says nothing, without a name and once there are 255 others."""
+        if not interface or (interface not in self._numbers and len(self._numbers) >= _MAX_NETWORKS):
+            return 0
+        return self._numbers.setdefault(interface, len(self._numbers) + 1)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -45,6 +61,7 @@ class Shared:
     actions: BoundedQueue[Transmit] = attrs.field(factory=_actions)
     events: BoundedQueue[Event] = attrs.field(factory=_events)
     drops: DropCounter = attrs.field(factory=DropCounter)
+    networks: Networks = attrs.field(factory=Networks)
 
     def transmit(self, path: Path, data: bytes) -> None:
         """Queue a datagram."""

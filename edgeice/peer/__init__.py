@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeice.peer.events import (
         CandidateGathered,
         CandidatesEnded,
+        CandidateWithdrawn,
         ConnectionEnded,
         ConnectionState,
         DatagramReceived,
@@ -36,8 +37,8 @@ else:
         connection="Connection",
         demux="Kind classify",
         endpoint="Endpoint EndpointConfig",
-        events="CandidateGathered CandidatesEnded ConnectionEnded ConnectionState DatagramReceived PathChanged"
-        " PathMoved RestartEnded StateChanged",
+        events="CandidateGathered CandidateWithdrawn CandidatesEnded ConnectionEnded ConnectionState DatagramReceived"
+        " PathChanged PathMoved RestartEnded StateChanged",
         moves="way_of",
         raw="IceConnection",
         relay_events="RelayFailed RelayGained RelayLost RelayMoved",
@@ -46,6 +47,7 @@ else:
 
 __all__ = [
     "CandidateGathered",
+    "CandidateWithdrawn",
     "CandidatesEnded",
     "Connection",
     "ConnectionConfig",

@@ -12,6 +12,7 @@ from edgeice.sansio import Event
 
 __all__ = [
     "CandidateGathered",
+    "CandidateWithdrawn",
     "CandidatesEnded",
     "ConnectionEnded",
     "ConnectionState",
@@ -41,6 +42,14 @@ class ConnectionState(Enum):
 @attrs.frozen
 class CandidateGathered(Event):
     """A local candidate that no description has carried: to be trickled (RFC 8838 §9)."""
+
+    candidate: str
+    ufrag: str
+
+
+@attrs.frozen
+class CandidateWithdrawn(Event):
+    """A local candidate that the peer was told is gone: it is to be told that as well; only where it knows mobility."""
 
     candidate: str
     ufrag: str

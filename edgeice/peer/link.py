@@ -104,6 +104,23 @@ class IceLink:
         if candidates:
             self.ice.add_remote_candidates(candidates, ufrag=ufrag, now=now)
 
+    def remove_remote_candidates(self, lines: Iterable[str], ufrag: str, *, now: float) -> None:
+        """Take candidate lines that the peer withdrew; one that cannot be read is counted and ignored."""
+        candidates = []
+        for line in lines:
+            try:
+                candidate = decode_candidate(line)
+            except DecodeError as error:
+                self.drops.count(error.reason)
+                continue
+            self.trace(now, "remote_candidate_withdrawn", ufrag=ufrag, candidate=line)
+            if isinstance(candidate, NamedCandidate):
+                self.drops.count("candidate_mdns")  # who hides addresses so does not know mobility
+            else:
+                candidates.append(candidate)
+        if candidates:
+            self.ice.remove_remote_candidates(candidates, ufrag=ufrag, now=now)
+
     def _add_hidden(self, candidate: NamedCandidate, ufrag: str) -> None:
         config = self.ice.config
         # A session that only relays tells nothing on the local network (draft-ietf-mmusic-mdns-ice-candidates §3.2.1).

@@ -8,7 +8,7 @@ import attrs
 
 from edgeice import sdp
 from edgeice.errors import DecodeError, LocalProtocolError, RemoteProtocolError
-from edgeice.ice import IceCredentials, RemoteParameters
+from edgeice.ice import IceConfig, IceCredentials, RemoteParameters
 from edgeice.peer.link import IceLink
 from edgeice.peer.pathways import Pathways
 from edgeice.sansio import Entropy
@@ -20,6 +20,15 @@ DtlsRole: TypeAlias = Literal["client", "server"]
 
 #: The ICE option of draft-thatcher-ice-renomination-01; opposite peers without it nomination is final.
 _RENOMINATION: Final = "renomination"
+#: Of edgeice: candidates come and go after nomination, pairs are kept as backups, and either end's moves are followed.
+_MOBILITY: Final = "edgeice-mobility"
+
+
+def _options(config: IceConfig) -> tuple[str, ...]:
+    """The ICE options of this side; moves are numbered as nominations are, so mobility needs renomination."""
+    if not config.renomination:
+        return "trickle", "ice2"
+    return ("trickle", "ice2", _RENOMINATION, _MOBILITY) if config.mobility else ("trickle", "ice2", _RENOMINATION)
 
 
 class Negotiation:
@@ -125,6 +134,7 @@ class Negotiation:
                 trickle=description.is_trickle,
                 pacing=pacing,
                 renomination=_RENOMINATION in description.options,
+                mobility=_MOBILITY in description.options,
             ),
             now=now,
         )
@@ -142,7 +152,7 @@ class Negotiation:
             pwd=credentials.pwd,
             fingerprints=(("sha-256", self._fingerprint),),
             setup=setup,
-            options=("trickle", "ice2", _RENOMINATION) if ice.config.renomination else ("trickle", "ice2"),
+            options=_options(ice.config),
             pacing=round(ice.config.pacing * 1000),
             sctp_port=self._config.local_port,
             max_message_size=self._config.max_message_size,

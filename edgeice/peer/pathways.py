@@ -9,6 +9,7 @@ from edgeice.ice import (
     IceFailed,
     LocalCandidateGathered,
     LocalCandidatesEnded,
+    LocalCandidateWithdrawn,
     RestartFailed,
     RestartSucceeded,
     SendPathChanged,
@@ -17,6 +18,7 @@ from edgeice.ice import (
 from edgeice.peer.events import (
     CandidateGathered,
     CandidatesEnded,
+    CandidateWithdrawn,
     ConnectionEnded,
     PathChanged,
     PathMoved,
@@ -86,6 +88,8 @@ class Pathways:
                         self._emit(CandidateGathered(line, event.ufrag))
                     else:
                         self._gathered.setdefault(event.ufrag, []).append(line)
+                case LocalCandidateWithdrawn():
+                    self._withdraw(encode_candidate(event.candidate), event.ufrag)
                 case LocalCandidatesEnded():
                     self._note_end(event.ufrag, now)
                 case SendPathChanged():
@@ -104,6 +108,9 @@ class Pathways:
             case LocalCandidateGathered():
                 line = encode_candidate(event.candidate)
                 self._link.trace(now, "local_candidate", ufrag=event.ufrag, candidate=line)
+            case LocalCandidateWithdrawn():
+                line = encode_candidate(event.candidate)
+                self._link.trace(now, "local_candidate_withdrawn", ufrag=event.ufrag, candidate=line)
             case IceFailed():
                 pass  # the verdict on the session has it
             case RestartFailed():
@@ -113,6 +120,12 @@ class Pathways:
                 pass  # told as PathChanged
             case _:
                 self._link.trace(now, type(event).__name__, **fields_of(event))
+
+    def _withdraw(self, line: str, ufrag: str) -> None:
+        if ufrag in self._described:
+            self._emit(CandidateWithdrawn(line, ufrag))
+        elif line in self._gathered.get(ufrag, ()):
+            self._gathered[ufrag].remove(line)  # nobody was told
 
     def _note_end(self, ufrag: str, now: float) -> None:
         if self._gathered_at is None:
@@ -129,6 +142,9 @@ class Pathways:
             event.remote.type.value if event.remote else "",
             event.nominated,
             event.fading,
+            event.interface,
+            event.rtt,
+            event.cause,
         )
         if event.path is not None:
             self.last = self.current

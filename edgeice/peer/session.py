@@ -64,6 +64,11 @@ class PeerSession(ABC):
         self._link.add_remote_candidates((line,), ufrag, now=now)
         self._pump(now)
 
+    def remove_remote_candidate(self, line: str, ufrag: str, *, now: float) -> None:
+        """The peer withdrew a candidate; what is not known is counted and ignored."""
+        self._link.remove_remote_candidates((line,), ufrag, now=now)
+        self._pump(now)
+
     def end_of_candidates(self, ufrag: str, *, now: float) -> None:
         """The peer has no more candidates of this generation."""
         self._link.end_of_candidates(ufrag, now=now)

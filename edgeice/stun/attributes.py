@@ -1,7 +1,8 @@
 """The attribute table: code points, the Python value of each attribute, and the functions that turn one into the other.
 
 Code points are those of RFC 8489 §14, RFC 8445 §16.1, RFC 8656 §18, RFC 8016 §3.3, and for NOMINATION that of all who
-have it (draft-thatcher-ice-renomination-01 names none).  What `Message.get` returns and `encode` takes:
+have it (draft-thatcher-ice-renomination-01 names none); NETWORK_INFO is libwebrtc's: an interface's number << 16 | its
+cost.  What `Message.get` returns and `encode` takes:
 
 ========================================  =====================================================================
 attribute                                 value
@@ -72,6 +73,7 @@ class Attribute(IntEnum):
     ICE_CONTROLLING = 0x802A
     MOBILITY_TICKET = 0x8030
     NOMINATION = 0xC001
+    NETWORK_INFO = 0xC057
 
 
 # Groups of attributes by the type of their value; they type `get`.
@@ -96,6 +98,7 @@ IntAttribute: TypeAlias = Literal[
     Attribute.ICE_CONTROLLED,
     Attribute.ICE_CONTROLLING,
     Attribute.NOMINATION,
+    Attribute.NETWORK_INFO,
 ]
 BoolAttribute: TypeAlias = Literal[Attribute.USE_CANDIDATE, Attribute.DONT_FRAGMENT, Attribute.EVEN_PORT]
 
@@ -225,7 +228,7 @@ def _masked_address(*kinds: Attribute) -> None:
         MASKED_ENCODERS[kind] = encoder(kind)
 
 
-_integer("I", 4, Attribute.PRIORITY, Attribute.LIFETIME, Attribute.NOMINATION)
+_integer("I", 4, Attribute.PRIORITY, Attribute.LIFETIME, Attribute.NOMINATION, Attribute.NETWORK_INFO)
 _integer("Q", 8, Attribute.ICE_CONTROLLED, Attribute.ICE_CONTROLLING)
 _integer("Hxx", 4, Attribute.CHANNEL_NUMBER)
 _integer("Bxxx", 4, Attribute.REQUESTED_TRANSPORT)

@@ -14,6 +14,7 @@ from edgeice.net import Driver
 from edgeice.peer import (
     CandidateGathered,
     CandidatesEnded,
+    CandidateWithdrawn,
     ConnectionEnded,
     ConnectionState,
     Endpoint,
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionFailedError", "PeerConnection", "Progress"]
 
 #: What a watcher of a connection hears.
-Progress: TypeAlias = CandidateGathered | CandidatesEnded | StateChanged | PathChanged | PathMoved | RestartEnded
+Progress: TypeAlias = (
+    CandidateGathered | CandidateWithdrawn | CandidatesEnded | StateChanged | PathChanged | PathMoved | RestartEnded
+)
 
 #: Channels that the peer opened and nobody accepted yet; further ones are closed at once.
 INCOMING_LIMIT = 64
@@ -152,6 +155,11 @@ class PeerConnection:
     def add_candidate(self, line: str, ufrag: str) -> None:
         """Take a candidate line of the peer."""
         self._connection.add_remote_candidate(line, ufrag, now=trio.current_time())
+        self._touch()
+
+    def remove_candidate(self, line: str, ufrag: str) -> None:
+        """Take back a candidate line of the peer, which withdrew it."""
+        self._connection.remove_remote_candidate(line, ufrag, now=trio.current_time())
         self._touch()
 
     def end_of_candidates(self, ufrag: str) -> None:
@@ -283,7 +291,13 @@ class PeerConnection:
             case ConnectionEnded():
                 self._end(event)
             case (
-                StateChanged() | PathChanged() | PathMoved() | CandidateGathered() | CandidatesEnded() | RestartEnded()
+                StateChanged()
+                | PathChanged()
+                | PathMoved()
+                | CandidateGathered()
+                | CandidateWithdrawn()
+                | CandidatesEnded()
+                | RestartEnded()
             ):
                 if self._connection.state is ConnectionState.CONNECTED:
                     self._connected.set()

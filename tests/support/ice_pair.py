@@ -15,6 +15,7 @@ from edgeice.ice import (
     IceSession,
     LocalCandidateGathered,
     LocalCandidatesEnded,
+    LocalCandidateWithdrawn,
     Pacer,
     RemoteParameters,
     Role,
@@ -46,6 +47,10 @@ class Agent:
         self.trickles = False
         #: Announces renomination; without, this is a plain peer.
         self.renominates = False
+        #: Announces mobility as well.
+        self.mobile = False
+        #: What is said by signaling comes to the peer; without, only the first description does.
+        self.signals = True
 
     def drain(self) -> None:
         drain(self.ice, self._act, self._hear)
@@ -58,18 +63,23 @@ class Agent:
 
     def _hear(self, event: Event) -> None:
         self.events.append(event)
+        trickles = self.trickles and self.signals
         if isinstance(event, LocalCandidateGathered):
             self.candidates.append((event.candidate, event.ufrag))
-            if self.trickles:
+            if trickles:
                 self.peer.ice.add_remote_candidate(event.candidate, ufrag=event.ufrag, now=self.world.now)
                 self.world.touch(self.peer)
-        elif isinstance(event, LocalCandidatesEnded) and self.trickles:
+        elif isinstance(event, LocalCandidateWithdrawn):
+            if trickles:
+                self.peer.ice.remove_remote_candidates((event.candidate,), ufrag=event.ufrag, now=self.world.now)
+                self.world.touch(self.peer)
+        elif isinstance(event, LocalCandidatesEnded) and trickles:
             self.peer.ice.end_of_remote_candidates(ufrag=event.ufrag, now=self.world.now)
             self.world.touch(self.peer)
 
-    def add_base(self, base: TransportAddress) -> None:
+    def add_base(self, base: TransportAddress, interface: str = "eth0", cost: int = 0) -> None:
         self.world.hosts[base] = self
-        self.ice.base_added(Base(base, "eth0"), now=self.world.now)
+        self.ice.base_added(Base(base, interface, cost=cost), now=self.world.now)
         self.drain()
 
     def remove_base(self, base: TransportAddress) -> None:
@@ -84,7 +94,12 @@ class Agent:
     def describe_to(self, other: Agent, *, pacing: float | None = 0.02) -> None:
         """What an offer or answer carries: credentials, Ta, candidates so far; further ones trickle."""
         credentials = self.ice.local_credentials
-        parameters = RemoteParameters(credentials=credentials, pacing=pacing, renomination=self.renominates)
+        parameters = RemoteParameters(
+            credentials=credentials,
+            pacing=pacing,
+            renomination=self.renominates or self.mobile,
+            mobility=self.mobile,
+        )
         other.ice.set_remote_description(parameters, now=self.world.now)
         described = [candidate for candidate, ufrag in self.candidates if ufrag == credentials.ufrag]
         other.ice.add_remote_candidates(described, ufrag=credentials.ufrag, now=self.world.now)

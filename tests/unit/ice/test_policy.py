@@ -39,22 +39,22 @@ def told(policy: CandidatePolicy) -> tuple[Agent, list[str]]:
 
 def test_by_default_all_are_told_with_what_is_behind_them() -> None:
     assert told(CandidatePolicy.ALL)[1] == [
-        "host of 192.0.2.1",
-        "srflx raddr 192.0.2.1 rport 4000 of 198.51.100.1",
-        "relay raddr 198.51.100.1 rport 4100 of 203.0.113.1",
+        "host network-id 1 network-cost 0 of 192.0.2.1",
+        "srflx raddr 192.0.2.1 rport 4000 network-id 1 network-cost 0 of 198.51.100.1",
+        "relay raddr 198.51.100.1 rport 4100 network-id 1 network-cost 0 of 203.0.113.1",
     ]
 
 
 def test_no_host_tells_no_address_of_this_host_itself() -> None:
     assert told(CandidatePolicy.NO_HOST)[1] == [
-        "srflx raddr 0.0.0.0 rport 9 of 198.51.100.1",  # RFC 8839 §5.1: hidden
-        "relay raddr 0.0.0.0 rport 9 of 203.0.113.1",
+        "srflx raddr 0.0.0.0 rport 9 network-id 1 network-cost 0 of 198.51.100.1",  # RFC 8839 §5.1: hidden
+        "relay raddr 0.0.0.0 rport 9 network-id 1 network-cost 0 of 203.0.113.1",
     ]
 
 
 def test_relay_tells_nothing_but_the_relays_address() -> None:
     agent, lines = told(CandidatePolicy.RELAY)
-    assert lines == ["relay raddr 0.0.0.0 rport 9 of 203.0.113.1"]
+    assert lines == ["relay raddr 0.0.0.0 rport 9 network-id 1 network-cost 0 of 203.0.113.1"]
     assert [candidate.type for candidate, _ in agent.candidates] == [CandidateType.RELAYED]
 
 

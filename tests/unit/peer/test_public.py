@@ -17,7 +17,7 @@ PUBLIC = {"10.0.0.5": "198.51.100.5", "10.9.9.9": "198.51.100.9"}
 def offer(endpoint: Endpoint) -> list[str]:
     """The candidates of a new session."""
     text = endpoint.connect(CERTIFICATE, Role.CONTROLLING, now=1.0).create_offer(now=1.0)
-    lines = [line.split() for line in text.splitlines() if line.startswith("a=candidate:")]
+    lines = [line.partition(" network-")[0].split() for line in text.splitlines() if line.startswith("a=candidate:")]
     return [" ".join((line[7], line[4], line[5], *line[8:])) for line in lines]
 
 

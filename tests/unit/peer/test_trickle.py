@@ -36,7 +36,7 @@ def test_trk_01_every_description_offers_trickle_for_the_one_stream_that_there_i
     texts = [offer, answer, a.restart(now=1.0)]
     for text in texts:
         assert sdp.parse(text).is_trickle
-        assert sdp.parse(text).options == ("trickle", "ice2", "renomination")
+        assert sdp.parse(text).options == ("trickle", "ice2", "renomination", "edgeice-mobility")
         assert text.count("a=ice-options:") == 1
 
 

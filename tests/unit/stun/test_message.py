@@ -207,13 +207,13 @@ def test_stun_07_unknown_required_attributes_are_listed_in_order() -> None:
 
 
 def test_stun_09_unknown_optional_and_unexpected_attributes_are_ignored() -> None:
-    attributes = [(Attribute.REALM, "example.org"), (0xC057, b"\0\x01\0\x32"), (Attribute.XOR_MAPPED_ADDRESS, V4)]
+    attributes = [(Attribute.REALM, "example.org"), (0xC067, b"\0\x01\0\x32"), (Attribute.XOR_MAPPED_ADDRESS, V4)]
     message = decode(encode(Method.BINDING, MessageClass.SUCCESS, TID, attributes))
     assert message.unknown_required == ()
     assert message.get(Attribute.XOR_MAPPED_ADDRESS) == V4
-    assert message.get(0xC057) == b"\0\x01\0\x32"
-    assert 0xC057 in message
-    assert 0xC058 not in message
+    assert message.get(0xC067) == b"\0\x01\0\x32"
+    assert 0xC067 in message
+    assert 0xC068 not in message
 
 
 @pytest.mark.parametrize("attribute", [0x0001, 0x0012, 0x0016, 0x0020, 0x8023])
@@ -301,6 +301,7 @@ def test_stun_35_the_largest_check_fits_a_small_datagram() -> None:
         (Attribute.PRIORITY, 2**31 - 1),
         (Attribute.ICE_CONTROLLING, 2**64 - 1),
         (Attribute.NOMINATION, 2**24 - 1),
+        (Attribute.NETWORK_INFO, 2**32 - 1),
         (Attribute.USE_CANDIDATE, True),
     ]
     assert len(encode(Method.BINDING, MessageClass.REQUEST, TID, attributes, key=KEY, integrity="sha256")) <= 548
@@ -331,6 +332,7 @@ ROUND_TRIPS: list[tuple[Attribute, object, bytes]] = [
     (Attribute.ICE_CONTROLLED, 2**64 - 1, b"\xff" * 8),
     (Attribute.ICE_CONTROLLING, 1, bytes(7) + b"\1"),
     (Attribute.NOMINATION, 2, bytes.fromhex("00000002")),
+    (Attribute.NETWORK_INFO, 3 << 16 | 900, bytes.fromhex("00030384")),
     (Attribute.USE_CANDIDATE, True, b""),
     (Attribute.DONT_FRAGMENT, True, b""),
     (Attribute.EVEN_PORT, True, b"\x80"),

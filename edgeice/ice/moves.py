@@ -1,0 +1,90 @@
+"""Data goes on by another pair, without signaling: between two sides that know mobility."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from edgeice.ice.checklist import Checklist
+from edgeice.ice.pair import CandidatePair, PairInput
+from edgeice.ice.pairing import Pairing
+from edgeice.ice.selection import Selection
+from edgeice.ice.shared import Shared
+
+__all__ = ["Moves"]
+
+
+class _SendCheck(Protocol):
+    def __call__(self, pair: CandidatePair, /, *, now: float) -> None: ...
+
+
+class Moves:
+    """Moves a generation's data from pair to pair.
+
+    Whoever loses its interface moves at once to the best pair that is valid besides, and says so there by a check with
+    the NOMINATION attribute: the controlling side nominates the pair, with USE-CANDIDATE and the next number; the
+    controlled side, without USE-CANDIDATE and by a count of its own, says "I send here now, follow".  The controlling
+    side follows as soon as its own check on the pair has succeeded, which on a pair that was kept valid it has, and
+    nominates it.  So both ends converge on what the controlling side nominates.  Numbers only grow: one that is old,
+    or replayed, moves nothing.
+
+    Where no other pair is valid everything is checked again with the present credentials, and the first pair that
+    works carries data at once.
+
+    Args:
+        shared: What the session's generations share.
+        checklist: The generation's.
+        selection: The generation's.
+        pairing: The generation's.
+        send_check: Sends a check on a pair now.
+    """
+
+    __slots__ = ("_checklist", "_pairing", "_selection", "_send_check", "_shared")
+
+    def __init__(
+        self, shared: Shared, checklist: Checklist, selection: Selection, pairing: Pairing, send_check: _SendCheck
+    ) -> None:
+        self._shared = shared
+        self._checklist = checklist
+        self._selection = selection
+        self._pairing = pairing
+        self._send_check = send_check
+
+    def leave(self, pair: CandidatePair, *, cause: str, now: float) -> bool:
+        """Take data off the selected pair, which does not work although it is still valid: as `Generation.leave`."""
+        if pair is not self._selection.pair or not self._selection.mobile:
+            return False
+        others = (each for each in self._checklist.valid() if each is not pair and not each.suspect)
+        backup = min(others, key=self._checklist.order, default=None)
+        if backup is None:
+            return False
+        pair.suspect = True
+        self.move(backup, cause, now=now)
+        return True
+
+    def carry_on(self, cause: str, *, now: float) -> None:
+        """The selected pair is lost: data goes by another, or one is looked for."""
+        self._selection.cause = cause
+        if not self._selection.mobile or not self._selection.completed:
+            return
+        pair = self._checklist.best_valid()
+        if pair is not None:
+            self.move(pair, cause, now=now)
+        else:
+            self._look_again()
+
+    def move(self, pair: CandidatePair, cause: str, *, now: float) -> None:
+        """Data goes by another valid pair from now on, and the peer is told there: at once, ahead of all that waits."""
+        self._shared.trace(now, "moved", path=pair.path, cause=cause)
+        if self._selection.move(pair, cause, now):
+            self._checklist.untrigger(pair)
+            self._send_check(pair, now=now)
+
+    def _look_again(self) -> None:
+        """Check everything that may work, with the present credentials: what failed, and what was not needed."""
+        self._pairing.form_all()
+        pairs = [pair for pair in self._checklist if not pair.is_dead and not pair.is_valid]
+        for pair in sorted(pairs, key=self._checklist.order):
+            if pair.check is not None:
+                pair.check.silence()
+            pair.apply(PairInput.TRIGGER)
+            self._checklist.trigger(pair)

@@ -1,0 +1,68 @@
+"""The interface that carries data goes, and another one carries on, without signaling."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeice.addresses import Path
+from edgeice.ice import PairNominated
+from tests.support.ice_pair import Agent
+from tests.support.ice_roaming import Roaming, at, moves, nominating
+
+
+def valid(agent: Agent) -> set[Path]:
+    return {pair.path for pair in agent.ice._slots.current.checklist if pair.is_valid}
+
+
+def silent(world: Roaming) -> Roaming:
+    """From now on nothing but the first description was ever signaled."""
+    world.a.signals = world.b.signals = False
+    return world
+
+
+def test_a_pair_of_each_combination_stays_valid_for_ever() -> None:
+    world = Roaming((2, 3), (1, 2))
+    paths = {Path(at(1, here), at(2, there)) for here in (2, 3) for there in (1, 2)}
+    assert valid(world.a) == paths
+    assert valid(world.b) == {Path(path.remote, path.local) for path in paths}
+    world.run(300.0)
+    assert valid(world.a) == paths
+    assert world.agree_on(2, 1)
+
+
+@pytest.mark.parametrize("delay", [0.010, 0.3])
+def test_the_controlling_side_moves_in_the_same_call_and_the_other_follows_at_once(delay: float) -> None:
+    world = silent(Roaming((2, 3), (1,), delay=delay))
+    began = world.now
+    world.pull(1, 2)
+    assert world.a.ice.send_path == Path(at(1, 3), at(2, 1))
+    assert [(path, flag) for path, _, flag in nominating(world.a)] == [(Path(at(1, 3), at(2, 1)), True)]
+    assert moves(world.a) == [(at(1, 3), at(2, 1), "base_gone")]
+    world.run(10.0, lambda: world.b.ice.send_path == Path(at(2, 1), at(1, 3)))
+    assert world.now - began == pytest.approx(delay)
+    assert moves(world.b) == [(at(2, 1), at(1, 3), "peer_moved")]
+    world.run(10.0, lambda: world.a.state == "completed")
+    assert world.now - began == pytest.approx(2 * delay)
+    assert moves(world.a)[1:] == [(at(1, 3), at(2, 1), "nominated")]
+    assert world.agree_on(3, 1)
+    world.run(60.0)
+    assert world.agree_on(3, 1)
+
+
+@pytest.mark.parametrize("delay", [0.010, 0.3])
+def test_the_controlled_side_moves_in_the_same_call_and_the_controlling_one_follows_and_nominates(delay: float) -> None:
+    world = silent(Roaming((1,), (2, 3), delay=delay))
+    began = world.now
+    world.pull(2, 2)
+    assert world.b.ice.send_path == Path(at(2, 3), at(1, 1))
+    assert nominating(world.b) == [(Path(at(2, 3), at(1, 1)), 1, False)]
+    world.run(10.0, lambda: world.a.ice.send_path == Path(at(1, 1), at(2, 3)))
+    assert world.now - began == pytest.approx(delay)
+    assert moves(world.a) == [(at(1, 1), at(2, 3), "peer_moved")]
+    assert [(path, flag) for path, _, flag in nominating(world.a)] == [(Path(at(1, 1), at(2, 3)), True)]
+    world.run(10.0, lambda: world.b.state == "completed")
+    assert world.now - began == pytest.approx(2 * delay)
+    assert moves(world.b) == [(at(2, 3), at(1, 1), "base_gone"), (at(2, 3), at(1, 1), "nominated")]
+    world.run(60.0)
+    assert world.agree_on(1, 3)
+    assert len(world.a.of(PairNominated)) == len(world.b.of(PairNominated)) == 1
