@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.bench.roam import summarize
-from tests.lab.roaming.roads import road_of
+from tests.lab.roaming.roads import read_moves, road_of
 from tests.lab.roaming.rounds import Found, judge
 from tests.lab.roaming.stream import SIZE, Reader, record, tally
 
@@ -146,8 +149,6 @@ _RESTARTED = [
     ("entries", "road"),
     [
         (_CARRYING, "same"),
-        ([*_CARRYING, traced(10.5, "endpoint", "RelayMoved")], "relay_ticket"),
-        ([*_CARRYING, traced(9.0, "endpoint", "RelayMoved")], "same"),
         ([*_CARRYING, _BACKUP, _MOVED], "backup"),
         ([*_CARRYING, _BACKUP, traced(9.0, "ice", "pair_dropped", generation=0, path=_B), _MOVED], "candidates"),
         ([*_CARRYING, _LATER, _MOVED], "candidates"),
@@ -162,7 +163,33 @@ _RESTARTED = [
     ],
 )
 def test_what_brought_a_stream_back_is_read_from_the_trace(entries: list[dict[str, Any]], road: str) -> None:
-    assert road_of(entries, 10.0, 12.0) == road
+    assert road_of(entries, [], 10.0, 12.0) == road
+
+
+def test_a_gentle_fault_is_judged_by_when_the_path_changed() -> None:
+    """Not by a silence before: nothing made the session move."""
+    trace = [*_CARRYING, _BACKUP, {**_MOVED, "monotonic": 14.0}]
+    stream = report(list(range(_COUNT)), 10.1)
+    assert judge(stream, _STRUCK_AT, trace, gentle=True).road == "backup"
+    assert judge(stream, _STRUCK_AT, trace).road == "same"
+    assert judge(stream, _STRUCK_AT, _CARRYING, gentle=True).road == "same"
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "road"),
+    [("RelayMoved", 10.5, "relay_ticket"), ("RelayMoved", 9.0, "same"), ("RelayGained", 10.5, "same")],
+)
+def test_that_an_allocation_moved_is_read_from_the_devices_trace(
+    tmp_path: Path, name: str, at: float, road: str
+) -> None:
+    trace = tmp_path / "trace"
+    began = time.time() - time.monotonic()
+    lines = [
+        {"at": 1000.0, "layer": "trace", "name": "began", "time": began + 5.0},
+        {"at": 1000.0 + at - 5.0, "layer": "endpoint", "name": name},
+    ]
+    trace.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert road_of(_CARRYING, read_moves(trace), 10.0, 12.0) == road
 
 
 def test_runs_come_to_a_median_in_which_what_is_lost_is_endless() -> None:

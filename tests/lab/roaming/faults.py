@@ -22,6 +22,8 @@ class Fault:
     #: Does it; returns when it was done, which is when the network began to be another one.
     strike: Callable[[Stage], object]
     setting: Setting = attrs.field(factory=Setting)
+    #: Nothing breaks: whatever the session does about it, it does without need.
+    gentle: bool = False
 
 
 def _carrier_loss(stage: Stage) -> None:
@@ -89,6 +91,6 @@ FAULTS: dict[str, Fault] = {
     "broker_down_carrier_loss": Fault(_broker_down_carrier_loss),
     "relay_restarted": Fault(_relay_restarted, Setting(relayed=True)),
     "both_move": Fault(_both_move, Setting(operator=("eth0", "wlan0"))),
-    "better_link": Fault(_better_link, Setting(later=("eth0",))),
+    "better_link": Fault(_better_link, Setting(later=("eth0",)), gentle=True),
     "cold_carrier_loss": Fault(_cold_carrier_loss, Setting(device=("wlan0",), later=("wwan0",))),
 }

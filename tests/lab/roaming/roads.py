@@ -1,23 +1,33 @@
-"""What brought a stream back after a fault, by what the operator's session traced."""
+"""What brought a stream back after a fault, by what the operator's session and the device's agent traced."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Entry", "read_trace", "road_of"]
+__all__ = ["Entry", "moved_at", "read_moves", "read_trace", "road_of"]
 
 Entry = Mapping[str, Any]
 
 
 def read_trace(file: Path) -> list[Entry]:
-    """The entries of a trace, the oldest first."""
+    """The entries of an operator's trace, the oldest first."""
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def road_of(entries: Sequence[Entry], struck_at: float, back_at: float) -> str:
+def read_moves(file: Path) -> list[Entry]:
+    """The entries of an agent's trace that tell of relays, with the monotonic time of each."""
+    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    began = entries[0]
+    offset = began["time"] - began["at"] - time.time() + time.monotonic()
+    moves = [entry for entry in entries if entry["layer"] == "endpoint" and entry["name"].startswith("Relay")]
+    return [{**entry, "monotonic": entry["at"] + offset} for entry in moves]
+
+
+def road_of(entries: Sequence[Entry], moves: Sequence[Entry], struck_at: float, back_at: float) -> str:
     """What brought the stream back that was harmed at one moment and was back at another, by the monotonic clock.
 
     - `same`: nothing; the path is what it was.
@@ -33,11 +43,18 @@ def road_of(entries: Sequence[Entry], struck_at: float, back_at: float) -> str:
     generation = max((generation for generation, pair in _valid(until) if pair == path), default=newest_before)
     if generation > newest_before:
         # What comes by the session's own channel once the new path is there did not bring it.
-        found = next(number for number in range(len(until)) if (generation, path) in _valid(until[: number + 1]))
-        return f"restart_{_way(until[:found], struck_at)}"
+        return f"restart_{_way(until, struck_at, (generation, path))}"
     if path == _path(earlier):
-        return "relay_ticket" if _moved(until, struck_at) else "same"
+        moved = any(each["name"] == "RelayMoved" and struck_at < each["monotonic"] <= back_at for each in moves)
+        return "relay_ticket" if moved else "same"
     return "backup" if (generation, path) in valid_before else "candidates"
+
+
+def moved_at(entries: Sequence[Entry], struck_at: float) -> float | None:
+    """When the session first said another path than at the fault; None if it never did."""
+    before = _path(entry for entry in entries if entry["monotonic"] <= struck_at)
+    later = (entry for entry in entries if entry["monotonic"] > struck_at)
+    return next((entry["monotonic"] for entry in later if _path([entry]) not in ("", before)), None)
 
 
 def _path(entries: Iterable[Entry]) -> str:
@@ -55,9 +72,8 @@ def _valid(entries: Iterable[Entry]) -> set[tuple[int, str]]:
     """The pairs whose checks have succeeded, with their generations."""
     valid: set[tuple[int, str]] = set()
     for entry in entries:
-        if entry["layer"] != "ice" or not entry["name"].startswith("pair_") or "generation" not in entry:
+        if (pair := _pair(entry)) is None:
             continue
-        pair = entry["generation"], entry["path"]
         if entry.get("state") == "succeeded":
             valid.add(pair)
         elif "state" in entry or entry["name"] == "pair_dropped":
@@ -65,11 +81,19 @@ def _valid(entries: Iterable[Entry]) -> set[tuple[int, str]]:
     return valid
 
 
-def _way(entries: Iterable[Entry], struck_at: float) -> str:
-    """The road of the offer or answer that came last, by its first copy."""
+def _pair(entry: Entry) -> tuple[int, str] | None:
+    """The pair that an entry says something new of, with its generation."""
+    is_one = entry["layer"] == "ice" and entry["name"] in ("pair_formed", "pair_changed", "pair_dropped")
+    return (entry["generation"], entry["path"]) if is_one else None
+
+
+def _way(entries: Iterable[Entry], struck_at: float, pair: tuple[int, str]) -> str:
+    """The road of the offer or answer that came last before a pair was valid, by its first copy."""
     seen: set[tuple[str, int]] = set()
     way = "unknown"
     for entry in entries:
+        if _pair(entry) == pair and entry.get("state") == "succeeded":
+            break
         if entry["name"] != "heard" or entry["t"] not in ("offer", "answer"):
             continue
         message = entry["t"], entry["gen"]
@@ -77,8 +101,3 @@ def _way(entries: Iterable[Entry], struck_at: float) -> str:
             way = entry["road"]
         seen.add(message)
     return way
-
-
-def _moved(entries: Iterable[Entry], struck_at: float) -> bool:
-    """Whether an allocation moved since the fault."""
-    return any(entry["name"] == "RelayMoved" and entry["monotonic"] > struck_at for entry in entries)

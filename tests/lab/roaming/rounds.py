@@ -18,7 +18,7 @@ import attrs
 
 from tests.agent.kit import environment
 from tests.lab.roaming.faults import Fault
-from tests.lab.roaming.roads import Entry, read_trace, road_of
+from tests.lab.roaming.roads import Entry, moved_at, read_moves, read_trace, road_of
 from tests.lab.roaming.stage import Stage, staged
 from tests.lab.roaming.stream import tally
 
@@ -100,8 +100,8 @@ class Streaming:
         return self.line()
 
 
-def judge(report: dict[str, Any], struck_at: float, trace: Sequence[Entry]) -> Found:
-    """Judge what the operator's process saw and traced, by its clock."""
+def judge(report: dict[str, Any], struck_at: float, trace: Sequence[Entry] = (), moves: Sequence[Entry] = ()) -> Found:
+    """Judge what the operator's process saw, by its clock; `trace` and `moves` as of `road_of`."""
     sent: list[float] = report["sent"]
     arrived: list[tuple[int, float]] = report["arrived"]
     times = [at for _number, at in arrived]
@@ -111,6 +111,7 @@ def judge(report: dict[str, Any], struck_at: float, trace: Sequence[Entry]) -> F
     around = [(start, end) for start, end in silences if end > struck_at - BEFORE and start < struck_at + AFTER]
     rest = [(start, end) for start, end in silences if struck_at - QUIET < end <= struck_at]
     longest = max(around, key=_length)
+    moved = moved_at(trace, struck_at)
     before = [trip for begun, trip in trips if struck_at - QUIET < begun < struck_at - _LONGEST_TRIP]
     counted = tally(len(sent), [number for number, _at in arrived]) if report["whole"] else None
     digests = report["digests"]
@@ -122,7 +123,7 @@ def judge(report: dict[str, Any], struck_at: float, trace: Sequence[Entry]) -> F
         lost=None if counted is None else counted.lost,
         duplicated=None if counted is None else counted.duplicated + counted.disordered + report["stray"],
         equal=report["whole"] and len(set(digests)) == 1,
-        road=road_of(trace, struck_at, longest[1]) if after else None,
+        road=road_of(trace, moves, struck_at, moved if gentle and moved else longest[1]) if after else None,
         failures=tuple(report.get("failures", ())),
     )
 
@@ -158,4 +159,6 @@ def run_round(fault: Fault, *, keep: Path | None = None, patience: float = PATIE
             struck_at = time.monotonic()
             fault.strike(stage)
             report = streaming.end(struck_at=struck_at, until=struck_at + after, patience=patience)
-        return judge(report, struck_at, read_trace(folder / "operator.trace"))
+        return judge(
+            report, struck_at, read_trace(folder / "operator.trace"), read_moves(stage.trace), gentle=fault.gentle
+        )

@@ -35,7 +35,7 @@ DELAYS = {"wlan0": 0.010, "wwan0": 0.030, "eth0": 0.005}
 _METRICS = {"eth0": 100, "wlan0": 600, "wwan0": 700}
 _OPERATOR_DELAYS = {"eth0": 0.010, "wlan0": 0.015}
 #: What the names mean; the laboratory's devices are all of one kind to the kernel.
-_LINKS = '[ice.links]\nwired = ["eth*"]\nwifi = ["wlan*"]\ncellular = ["wwan*"]\n'
+_LINKS = '[ice.links]\nwired = ["eth*"]\nwifi = ["wlan*"]\ncellular = ["wwan*"]'
 
 
 @attrs.frozen(kw_only=True)
@@ -65,6 +65,8 @@ class Stage:
     #: The operator's configuration, and the device's key.
     config: Path
     device_key: str
+    #: What the device's agent traces.
+    trace: Path
 
     @property
     def carrying(self) -> Uplink:
@@ -126,7 +128,9 @@ def staged(setting: Setting, folder: Path, *, can: str = "exec", more: str = "")
         alice.pin(pi)
         agent = stack.enter_context(AgentProcess(pi))
         agent.wait_log_sync("^announced ")
-        yield Stage(lab, device, operator, routers, broker, turn, agent, alice.config, pi.key.raw.hex())
+        yield Stage(
+            lab, device, operator, routers, broker, turn, agent, alice.config, pi.key.raw.hex(), pi.folder / "trace"
+        )
 
 
 def _extra(turn: Coturn, login: dict[str, str], folder: Path) -> str:
@@ -135,7 +139,7 @@ def _extra(turn: Coturn, login: dict[str, str], folder: Path) -> str:
         secret.touch(mode=0o600)
         secret.write_text(login["credential"])
     lines = [f'urls = ["{login["urls"]}"]', f'username = "{login["username"]}"', f'password_file = "{secret}"']
-    return "\n".join(["[turn]", *lines, ""])
+    return "\n".join([_LINKS, "[turn]", *lines, ""])
 
 
 def _take_interfaces(config: Path, turn: Coturn) -> None:
