@@ -100,8 +100,23 @@ class Streaming:
         return self.line()
 
 
-def judge(report: dict[str, Any], struck_at: float, trace: Sequence[Entry] = (), moves: Sequence[Entry] = ()) -> Found:
-    """Judge what the operator's process saw, by its clock; `trace` and `moves` as of `road_of`."""
+def judge(
+    report: dict[str, Any],
+    struck_at: float,
+    trace: Sequence[Entry] = (),
+    moves: Sequence[Entry] = (),
+    *,
+    gentle: bool = False,
+) -> Found:
+    """Judge what the operator's process saw, by its clock.
+
+    Args:
+        report: What the process says.
+        struck_at: When the fault came.
+        trace: What its session traced.
+        moves: What the agent traced of relays.
+        gentle: The road is what led to the next path, be there a silence or not.
+    """
     sent: list[float] = report["sent"]
     arrived: list[tuple[int, float]] = report["arrived"]
     times = [at for _number, at in arrived]
