@@ -347,7 +347,7 @@ class Allocation:
     # Allocating
 
     def _ask_allocate(self, now: float) -> None:
-        attributes = self._mobility.offer() + allocate_attributes(
+        attributes = allocate_attributes(
             # RFC 8656 §7.1: IPv4 is what is given anyway, and older servers do not know the attribute.
             family=6 if self._family == 6 and not self._dual else None,
             additional_family=6 if self._dual else None,
@@ -355,6 +355,8 @@ class Allocation:
             dont_fragment=self._dont_fragment,
             software=self._software,
         )
+        # Last: a coturn that forbids it reads no further, and misses the transport.
+        attributes += self._mobility.offer()
         self._requests.ask(_Purpose.ALLOCATE, Method.ALLOCATE, attributes, now=now)
 
     def _allocate_answered(self, answer: Answer, now: float) -> None:
