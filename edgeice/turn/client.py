@@ -182,7 +182,8 @@ class Allocation:
     def move(self, *, now: float) -> bool:
         """Go on over another way to the server (RFC 8016): all that is sent from now on takes it.
 
-        Permissions and channels stay, and data need not wait.  `AllocationMoved` follows, or `AllocationLost`.
+        Permissions and channels stay.  Data goes right behind the ticket, over a stream once the server has answered.
+        `AllocationMoved` follows, or `AllocationLost`.
 
         Returns:
             False if the server gave no ticket, or there is no allocation.
@@ -262,7 +263,11 @@ class Allocation:
 
     def poll_transmit(self) -> bytes | None:
         """Next bytes to the server."""
-        return self._requests.poll_transmit() or self._relaying.outgoing.pop()
+        request = self._requests.poll_transmit()
+        # coturn loses what comes right behind a ticket on a stream: it has read that already when it moves the flow.
+        if request is None and (self._deframer is None or not self._mobility.moving):
+            return self._relaying.outgoing.pop()
+        return request
 
     def poll_data(self) -> tuple[TransportAddress, bytes] | None:
         """Next datagram from a peer."""

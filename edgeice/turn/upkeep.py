@@ -1,7 +1,7 @@
 """What keeps an allocation that stands: refreshing it, the NAT's binding, and moving it with this host (RFC 8656 §8).
 
-A move is a Refresh with the server's ticket from another 5-tuple (RFC 8016); data need not wait for its answer.  How it
-ends is judged by what the server proves: what nobody signed only shortens the time that a proved answer has.
+A move is a Refresh with the server's ticket from another 5-tuple (RFC 8016).  How it ends is judged by what the server
+proves: what nobody signed only shortens the time that a proved answer has.
 """
 
 from __future__ import annotations

@@ -107,6 +107,13 @@ class Coturn:
                 self._process.wait()
             self._process = None
 
+    def kill(self) -> None:
+        """End the process as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
     def log(self) -> str:
         """What it has written so far; all of it after `stop`."""
         path = self.directory / "log"

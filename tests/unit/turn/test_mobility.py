@@ -181,6 +181,20 @@ def test_rfc8016_3_2_1_data_does_not_wait_for_the_answer() -> None:
     assert link.events[2:] == []
 
 
+def test_rfc8016_3_2_1_over_a_stream_data_waits_for_the_answer() -> None:
+    link = talking(mobile(stream=True))
+    held = silent(link)
+    walk(link)
+    link.server.relayed_data.clear()
+    link.send(PEER, b"waits")
+    assert link.server.relayed_data == []
+    link.server.hook = lambda _request: None
+    for answer in link.server.receive(held[0].data, link.now):
+        link.allocation.receive(answer, now=link.now)
+    link.exchange()
+    assert link.server.relayed_data == [(PEER, b"waits")]
+
+
 def test_rfc8016_3_2_1_a_stale_nonce_costs_one_round_trip_more() -> None:
     link = mobile()
     link.server.nonce = b"nonce-2"
