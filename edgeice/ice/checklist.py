@@ -179,6 +179,14 @@ class Checklist:
                 self._by_foundation.setdefault(pair.foundation, []).append(pair)
                 self._rank(pair)
 
+    def replace_local(self, old: Candidate, new: Candidate) -> None:
+        """Give pairs of a local candidate what is different about its interface."""
+        for pair in self._pairs.values():
+            if pair.local is old:
+                pair.local = new
+            if pair.valid_local is old:
+                pair.valid_local = new
+
     def trigger(self, pair: CandidatePair, *, first: bool = False) -> None:
         """Queue a check on a pair, once."""
         if pair in self._triggered:

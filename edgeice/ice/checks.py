@@ -28,6 +28,8 @@ __all__ = ["Answer", "Check", "CheckTable"]
 
 #: The error of RFC 8445 §7.3.1.1: both ends claim one role.
 _ROLE_CONFLICT: Final = 487
+#: How often a check is sent that only finds out whether what failed works by now.
+_RETRY_TRANSMISSIONS: Final = 2
 #: Several checks of the peer may come by one path within a round trip, as a NAT maps a base to several addresses, and
 #: each triggers one (RFC 8445 §7.3.1.4).  If none lasted until its answer, both ends would trigger each other for ever.
 _MAX_REPLACED: Final = 16
@@ -103,7 +105,8 @@ class CheckTable:
     ) -> None:
         """Send a check and repeat it until it is answered; the one that was open on the pair is silenced."""
         transaction_id, priority, data = self._encode(pair, remote, use_candidate=use_candidate)
-        policy = RetransmissionPolicy(rto=rto, rc=self._shared.config.check_transmissions)
+        rc = _RETRY_TRANSMISSIONS if pair.retried else self._shared.config.check_transmissions
+        policy = RetransmissionPolicy(rto=rto, rc=rc)
         timers = TransactionTimers(now=now, policy=policy)
         check = Check(pair, transaction_id, data, priority, self._shared.role, use_candidate, now, timers)
         if pair.check is not None:

@@ -19,6 +19,7 @@ from edgeice.ice.incoming import EarlyChecks, HeardPaths, PeerCheck
 from edgeice.ice.moves import Moves
 from edgeice.ice.pair import CandidatePair, PairInput, PairState
 from edgeice.ice.pairing import Pairing
+from edgeice.ice.peer_checks import PeerChecks
 from edgeice.ice.priority import LocalPreferences
 from edgeice.ice.selection import Selection
 from edgeice.ice.shared import Shared
@@ -56,6 +57,9 @@ class Generation:
         self._consents = Consents(shared, self.checklist)
         self._selection = Selection(shared, self.checklist, self._checks)
         self._moves = Moves(shared, self.checklist, self._selection, self._pairing, self._send_check)
+        self._peer_checks = PeerChecks(
+            shared, self.checklist, self._pairing, self._selection, self._moves, self._select
+        )
         self._started_at = 0.0
         #: When patience ends; None before it begins and after.
         self._patience_at: float | None = None
@@ -65,14 +69,15 @@ class Generation:
 
     def base_added(self, base: Base, *, now: float) -> None:
         """Make a host or relayed candidate, unless this side said that it has no more."""
+        self._pairing.update_base(base)
         if not self._selection.is_settled:
             self._pairing.add_base(base, now=now)
 
-    def pair_told(self) -> None:
+    def pair_told(self, *, now: float) -> None:
         """Pair the local candidates that came since the last round: the owner has told them now (RFC 8838 §10)."""
         if self._pairing.due_at is not None:
             self._pairing.pair_told(above=self._selection.worth)
-            self._selection.tidy()
+            self._selection.tidy(now)
 
     def add_server_reflexive(self, base: TransportAddress, mapped: TransportAddress, server: TransportAddress) -> None:
         """Make a server-reflexive candidate; it is conveyed and never paired (RFC 8445 §6.1.2.4)."""
@@ -110,7 +115,7 @@ class Generation:
         self._patience_at = now + self._shared.config.patience
         for check in self._early.take():
             if self.is_of_peer(check):
-                self._take_check(check, now)
+                self._peer_checks.take(check, now=now)
             else:
                 self._shared.drops.count("check_ufrag")
 
@@ -120,7 +125,7 @@ class Generation:
             self._shared.drops.count("candidate_late", len(candidates))  # RFC 8838 §14
         else:
             self._pairing.add_remotes(candidates, above=self._selection.worth, now=now)
-            self._selection.tidy()
+            self._selection.tidy(now)
 
     def remove_remotes(self, candidates: Sequence[Candidate], *, now: float) -> None:
         """The peer has these candidates no more; without mobility that is nothing to go by, and is counted."""
@@ -154,60 +159,7 @@ class Generation:
         if self.remote is None:
             self._early.add(check)
         else:
-            self._take_check(check, now)
-
-    def _take_check(self, check: PeerCheck, now: float) -> None:
-        """RFC 8445 §7.3.1.3-7.3.1.5: learn a candidate, trigger a check, note a nomination."""
-        selection = self._selection
-        number = check.number(renomination=selection.renominates)
-        nominates = number > 0 and self._shared.role is Role.CONTROLLED
-        moves = check.move > 0 and selection.mobile and self._shared.role is Role.CONTROLLING
-        pair = self._pair_of(check, number if nominates else 0, moves=moves)
-        if pair is None:
-            return
-        pair.requests_received += 1
-        if pair.is_dead:
-            return  # RFC 7675 §5.1: only new credentials revive the path
-        if nominates:
-            pair.nominated_by_peer = True
-            pair.nomination = max(pair.nomination, number)
-            if pair.state is PairState.SUCCEEDED:
-                self._select(pair, now)
-                return
-        if moves and selection.note_move(pair, check.move) and pair.is_valid:
-            self._moves.move(pair, "peer_moved", now=now)  # its own check succeeded there, and consent lasts
-            return
-        if pair.state is PairState.SUCCEEDED or pair.trigger_id == check.transaction_id:
-            return
-        pair.trigger_id = check.transaction_id
-        if pair.check is not None:
-            pair.check.silence()
-        pair.apply(PairInput.TRIGGER)
-        self.checklist.trigger(pair)
-
-    def _pair_of(self, check: PeerCheck, number: int, *, moves: bool) -> CandidatePair | None:
-        """The pair that a check arrived on, made if there is none.
-
-        `number`: which nomination of it that is; `moves`: the peer says that its data comes this way.
-        """
-        path = check.path
-        pair = self.checklist.get(path.local, path.remote)
-        # Once nominated, only another nomination of the peer's brings a pair back (RFC 8445 §8.1.1).
-        if pair is not None or (self._selection.is_settled and not number):
-            return pair
-        host = self.locals.host(path.local)
-        if host is None:
-            return None
-        remote = self.remotes.get(path.remote)
-        network = check.network if remote is None else remote.network
-        if not number and not moves and not self._selection.wants((host.network, network)):
-            return None
-        if remote is None:
-            remote = self.remotes.learn(check, nominates=number > 0)
-        if remote is None:
-            return None
-        replaces = number > self._selection.number
-        return self.checklist.add_heard(host, remote, above=0 if replaces else self._selection.worth)
+            self._peer_checks.take(check, now=now)
 
     # Own checks
 
@@ -292,12 +244,12 @@ class Generation:
         if (nominated and shared.role is Role.CONTROLLING) or (
             pair.nominated_by_peer and shared.role is Role.CONTROLLED
         ):
-            self._select(pair, now)
+            self._select(pair, now=now)
         elif selection.must_follow(pair):
             self._moves.move(pair, "peer_moved", now=now)
         elif selection.completed and selection.pair is None:
             self._moves.carry_on(selection.cause, now=now)
-        selection.tidy()
+        selection.tidy(now)
 
     def socket_error(self, path: Path, *, now: float) -> bool:
         """The network refused to carry a datagram on `path`; False if no pair is checked there.
@@ -314,7 +266,7 @@ class Generation:
 
     # Nomination
 
-    def _select(self, pair: CandidatePair, now: float) -> None:
+    def _select(self, pair: CandidatePair, *, now: float) -> None:
         if self._selection.select(pair, now):
             local = pair.valid_local or pair.local
             self._shared.emit(PairNominated(pair.path, local, pair.remote, self.number))
@@ -365,6 +317,7 @@ class Generation:
             elif consent.due_at is not None and consent.due_at <= now and self._wants_consent(pair):
                 consent.due_at = None  # it waits for its turn
         self._selection.settle(now)
+        self._moves.work(now=now)
         self._selection.choose(ended=self._has_all_candidates, now=now)
 
     def next_timeout(self) -> float | None:
@@ -376,6 +329,7 @@ class Generation:
         yield "retransmission", self._checks.next_timeout()
         yield "patience", self._patience_at
         yield "conveyance", self._pairing.due_at
+        yield "retry", self._moves.due_at
         if self.selected is not None:
             yield "settling", self._selection.settle_at
         for pair, consent in self._consents:
@@ -432,7 +386,7 @@ class Generation:
         elif answer.nominated and answer.pair is self._selection.nomination.pair:
             # The nominating check may be unlucky for long; this says what its answer would.
             self._checks.forget(answer.pair)
-            self._select(answer.pair, now)
+            self._select(answer.pair, now=now)
         return answer.role
 
     def _lose_consent(self, pair: CandidatePair, result: str, now: float) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+import attrs
+
 from edgeice.addresses import Base, TransportAddress
 from edgeice.ice.candidate import Candidate, CandidateType, local_foundation
 from edgeice.ice.config import CandidatePolicy
@@ -68,7 +70,7 @@ class LocalCandidates:
             self._preferences[kind].release(address)
             return None
         self._hosts[address] = candidate
-        if self._is_told(kind):
+        if self.is_told(kind):
             self._shared.emit(LocalCandidateGathered(candidate, self._ufrag))
         return candidate
 
@@ -107,11 +109,27 @@ class LocalCandidates:
         self._hosts.pop(base, None)
         for preferences in self._preferences.values():
             preferences.release(base)
-        gone = [candidate for key, candidate in self._all.items() if key[1] == base and self._is_told(candidate.type)]
+        gone = [candidate for key, candidate in self._all.items() if key[1] == base and self.is_told(candidate.type)]
         self._all = {key: candidate for key, candidate in self._all.items() if key[1] != base}
         return gone
 
-    def _is_told(self, kind: CandidateType) -> bool:
+    def update(self, base: Base) -> list[tuple[Candidate, Candidate]]:
+        """A base may go by another interface; gives its candidates that change, as they were and as they are."""
+        host = self._hosts.get(base.address)
+        number, cost = self._network(base)
+        if host is None or (host.network, host.cost) == (number, cost):
+            return []
+        changed = []
+        for key, old in self._all.items():
+            if key[1] == base.address:
+                self._all[key] = new = attrs.evolve(old, network=number, cost=cost)
+                changed.append((old, new))
+                if old is host:
+                    self._hosts[base.address] = new
+        return changed
+
+    def is_told(self, kind: CandidateType) -> bool:
+        """Whether the peer is told candidates of this type."""
         if kind is CandidateType.HOST:
             return self._shared.config.policy is not CandidatePolicy.NO_HOST
         return kind is not CandidateType.PEER_REFLEXIVE

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections import Counter
+from typing import Final, Protocol
 
+from edgeice.ice.backups import BACKUP_LIMIT
 from edgeice.ice.checklist import Checklist
 from edgeice.ice.pair import CandidatePair, PairInput
 from edgeice.ice.pairing import Pairing
@@ -11,6 +13,12 @@ from edgeice.ice.selection import Selection
 from edgeice.ice.shared import Shared
 
 __all__ = ["Moves"]
+
+#: Seconds between two rounds of checks where nothing is valid, and which rounds check metered pairs too.
+_RETRY_INTERVAL: Final = 30.0
+_METERED_ROUNDS: Final = 4
+#: Pairs of one combination in a round.
+_RETRY_PAIRS: Final = 2
 
 
 class _SendCheck(Protocol):
@@ -28,7 +36,8 @@ class Moves:
     or replayed, moves nothing.
 
     Where no other pair is valid everything is checked again with the present credentials, and the first pair that
-    works carries data at once.
+    works carries data at once.  Combinations of interfaces without a valid pair are tried again from time to time: a
+    network may come back without anybody saying so.
 
     Args:
         shared: What the session's generations share.
@@ -38,7 +47,7 @@ class Moves:
         send_check: Sends a check on a pair now.
     """
 
-    __slots__ = ("_checklist", "_pairing", "_selection", "_send_check", "_shared")
+    __slots__ = ("_checklist", "_pairing", "_retry_at", "_rounds", "_selection", "_send_check", "_shared")
 
     def __init__(
         self, shared: Shared, checklist: Checklist, selection: Selection, pairing: Pairing, send_check: _SendCheck
@@ -48,6 +57,9 @@ class Moves:
         self._selection = selection
         self._pairing = pairing
         self._send_check = send_check
+        #: When the next round of what does not work is due; None before nomination.
+        self._retry_at: float | None = None
+        self._rounds = 0
 
     def leave(self, pair: CandidatePair, *, cause: str, now: float) -> bool:
         """Take data off the selected pair, which does not work although it is still valid: as `Generation.leave`."""
@@ -79,6 +91,43 @@ class Moves:
             self._checklist.untrigger(pair)
             self._send_check(pair, now=now)
 
+    def work(self, *, now: float) -> None:
+        """Try again what does not work, if it is time."""
+        if not self._selection.mobile or not self._selection.completed:
+            return
+        if self._retry_at is None:
+            self._retry_at = now + _RETRY_INTERVAL
+        elif self._retry_at <= now:
+            self._retry_at = now + _RETRY_INTERVAL
+            self._rounds += 1
+            self._retry()
+
+    @property
+    def due_at(self) -> float | None:
+        """When `work` must be called; while there is a path it is in time whenever consent is asked for."""
+        return self._retry_at if self._selection.mobile and self._selection.pair is None else None
+
+    def _retry(self) -> None:
+        """Check the best few pairs of each combination of interfaces that has no valid one."""
+        covered = {pair.combination for pair in self._checklist.valid()}
+        if len(covered) > BACKUP_LIMIT:
+            return
+        known = set(self._checklist)
+        self._pairing.form_all(but=covered)
+        tried: Counter[tuple[int, int]] = Counter()
+        for pair in sorted(self._checklist, key=self._checklist.order):
+            if pair.is_dead or pair.combination in covered or (pair.is_metered and self._rounds % _METERED_ROUNDS):
+                wanted = False
+            else:
+                wanted = tried[pair.combination] < _RETRY_PAIRS
+                tried[pair.combination] += 1
+            if not wanted and pair not in known:
+                self._checklist.remove(pair)
+            elif wanted and (not pair.is_open or pair not in known):
+                pair.retried = True
+                pair.apply(PairInput.TRIGGER)
+                self._checklist.trigger(pair)
+
     def _look_again(self) -> None:
         """Check everything that may work, with the present credentials: what failed, and what was not needed."""
         self._pairing.form_all()
@@ -86,5 +135,6 @@ class Moves:
         for pair in sorted(pairs, key=self._checklist.order):
             if pair.check is not None:
                 pair.check.silence()
+            pair.retried = False
             pair.apply(PairInput.TRIGGER)
             self._checklist.trigger(pair)

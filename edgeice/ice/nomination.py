@@ -102,10 +102,10 @@ class Nomination:
 
     def begin(self, pair: CandidatePair) -> bool:
         """Let the next check on a pair nominate it; False once all numbers are used, which only a restart cures."""
+        self.deadline = None
         if self.latest >= HIGHEST_NOMINATION:
             return False
         self.give_up(self.pair)
-        self.deadline = None
         self.pair = pair
         self.latest += 1
         pair.nomination = self.latest

@@ -15,7 +15,7 @@ from edgeice.ice.slots import Slots
 __all__ = ["Outlook"]
 
 
-_Told: TypeAlias = tuple[CandidatePair, bool, bool]
+_Told: TypeAlias = tuple[CandidatePair, bool, bool, str]
 
 
 class Outlook:
@@ -24,7 +24,8 @@ class Outlook:
     Attributes:
         state: How far the session is.
         send_path: Where data goes; None while nothing may be sent.
-        sent_pair: The pair that was told last, whether it was nominated, and whether its consent was fading.
+        sent_pair: The pair that was told last, whether it was nominated, whether its consent was fading, and the
+            interface that it goes by.
     """
 
     def __init__(self, shared: Shared, slots: Slots, bases: Mapping[TransportAddress, Base]) -> None:
@@ -45,7 +46,7 @@ class Outlook:
         """When the path that carries data will be told as fading; None if it is already."""
         if self.sent_pair is None:
             return None
-        pair, _, fading = self.sent_pair
+        pair, _, fading, _ = self.sent_pair
         return None if fading or pair.consent is None else pair.consent.fades_at(self._shared.config.consent_fading)
 
     def restart_failed(self, verdict: FailureVerdict) -> None:
@@ -78,7 +79,9 @@ class Outlook:
             pair = pending.best_pair or current.alternative
         consent = None if pair is None else pair.consent
         fading = consent is not None and now >= consent.fades_at(self._shared.config.consent_fading)
-        told = None if pair is None else (pair, pair.nominated, fading)
+        base = None if pair is None else self._bases.get(pair.path.local)
+        interface = "" if base is None else base.interface
+        told = None if pair is None else (pair, pair.nominated, fading, interface)
         if told == self.sent_pair:
             return
         cause = self._cause(told)
@@ -88,7 +91,6 @@ class Outlook:
             self._shared.emit(SendPathChanged(None, None, None, nominated=False, cause=cause))
             return
         self.send_path = pair.path
-        base = self._bases.get(pair.path.local)
         self._shared.emit(
             SendPathChanged(
                 pair.path,
@@ -96,7 +98,7 @@ class Outlook:
                 pair.remote,
                 pair.nominated,
                 fading,
-                interface="" if base is None else base.interface,
+                interface=interface,
                 rtt=pair.rtt,
                 cause=cause,
             )
@@ -114,7 +116,8 @@ class Outlook:
         if known is not carrier:
             return "restart"
         if before is not None and before[0] is told[0]:
-            return "nominated" if before[1] != told[1] else "consent"
+            # What carries a relayed address may go, and the address stay.
+            return "base_gone" if before[3] != told[3] else "nominated" if before[1] != told[1] else "consent"
         return current.cause if current.completed else "better"
 
     def _tell_state(self, now: float) -> None:

@@ -109,6 +109,8 @@ class CandidatePair:
     suspect: bool = False
     #: Since when each request was answered; None while that is open.
     good_since: float | None = None
+    #: It failed, or was not needed, and is only tried again in case it works by now: with few transmissions.
+    retried: bool = False
     #: How often data was taken off the pair because it did not work: each time it must prove itself for longer.
     left: int = 0
     #: Round-trip time of the latest answer to a check sent once (Karn), in seconds.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from edgeice.addresses import Base, TransportAddress
 from edgeice.ice.candidate import Candidate, CandidateType
 from edgeice.ice.checklist import Checklist
-from edgeice.ice.events import LocalCandidatesEnded, LocalCandidateWithdrawn
+from edgeice.ice.events import LocalCandidateGathered, LocalCandidatesEnded, LocalCandidateWithdrawn
 from edgeice.ice.locals import LocalCandidates
 from edgeice.ice.pacer import TokenBucket
 from edgeice.ice.priority import LocalPreferences
@@ -61,6 +61,13 @@ class Pairing:
             self._untold.append(candidate)
             self.due_at = now
 
+    def update_base(self, base: Base) -> None:
+        """A base may go by another interface than before, as a relay's can: the peer is told what that costs."""
+        for old, new in self.locals.update(base):
+            self._checklist.replace_local(old, new)
+            if self.mobile and self.locals.is_told(new.type):
+                self._shared.emit(LocalCandidateGathered(new, self._ufrag))
+
     def pair_told(self, *, above: int) -> None:
         """Pair the local candidates that came since the last round, where the pair's priority is above this."""
         if self._untold:
@@ -88,10 +95,16 @@ class Pairing:
             self.local_ended = True
             self._shared.emit(LocalCandidatesEnded(self._ufrag))
 
-    def form_all(self) -> None:
-        """Pair all candidates of both sides that are not paired, but for those that the owner is only being told."""
-        hosts = [host for host in self.locals if host not in self._untold]
-        self._checklist.form(hosts, self._told_remotes())
+    def form_all(self, *, but: Collection[tuple[int, int]] = ()) -> None:
+        """Pair all candidates of both sides that are not paired, but for those that the owner is only being told.
+
+        `but`: nor those of these combinations of interfaces.
+        """
+        remotes = self._told_remotes()
+        for host in self.locals:
+            if host not in self._untold:
+                wanted = [remote for remote in remotes if (host.network, remote.network) not in but]
+                self._checklist.form([host], wanted)
 
     def add_remotes(self, candidates: Sequence[Candidate], *, above: int, now: float) -> None:
         """Take signaled candidates and pair them, where the pair's priority is above this."""

@@ -186,16 +186,20 @@ class Selection:
             self.settle_at = None
             self._release(keep_valid=False)
 
-    def tidy(self) -> None:
-        """With mobility: drop the pairs that came since and are of no use."""
-        if self.mobile and self.completed and self.pair is not None:
-            self._release(keep_valid=self.settle_at is not None)
+    def tidy(self, now: float) -> None:
+        """With mobility: pairs came since; those that are of no use by then are released in a while.
+
+        Not at once: which pair the other end moves to, on its new address perhaps, it says after its check succeeded.
+        """
+        if self.mobile and self.completed and self.settle_at is None:
+            self.settle_at = now + self._shared.config.settle_time
 
     def set_role(self, role: Role) -> None:
         """The session's role changed."""
         if role is Role.CONTROLLED:
             self.nomination.give_up(self.nomination.pair)
             self.nomination.sent = False
+            self.nomination.deadline = None
         else:
             self.nomination.latest = max(self.nomination.latest, self.number)
 

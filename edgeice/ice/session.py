@@ -361,7 +361,7 @@ class IceSession:
         if self._pair_trace is not None:
             self._pair_trace.due(self._slots.all(), now=now)
         for generation in self._slots.active():
-            generation.pair_told()
+            generation.pair_told(now=now)
         for generation in self._slots.all():
             generation.work(now=now)
         self._slots.handle_timeout(now=now)

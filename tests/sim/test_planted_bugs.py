@@ -29,6 +29,7 @@ from edgeice.ice.nomination import Nomination
 from edgeice.ice.pacer import Turn
 from edgeice.ice.pair import CandidatePair, PairInput, PairState
 from edgeice.ice.pairing import Pairing
+from edgeice.ice.peer_checks import PeerChecks
 from edgeice.ice.responder import Responder
 from edgeice.ice.session import IceSession
 from edgeice.ice.slots import Slots
@@ -57,13 +58,13 @@ def pairs_are_ordered_the_other_way_round(patch: Patch) -> None:
 
 def no_check_triggers_another(patch: Patch) -> None:
     """Checks of the peer are answered and that is all (RFC 8445 §7.3.1.4)."""
-    right = Generation._take_check
+    right = PeerChecks.take
 
-    def take(self: Generation, check: PeerCheck, now: float) -> None:
+    def take(self: PeerChecks, check: PeerCheck, *, now: float) -> None:
         if check.use_candidate:
-            right(self, check, now)
+            right(self, check, now=now)
 
-    patch.setattr(Generation, "_take_check", take)
+    patch.setattr(PeerChecks, "take", take)
 
 
 def nomination_comes_too_early(patch: Patch) -> None:
@@ -77,7 +78,11 @@ def nomination_comes_too_early(patch: Patch) -> None:
 
 def consent_never_ends(patch: Patch) -> None:
     """Data goes on to a peer that is not there any more (RFC 7675 §5.1)."""
-    patch.setattr(Consent, "renew", lambda self, now: setattr(self, "expires_at", now + 1e6))
+
+    def renew(self: Consent, now: float, *, sparing: bool = False) -> None:
+        self.expires_at = now + 1e6
+
+    patch.setattr(Consent, "renew", renew)
     right = Consent.__init__
 
     def make(self: Consent, *, interval: float, lifetime: float, entropy: Entropy, now: float) -> None:

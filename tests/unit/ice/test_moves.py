@@ -66,3 +66,58 @@ def test_the_controlled_side_moves_in_the_same_call_and_the_controlling_one_foll
     world.run(60.0)
     assert world.agree_on(1, 3)
     assert len(world.a.of(PairNominated)) == len(world.b.of(PairNominated)) == 1
+
+
+def received_on(agent: Agent, path: Path) -> int:
+    return next(pair.requests_received for pair in agent.ice._slots.current.checklist if pair.path == path)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("delay", [0.010, 0.1, 0.3])
+def test_cold_a_new_address_carries_data_after_one_round_trip_and_brings_the_other_end_after_one_and_a_half(
+    number: int, delay: float
+) -> None:
+    """Nothing is valid besides: a single interface gets another address, and nothing is signaled."""
+    world = silent(Roaming((2,), (2,), delay=delay))
+    mover, other = world.agent(number), world.agent(3 - number)
+    theirs = at(3 - number, 2)
+    world.pull(number, 2)
+    assert mover.ice.send_path is None
+    assert mover.state == "disconnected"
+    world.plug(number, 2, 4100)
+    began = world.now
+    world.run(20.0, lambda: mover.ice.send_path == Path(at(number, 2, 4100), theirs))
+    assert world.now - began == pytest.approx(2 * delay)
+    world.run(20.0, lambda: other.ice.send_path == Path(theirs, at(number, 2, 4100)))
+    assert world.now - began == pytest.approx(3 * delay)
+    world.run(20.0, lambda: world.states == ("completed", "completed"))
+    # The controlling end nominates as soon as it knows that the pair works: the mover after one round trip, its peer
+    # after one and a half; an answer takes one more.
+    assert world.now - began == pytest.approx((4 if number == 1 else 5) * delay)
+    assert world.ends == (Path(at(1, 2, 4100 if number == 1 else 4000), at(2, 2, 4100 if number == 2 else 4000)),) * 2
+    assert moves(mover)[0][2] == "base_gone"
+    assert moves(other)[0][2] == "peer_moved"
+    world.run(120.0)
+    assert world.states == ("completed", "completed")
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_cold_what_did_not_work_before_is_checked_again_at_once(number: int) -> None:
+    world = Roaming((2, 3), (2, 3), connected=False)
+    world.broken = {(number, 3)}
+    world.run(120.0)
+    assert world.agree_on(2, 2)
+    world.forget()
+    silent(world)
+    world.broken = set()
+    mover, other = world.agent(number), world.agent(3 - number)
+    began = world.now
+    world.pull(number, 2)
+    assert mover.ice.send_path is None
+    world.run(20.0, lambda: mover.ice.send_path is not None)
+    assert world.now - began == pytest.approx(2 * world.delay)
+    world.run(20.0, lambda: other.ice.send_path is not None and other.ice.send_path.remote == at(number, 3))
+    assert world.now - began == pytest.approx(3 * world.delay)
+    world.run(20.0, lambda: world.states == ("completed", "completed"))
+    world.run(10.0)
+    assert world.ends[0] == world.ends[1]
