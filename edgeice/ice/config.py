@@ -89,7 +89,7 @@ class IceConfig:
     error_replies_per_prefix: float = 5.0
     #: Replies per second to authenticated requests.
     replies_per_second: float = 200.0
-    #: Interface name -> rank; 0, the default, is best, each rank below is preferred less (RFC 8421 §3).
+    #: Interface name -> rank; 0 is best, each rank below is preferred less (RFC 8421 §3).  By cost where there is none.
     interface_ranks: Mapping[str, int] = attrs.field(factory=dict)
     #: Whether loopback addresses may be candidates and destinations: demonstrations and tests on one host.
     allow_loopback: bool = False

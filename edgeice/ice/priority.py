@@ -21,6 +21,8 @@ _HIGHEST: Final = 0xFFFF
 #: Room for addresses within a rank; ranks beyond the last share its room.
 _RANK_SIZE: Final = 0x1000
 _RANKS: Final = 16
+#: Costs above each of which a base is a rank lower: those of wired links, of Wi-Fi, of others, of unmetered cellular.
+_COST_STEPS: Final = (0, 10, 50, 100)
 
 
 def candidate_priority(kind: CandidateType, local_preference: int, component: int = 1) -> int:
@@ -65,7 +67,7 @@ class LocalPreferences:
     ones from the top and the other the even ones, so that the families alternate.
 
     Args:
-        ranks: Interface name -> rank, 0 where there is none.
+        ranks: Interface name -> rank; where there is none, the cost of the base decides.
         bases: Those that are known from the beginning.
     """
 
@@ -84,7 +86,10 @@ class LocalPreferences:
 
     def _top(self, base: Base) -> int:
         """The highest preference of a base's rank."""
-        return _HIGHEST - min(max(self._ranks.get(base.interface, 0), 0), _RANKS - 1) * _RANK_SIZE
+        rank = self._ranks.get(base.interface)
+        if rank is None:
+            rank = sum(base.cost > step for step in _COST_STEPS)
+        return _HIGHEST - min(max(rank, 0), _RANKS - 1) * _RANK_SIZE
 
     def allocate(self, base: Base) -> int | None:
         """The preference of `base`, the same as before if it has one; None when its rank is full."""

@@ -182,11 +182,25 @@ def test_ice_12_a_restart_intermingles_the_families_of_all_bases_that_there_are(
     assert sorted(trickled(world, ufrag)[-2:]) == ["4", "6"]
 
 
-def test_ice_12_interfaces_that_are_preferred_less_come_after_all_others() -> None:
-    world = World(config=IceConfig(interface_ranks={"wwan0": 1}))
+@pytest.mark.parametrize(
+    ("ranks", "costs"),
+    [
+        ({"wwan0": 1}, {}),
+        ({}, {"wwan0": 10}),
+        ({}, {"wwan0": 900, "eth0": 100}),
+        ({}, {"wwan0": 100, "eth0": 50}),
+        ({}, {"wwan0": 50, "eth0": 10}),
+        ({"wwan0": 3, "eth0": 2}, {"wwan0": 10, "eth0": 50}),
+    ],
+)
+def test_ice_12_interfaces_that_are_preferred_less_come_after_all_others(
+    ranks: dict[str, int], costs: dict[str, int]
+) -> None:
+    """By configuration, or else by what they cost."""
+    world = World(config=IceConfig(interface_ranks=ranks))
     for number, interface in enumerate(("wwan0", "eth0", "wwan0", "eth0"), start=1):
         for address in (v4(number), v6(number)):
-            world.a.ice.base_added(Base(address, interface), now=world.now)
+            world.a.ice.base_added(Base(address, interface, cost=costs.get(interface, 0)), now=world.now)
     ufrag = world.a.ice.restart(now=world.now).ufrag
     world.a.drain()
     for of, families in ((world.a.candidates[0][1], [4, 6, 4, 6]), (ufrag, [6, 6, 4, 4])):
