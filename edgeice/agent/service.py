@@ -18,11 +18,11 @@ from edgeice.agent.config import AgentConfig, changed_keys, load_config
 from edgeice.agent.failures import Failures
 from edgeice.agent.log import Log, trace_to
 from edgeice.agent.memory import release_memory_after
+from edgeice.agent.networks import NetworkLog
 from edgeice.agent.presence import Presence
 from edgeice.agent.sessions import Sessions, check_description
 from edgeice.agent.state import EpochFile
 from edgeice.agent.status import check_status_socket, open_status_socket, serve_status
-from edgeice.agent.uplink import uplink_kind
 from edgeice.errors import ConfigError, DecodeError
 from edgeice.files import read_secret, read_trusted
 from edgeice.sansio import DropCounter, Entropy, Event
@@ -57,7 +57,16 @@ from edgeice.signaling import (
     sign_info,
 )
 from edgeice.trace import Record
-from edgeice.transport import SIGNAL_PROTOCOL, Node, NodeConfig, RelaySource, SignalPump, broker_config, open_node
+from edgeice.transport import (
+    SIGNAL_PROTOCOL,
+    NetworkChange,
+    Node,
+    NodeConfig,
+    RelaySource,
+    SignalPump,
+    broker_config,
+    open_node,
+)
 
 __all__ = ["Agent", "load_key", "load_trust"]
 
@@ -95,6 +104,7 @@ class Agent:
         self._tracer = trace_to(log)
         self._started_at = trio.current_time()
         self._failures = Failures(log)
+        self._network_log = NetworkLog(log)
         self._status_drops = DropCounter()
         self._telemetry = Telemetry(config.telemetry_socket, config.telemetry.mounts, entropy=entropy)
         self._registry = ServiceRegistry(
@@ -161,7 +171,8 @@ class Agent:
         listener = open_status_socket(self._config.socket)
         try:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals, self._tracing():
-                async with open_node(self._node_config(self._config), self._entropy, self._tracer) as self._node:
+                config = self._node_config(self._config)
+                async with open_node(config, self._entropy, self._tracer, self._network_changed) as self._node:
                     self._sessions = self._make_sessions()
                     async with trio.open_nursery() as nursery:
                         self._sessions.use(self._pump, nursery)
@@ -198,6 +209,18 @@ class Agent:
             "epoch": self._presence.epoch,
             "time_synced": wall_clock() is not None,
             "bases": [{"address": str(base.address), "interface": base.interface} for base in self._node.bases],
+            "interfaces": [
+                {
+                    "interface": each.interface,
+                    "link": each.link.kind if each.link else None,
+                    "metered": each.link.is_metered if each.link else None,
+                    "default_route": list(each.default_route),
+                    "addresses": list(each.addresses),
+                    "sent": each.sent,
+                    "received": each.received,
+                }
+                for each in self._node.interfaces()
+            ],
             "left_out": [
                 {"interface": each.interface, "address": each.ip or None, "why": each.why}
                 for each in self._node.left_out()
@@ -325,7 +348,7 @@ class Agent:
         return NodeConfig.from_section(config.ice, self._relays, broker=broker_address(config.broker.url)[:2])
 
     def _info(self, epoch: int) -> Info:
-        link = uplink_kind()
+        link = self._node.uplink
         return Info(
             version=__version__,
             nonce=self._signaling.nonce,
@@ -334,11 +357,16 @@ class Agent:
             key=self._key.public,
             labels=self._config.labels,
             services=(*self._registry.protocols, SIGNAL_PROTOCOL),
-            link=link,
-            metered=link == "cellular",  # nobody said so, but whoever pays by volume is spared more often than not
+            link=link.kind,
+            metered=link.is_metered,
             keepalive=self._config.broker.keepalive,
             limits=Limits(self._config.limits.sessions, self._sessions.active, self._config.limits.channels),
         )
+
+    def _network_changed(self, change: NetworkChange) -> None:
+        if self._config.ice.interfaces:
+            self._network_log.note(change)
+        self._presence.info_changed()
 
     def _receive(self, sender: Party, payload: bytes) -> None:
         try:

@@ -45,6 +45,14 @@ url = {broker}
 # policy = "all"                      # "no-host" tells operators no address of this device's own, "relay" none at all
 # resolve_names = true                # look up, on the local network, the .local names that browsers give for addresses
 
+[ice.links]                           # interfaces of which the kernel does not know what they are: the class decides
+# wired = ["usb0"]                    # which one carries traffic, in the order of these lines
+# wifi = ["ath*"]
+# other = ["wg0"]
+# cellular = ["eth2"]                 # a modem that poses as Ethernet; paid for by volume
+# metered = ["wlan1"]                 # paid for by volume: only where nothing else works
+# unmetered = ["wwan0"]               # cellular, but not paid for by volume
+
 [turn]
 # urls = ["turn:relay.example.org", "turns:relay.example.org"]   # for where no direct path is found
 # username = "pi"

@@ -110,7 +110,8 @@ def _status(arguments: SimpleNamespace) -> int:
         if isinstance(value, list):
             print(f"{name}:")
             for item in value:
-                print("  " + " ".join(f"{k}={v}" for k, v in item.items() if v not in ({}, None)))
+                words = ((k, ",".join(map(str, v)) if isinstance(v, list) else v) for k, v in item.items())
+                print("  " + " ".join(f"{k}={v}" for k, v in words if v not in ({}, "", None)))
         elif isinstance(value, dict):
             print(f"{name}: " + (" ".join(f"{k}={v}" for k, v in value.items()) or "none"))
         else:

@@ -30,6 +30,7 @@ from edgeice.net.bases import open_udp
 from edgeice.net.flow import FlowTable
 from edgeice.net.resolve import Resolver
 from edgeice.net.router import FlowAnswers, Router, Session
+from edgeice.net.traffic import TrafficTable
 from edgeice.net.udp import UdpSocket
 from edgeice.sansio import (
     Action,
@@ -88,6 +89,7 @@ class Driver:
             (a socket that the kernel would not pin), `session_failed` (a session detached over a bug),
             `timer_stalled` (a machine left a due deadline standing), `not_running` (a flow or name asked for while
             `run` is not under way).
+        traffic: Bytes by interface.
         wakeups: How often the timer task woke.
     """
 
@@ -100,6 +102,7 @@ class Driver:
         tls_context: ssl.SSLContext | None = None,
     ) -> None:
         self.counters = DropCounter()
+        self.traffic = TrafficTable()
         self.wakeups = 0
         self._router = router
         self._tracer = tracer
@@ -174,7 +177,9 @@ class Driver:
             # Two networks may give this host the same address, and the kernel keeps devices apart, but not bases.
             sock.close()
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        udp = UdpSocket(sock, base, self.counters, self._start_flush, self._note_error)
+        udp = UdpSocket(
+            sock, base, self.counters, self._start_flush, self._note_error, traffic=self.traffic.of(interface)
+        )
         self._sockets[base.address] = udp
         self._nursery.start_soon(self._receive, udp)
         if interface and pin != "device":
@@ -210,7 +215,7 @@ class Driver:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 answers = FlowAnswers(self._router, self.touch, self._clock)
-                self._flows = FlowTable(nursery, answers, self.counters, self._tls_context)
+                self._flows = FlowTable(nursery, answers, self.counters, self._tls_context, self.traffic)
                 self._resolver = Resolver(
                     nursery, self._resolved, self.counters, bases=lambda: self.bases, on_located=self._located
                 )

@@ -16,6 +16,7 @@ import trio
 
 from edgeice.addresses import TransportAddress
 from edgeice.net.bases import pin_socket
+from edgeice.net.traffic import Traffic, TrafficTable
 from edgeice.sansio import DropCounter, OpenFlow
 
 __all__ = ["FlowSink", "FlowTable"]
@@ -49,10 +50,11 @@ class FlowSink(Protocol):
 
 
 class _Flow:
-    __slots__ = ("action", "buffer", "buffered", "closing", "scope", "wakeup")
+    __slots__ = ("action", "buffer", "buffered", "closing", "scope", "traffic", "wakeup")
 
-    def __init__(self, action: OpenFlow) -> None:
+    def __init__(self, action: OpenFlow, traffic: Traffic) -> None:
         self.action = action
+        self.traffic = traffic
         self.buffer: deque[bytes] = deque()
         #: Bytes not yet given to the kernel, those being written included.
         self.buffered = 0
@@ -70,15 +72,22 @@ class FlowTable:
             after `close`.
         counters: Counts `flow_buffer` (a message dropped) and `flow_unknown` (a message for no open flow).
         tls_context: Trust for TLS flows; None trusts the system's authorities.
+        traffic: Where to count bytes; None for nowhere.
     """
 
     def __init__(
-        self, nursery: trio.Nursery, sink: FlowSink, counters: DropCounter, tls_context: ssl.SSLContext | None = None
+        self,
+        nursery: trio.Nursery,
+        sink: FlowSink,
+        counters: DropCounter,
+        tls_context: ssl.SSLContext | None = None,
+        traffic: TrafficTable | None = None,
     ) -> None:
         self._nursery = nursery
         self._sink = sink
         self._counters = counters
         self._tls_context = tls_context
+        self._traffic = traffic or TrafficTable()
         self._flows: dict[int, _Flow] = {}
 
     def open(self, action: OpenFlow) -> None:
@@ -86,7 +95,7 @@ class FlowTable:
         if action.flow_id in self._flows or len(self._flows) >= FLOW_LIMIT:
             self._nursery.start_soon(self._refuse, action.flow_id)
             return
-        flow = self._flows[action.flow_id] = _Flow(action)
+        flow = self._flows[action.flow_id] = _Flow(action, self._traffic.of(action.interface or ""))
         self._nursery.start_soon(self._run, flow)
 
     def send(self, flow_id: int, data: bytes) -> None:
@@ -179,6 +188,7 @@ class FlowTable:
     async def _read(self, flow: _Flow, stream: trio.abc.Stream, done: trio.CancelScope) -> None:
         try:
             while data := await stream.receive_some(READ_SIZE):
+                flow.traffic.received += len(data)
                 if not flow.closing:
                     self._sink.receive_stream(flow.action.flow_id, bytes(data))
         except trio.BrokenResourceError:
@@ -196,6 +206,7 @@ class FlowTable:
                         flow.buffer.clear()
                     await stream.send_all(data)
                     flow.buffered -= len(data)
+                    flow.traffic.sent += len(data)
                 if flow.closing:
                     break
                 flow.wakeup = trio.Event()

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from edgeice.addresses import Base, Path, TransportAddress
+from edgeice.net.traffic import Traffic
 from edgeice.sansio import BoundedQueue, DropCounter
 
 __all__ = ["PathTable", "Sockaddr", "UdpSocket"]
@@ -122,11 +123,12 @@ class UdpSocket:
         counters: Where to count.
         on_congested: Told that the queue has to be emptied.
         on_error: Told the path and error number of what could not be sent.
+        traffic: Where to count bytes; None for nowhere.
     """
 
     __slots__ = (
         "_counters", "_last_path", "_last_sockaddr", "_on_congested", "_on_error", "_paths", "_queue", "_run",
-        "_run_length", "_run_path", "_segment_limit", "base", "closed", "flushing", "sock",
+        "_run_length", "_run_path", "_segment_limit", "_traffic", "base", "closed", "flushing", "sock",
     )  # fmt: skip
 
     def __init__(
@@ -136,6 +138,8 @@ class UdpSocket:
         counters: DropCounter,
         on_congested: Callable[[UdpSocket], None],
         on_error: Callable[[Path, int], None],
+        *,
+        traffic: Traffic | None = None,
     ) -> None:
         self.sock = sock
         self.base = base
@@ -145,6 +149,7 @@ class UdpSocket:
         self._counters = counters
         self._on_congested = on_congested
         self._on_error = on_error
+        self._traffic = traffic or Traffic()
         self._paths = PathTable(base)
         self._queue: BoundedQueue[tuple[Path, bytes]] = BoundedQueue(SEND_QUEUE_LIMIT, "drop_oldest")
         # Nearly all traffic of a session is on one path: two comparisons instead of two look-ups.
@@ -192,6 +197,7 @@ class UdpSocket:
                 self._last_sockaddr = sockaddr
             assert self._last_path is not None
             size = len(data)
+            self._traffic.received += size
             step = struct.unpack("i", ancillary[0][2])[0] if ancillary else size
             if step >= DATAGRAM_LIMIT:
                 self._counters.count("oversized", -(-size // step))
@@ -279,6 +285,7 @@ class UdpSocket:
                 # Longer than a frame of the interface takes (EINVAL), or it cannot compute checksums (EIO).
                 self._segment_limit = 0 if error.errno == errno.EIO else self._run_length - 1
             return False
+        self._traffic.sent += self._run_length * (len(run) - 1) + len(run[-1])
         return True
 
     def _send_now(self, path: Path, data: bytes) -> int:
@@ -290,6 +297,8 @@ class UdpSocket:
             code = error.errno or errno.EIO
             self._counters.count(_refusal(code))
             return code
+        else:
+            self._traffic.sent += len(data)
         return 0
 
     def _enqueue(self, path: Path, data: bytes) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ from edgeice.net import (
     Driver,
     InterfaceMonitor,
     InterfacePolicy,
+    Link,
     LinkPolicy,
     Snapshot,
     UsableAddress,
@@ -33,6 +36,7 @@ from edgeice.settings import IceSection
 from edgeice.trace import Record, Tracer, fields_of, ignore
 from edgeice.transport.peer import PeerConnection, Progress
 from edgeice.transport.relays import RelaySource
+from edgeice.transport.uplinks import InterfaceReport, report, uplink
 
 if TYPE_CHECKING:
     from edgeice.transport.ice import IceTransport
@@ -48,7 +52,7 @@ def _unwatched(_progress: Progress) -> None:
 class NetworkChange:
     """What changed of this host's interfaces; told when the sockets follow it already."""
 
-    #: In words, losses first.
+    #: In words, losses first; nothing of interfaces that the configuration or their names leave out.
     reasons: tuple[str, ...]
     #: As `Node.usable` and `Node.host_addresses`.
     usable: tuple[UsableAddress, ...]
@@ -63,6 +67,8 @@ def _blind(_change: NetworkChange) -> None:
     """Where nobody watches the network."""
 
 
+#: Seconds until a socket is tried again that could not be opened: its address may have gone and come in between.
+_RETRY: Final = 1.0
 #: All interfaces that work, whatever the configuration keeps from sessions.
 _EVERY_INTERFACE: Final = InterfacePolicy(include=("*",))
 
@@ -150,6 +156,7 @@ class Node:
         self._snapshot = Snapshot()
         #: Why the socket of an address (and interface) that may be used could not be opened.
         self._refused: dict[tuple[str, str], str] = {}
+        self._may_open_later = False
         #: Index of the interface that each base was opened on; 0 for loopback.
         self._opened_on: dict[TransportAddress, int] = {}
         #: What was left out when that was traced last.
@@ -184,6 +191,15 @@ class Node:
         """
         policy = attrs.evolve(_EVERY_INTERFACE, links=self._config.policy.links)
         return sorted(usable_addresses(self._snapshot, policy), key=lambda each: each.cost)
+
+    @property
+    def uplink(self) -> Link:
+        """What the default route leads by."""
+        return uplink(self._snapshot, self._config.policy)
+
+    def interfaces(self) -> list[InterfaceReport]:
+        """The interfaces that sessions use, or did, or that lead to the rest of the world."""
+        return report(self._snapshot, self._config.policy, self.bases, self._driver.traffic.snapshot())
 
     def left_out(self) -> list[Assessed]:
         """The interfaces and addresses of this host that sessions do not use, and why."""
@@ -263,11 +279,12 @@ class Node:
                 self._settle()
                 task_status.started()
                 while True:
-                    snapshot = await monitor.changed()
-                    reasons = delta(self._snapshot, snapshot)
-                    self._snapshot = snapshot
+                    before = self._snapshot
+                    with trio.move_on_after(_RETRY if self._may_open_later else math.inf):
+                        self._snapshot = await monitor.changed()
                     self._settle()
-                    self._tell(reasons)
+                    if self._snapshot is not before:
+                        self._tell(delta(self._of_use(before), self._of_use(self._snapshot)))
 
     # Inside
 
@@ -275,6 +292,16 @@ class Node:
         config = self._config
         return EndpointConfig(
             ice=config.ice, stun=config.stun, public=config.public, turn=config.turn, servers=config.servers
+        )
+
+    def _of_use(self, snapshot: Snapshot) -> Snapshot:
+        """A snapshot without the interfaces that are left out anyway: containers come and go."""
+        policy = self._config.policy
+        kept = {index: each for index, each in snapshot.interfaces.items() if policy.objection(each.name) is None}
+        return Snapshot(
+            kept,
+            frozenset(route for route in snapshot.routes if route.index in kept),
+            {key: held for key, held in snapshot.held.items() if policy.objection(key[0]) is None},
         )
 
     def _tell(self, reasons: list[str]) -> None:
@@ -308,13 +335,14 @@ class Node:
                 self._driver.close_base(base.address)
                 self._opened_on.pop(base.address, None)
         self._refused = {}
+        self._may_open_later = False
         for each in wanted:
             if each not in open_now:
                 try:
                     base = self._driver.open_base(each.ip, each.interface, ports or 0, each.cost)
                     self._opened_on[base.address] = indexes[each.interface]
                 except OSError as error:
-                    # Gone again since the kernel told of it, which what replaces it mends; or no port is free.
+                    # Gone again since the kernel told of it, or no port is free.
                     self._refuse(each.ip, each.interface, error)
         if self._tracer is not ignore:
             self._trace_left_out()
@@ -327,6 +355,7 @@ class Node:
         self._told = left_out
 
     def _refuse(self, ip: str, interface: str, error: OSError) -> None:
+        self._may_open_later |= error.errno != errno.EADDRINUSE
         why = f"its socket cannot be opened: {error.strerror or error}"
         self._refused[ip, interface] = why
         fields = {"address": ip, "interface": interface, "reason": why}

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -14,10 +15,11 @@ import trio
 from edgeice import __version__
 from edgeice.agent.log import Log
 from edgeice.agent.service import Agent
-from edgeice.agent.uplink import uplink_kind
+from edgeice.net import InterfaceMonitor, InterfacePolicy
 from edgeice.operator.config import load_config
 from edgeice.operator.session import open_session
 from edgeice.signaling import Party, PrivateKey, PublicKey
+from edgeice.transport.uplinks import uplink
 from tests.agent.conftest import Fleet
 from tests.agent.kit import PATIENCE, WARNED_OF_ROOT, Device, Operator, edgeice, edgeice_agent, environment
 from tests.support.brokers import Mosquitto
@@ -79,6 +81,8 @@ async def test_ping_until_interrupted(fleet: Fleet) -> None:
 
 
 async def test_devices_as_json(fleet: Fleet) -> None:
+    with InterfaceMonitor() as monitor:
+        link = uplink(monitor.read(), InterfacePolicy())
     done = await edgeice(fleet.operator, "devices", "--json")
     assert (done.code, done.stderr) == (0, "")
     (row,) = [row for row in done.json() if row["name"] == "pi"]
@@ -90,7 +94,7 @@ async def test_devices_as_json(fleet: Fleet) -> None:
         "version": __version__,
         "key": fleet.device.key.fingerprint,
         "trust": "pinned",
-        "link": uplink_kind(),  # the same host
+        "link": link.kind,  # the same host
         "services": [f"edgeice.{name}.1" for name in ("exec", "forward", "ping", "shell", "telemetry", "signal")],
         "labels": {"site": "roof"},
     }
@@ -151,6 +155,24 @@ async def test_status_of_the_agent(fleet: Fleet) -> None:
     assert status["key"] == fleet.device.key.fingerprint
     assert status["broker"] == {"connected": True, "announced": True}
     assert [base["address"].rsplit(":", 1)[0] for base in status["bases"]] == ["127.0.0.1"]
+
+
+async def test_status_says_what_passed_by_which_interface(fleet: Fleet) -> None:
+    async def loopback() -> dict[str, Any]:
+        (found,) = [each for each in (await fleet.agent.status())["interfaces"] if each["interface"] == "lo"]
+        return {**found}
+
+    before = await loopback()
+    assert (before["link"], before["metered"], before["addresses"]) == ("other", False, ["127.0.0.1"])
+    assert (await edgeice(fleet.operator, "ping", "--json", "-c", "3", "-i", "0.02", "pi")).code == 0
+    after = await loopback()
+    # Checks, a DTLS handshake with certificates, SCTP and three pings, each way.
+    assert 1000 < after["sent"] - before["sent"] < 50_000
+    assert 1000 < after["received"] - before["received"] < 50_000
+    shown = (await edgeice_agent(fleet.device, "status")).stdout.decode()
+    _, _, interfaces = shown.partition("\ninterfaces:\n")
+    line = next(line for line in interfaces.splitlines() if line.startswith("  interface=lo "))
+    assert re.search(r" link=other metered=False .*addresses=127\.0\.0\.1 sent=\d+ received=\d+$", line)
 
 
 async def test_check_says_what_the_agent_would_do(fleet: Fleet) -> None:

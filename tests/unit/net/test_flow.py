@@ -20,6 +20,7 @@ from trio.testing import MockClock
 
 from edgeice.addresses import TransportAddress
 from edgeice.net.flow import CONNECT_TIMEOUT, FLOW_LIMIT, LINGER_TIMEOUT, SEND_BUFFER_LIMIT, FlowTable
+from edgeice.net.traffic import TrafficTable
 from edgeice.sansio import DropCounter, OpenFlow
 
 Handler: TypeAlias = Callable[[trio.abc.Stream], Awaitable[None]]
@@ -70,7 +71,8 @@ class Setup:
         self.nursery = nursery
         self.sink = Sink()
         self.counters = DropCounter()
-        self.flows = FlowTable(nursery, self.sink, self.counters, trust)
+        self.traffic = TrafficTable()
+        self.flows = FlowTable(nursery, self.sink, self.counters, trust, self.traffic)
 
     async def serve(
         self, handler: Handler, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
@@ -112,6 +114,7 @@ async def test_tcp_there_and_back(nursery: trio.Nursery, host: str) -> None:
     assert (flow_id, local.ip, local.protocol) == (7, host, "tcp")
     setup.flows.send(7, b"late")
     await setup.sink.until_data(b"early late")
+    assert setup.traffic.snapshot() == {"": (10, 10)}
     setup.flows.close(7)
     setup.flows.close(7)
     await trio.testing.wait_all_tasks_blocked()

@@ -12,6 +12,7 @@ import pytest
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import LocalProtocolError
 from edgeice.net.bases import open_udp, pin_socket
+from edgeice.net.traffic import Traffic
 from edgeice.net.udp import DATAGRAM_LIMIT, SEND_QUEUE_LIMIT, PathTable, UdpSocket
 from edgeice.sansio import DropCounter
 from tests.support.namespace import fresh_network_namespace, ip
@@ -260,8 +261,14 @@ class Fixture:
         self.sock.bind(("127.0.0.1", 0))
         self.sock.setblocking(False)
         own = TransportAddress("127.0.0.1", self.sock.getsockname()[1])
+        self.traffic = Traffic()
         self.udp = UdpSocket(
-            self.sock, Base(own), self.counters, self.congested, lambda path, code: self.errors.append((path, code))
+            self.sock,
+            Base(own),
+            self.counters,
+            self.congested,
+            lambda path, code: self.errors.append((path, code)),
+            traffic=self.traffic,
         )
         self.path = Path(own, own)
         self.errors: list[tuple[Path, int]] = []
@@ -286,6 +293,35 @@ def full() -> Iterator[Fixture]:
     fixture = Fixture()
     with fixture.sock:
         yield fixture
+
+
+def test_bytes_are_counted_when_the_kernel_takes_them_and_gives_them(full: Fixture) -> None:
+    full.sock.room = 1
+    full.send(b"one", b"three")
+    assert (full.traffic.sent, full.traffic.received) == (3, 0)
+    full.arrived()
+    assert (full.traffic.sent, full.traffic.received) == (3, 3)
+    full.sock.room = 9
+    full.udp.flush()
+    full.arrived()
+    assert (full.traffic.sent, full.traffic.received) == (8, 8)
+
+
+@pytest.mark.parametrize("as_run", [True, False])
+def test_bytes_of_runs_are_counted(full: Fixture, *, as_run: bool) -> None:
+    full.sock.room = 99
+    if not as_run:
+        full.udp._segment_limit = 0
+    full.send(*[bytes(1000)] * 5, b"end")
+    assert [len(data) for data in full.arrived()] == [1000] * 5 + [3]
+    assert (full.traffic.sent, full.traffic.received) == (5003, 5003)
+
+
+def test_what_cannot_be_sent_is_not_counted(full: Fixture) -> None:
+    full.sock.room = 9
+    full.send(bytes(70_000))
+    assert [code for _, code in full.errors] == [errno.EMSGSIZE]
+    assert full.traffic.sent == 0
 
 
 def test_full_socket_queues_in_order(full: Fixture) -> None:

@@ -10,6 +10,7 @@ from edgeice import stun
 from edgeice.addresses import TransportAddress
 from edgeice.errors import ConfigError
 from edgeice.ice import CandidatePolicy
+from edgeice.net import Link
 from edgeice.settings import IceSection, structure
 from edgeice.transport import NodeConfig
 
@@ -109,6 +110,22 @@ def test_patterns_networks_ports_and_mapped_addresses_reach_the_node() -> None:
     assert config.ice.policy is CandidatePolicy.NO_HOST
 
 
+def test_what_links_are_and_cost_reaches_the_node() -> None:
+    links = {"wired": ["usb0"], "cellular": ["usb*", "ppp*"], "unmetered": ["ppp0"], "metered": ["wlan*"]}
+    policy = NodeConfig.from_section(section(links=links)).policy.links
+    assert policy.link("usb0", "cellular") == Link("wired", 0)
+    assert policy.link("usb1", "wired") == Link("cellular", 900)
+    assert policy.link("ppp0", "other") == Link("cellular", 100)
+    assert policy.link("wlan0", "wifi") == Link("wifi", 900)
+    assert policy.link("eth0", "wired") == Link("wired", 0)
+
+
+def test_an_unknown_key_of_links_is_named_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigError) as caught:
+        section(links={"metred": ["wwan*"]})
+    assert str(caught.value) == f"{FILE}: unknown key ice.links.metred; did you mean ice.links.metered?"
+
+
 def test_host_11_networks_of_peers_and_the_broker_reach_the_node() -> None:
     config = NodeConfig.from_section(
         section(peer_networks=["192.0.2.0/24", "2001:DB8::/32"], exclude_peer_networks=["192.0.2.9"]),
@@ -136,6 +153,16 @@ def test_with_relays_only_no_stun_server_is_asked() -> None:
             "exclude: expected patterns that are neither in include nor in only",
         ),
         ({"exclude": ["wg0"], "only": ["wg0"]}, "exclude: expected patterns that are neither in include nor in only"),
+        ({"links": {"wired": ["eth 0"]}}, "links.wired[0]: expected an interface's name or a pattern such as wwan*"),
+        ({"links": {"wifi": ["x"] * 65}}, "links.wifi: expected at most 64, not 65"),
+        (
+            {"links": {"wired": ["usb0"], "cellular": ["ppp0", "usb0"]}},
+            "links.cellular: expected patterns that are not in wired, not 'usb0'",
+        ),
+        (
+            {"links": {"metered": ["ppp0"], "unmetered": ["ppp0"]}},
+            "links.unmetered: expected patterns that are not in metered, not 'ppp0'",
+        ),
         ({"networks": ["eth0"]}, "networks[0]: expected a network such as 192.0.2.0/24 or an address, not 'eth0'"),
         ({"networks": ["192.0.2.7/24"]}, "networks[0]: expected 192.0.2.0/24, or the address without a length"),
         ({"networks": ["192.0.2.0/33"]}, "networks[0]: expected a network"),

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
-from edgeice.net import Assessed, InterfaceMonitor, InterfacePolicy, LinkPolicy, UsableAddress
+from edgeice.addresses import Base
+from edgeice.net import Assessed, Driver, InterfaceMonitor, InterfacePolicy, Link, LinkPolicy, UsableAddress
 from edgeice.operator.verdict import verdict_lines
 from edgeice.trace import Record
 from edgeice.transport import NetworkChange, Node, NodeConfig, PeerConnection, open_node
+from edgeice.transport.uplinks import InterfaceReport
 from tests.support.namespace import fresh_network_namespace, ip
 
 IPS = ("127.0.0.1", "127.0.0.2", "::1")
@@ -220,3 +228,151 @@ async def test_a_change_is_told_with_its_reasons_and_what_can_be_used_then() -> 
                 while eth1 not in changes[-1].usable:  # noqa: ASYNC110  # as above
                     await trio.sleep(0.001)
             assert changes[-1].host_addresses == (wlan0, wwan0, eth1)
+
+
+@pytest.mark.root
+async def test_a_renamed_interface_gets_new_sockets_and_a_new_class() -> None:
+    changes: list[NetworkChange] = []
+    policy = InterfacePolicy(exclude=("far-*",), links=LinkPolicy(wired=("eth*",), cellular=("wwan*",)))
+    with fresh_network_namespace():
+        batch(uplink("eth0", "192.0.2.7/24"))
+        async with open_node(NodeConfig(policy=policy), on_network=changes.append) as node:
+            (before,) = node.bases
+            batch("link set eth0 down\nlink set eth0 name wwan0\nlink set wwan0 up\n")
+            with trio.fail_after(5):
+                while [base.interface for base in node.bases] != ["wwan0"]:  # noqa: ASYNC110  # the kernel's to say
+                    await trio.sleep(0.001)
+            (after,) = node.bases
+            assert (after.interface, after.cost, after.address.ip) == ("wwan0", 900, "192.0.2.7")
+            assert after.address != before.address
+            assert "eth0 renamed to wwan0" in [reason for change in changes for reason in change.reasons]
+
+
+@pytest.mark.root
+async def test_traffic_counts_on_when_an_interface_comes_back_and_is_told_with_what_it_is() -> None:
+    policy = InterfacePolicy(exclude=("far-*",), links=LinkPolicy(cellular=("wwan*",)))
+    server = "stun:192.0.2.1:3478"  # nobody is there
+    with fresh_network_namespace():
+        batch(uplink("wwan0", "192.0.2.7/24") + "neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev wwan0\n")
+        batch("route add default via 192.0.2.1 dev wwan0\n")
+        async with open_node(NodeConfig(policy=policy, stun=(server,))) as node:
+
+            def told() -> InterfaceReport:
+                (found,) = [each for each in node.interfaces() if each.interface == "wwan0"]
+                return found
+
+            node.connection()
+            with trio.fail_after(5):
+                while not told().sent:  # noqa: ASYNC110  # the driver's to send
+                    await trio.sleep(0.001)
+            assert told().sent % 28 == 0  # binding requests
+            assert attrs.evolve(told(), sent=0) == InterfaceReport(
+                interface="wwan0",
+                link=Link("cellular", 900),
+                default_route=(4,),
+                addresses=("192.0.2.7",),
+                sent=0,
+                received=0,
+            )
+            assert node.uplink == Link("cellular", 900)
+            sent = told().sent
+            batch("link del wwan0\n")
+            with trio.fail_after(5):
+                while node.bases:  # noqa: ASYNC110  # the kernel's to say
+                    await trio.sleep(0.001)
+            gone = told()
+            assert (gone.link, gone.default_route, gone.addresses) == (None, (), ())
+            assert gone.sent >= sent
+            assert node.uplink == Link("other", 0)
+            batch(uplink("wwan0", "192.0.2.8/24") + "neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev wwan0\n")
+            with trio.fail_after(5):
+                while told().sent <= gone.sent:  # noqa: ASYNC110  # as above
+                    await trio.sleep(0.001)
+            assert told().addresses == ("192.0.2.8",)
+
+
+@pytest.mark.root
+async def test_a_socket_that_could_not_be_opened_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its address may be there again, and nothing have changed as far as can be seen."""
+    monkeypatch.setattr("edgeice.transport.node._RETRY", 0.05)
+    nothing_there = iter([OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")] * 2)
+    open_base = Driver.open_base
+
+    def refused_twice(driver: Driver, *arguments: Any) -> Base:
+        for error in nothing_there:
+            raise error
+        return open_base(driver, *arguments)
+
+    monkeypatch.setattr(Driver, "open_base", refused_twice)
+    with fresh_network_namespace():
+        batch(uplink("eth0", "192.0.2.7/24"))
+        async with open_node(NodeConfig(policy=InterfacePolicy(exclude=("far-*",)))) as node:
+            assert node.bases == []
+            assert Assessed("eth0", "192.0.2.7", "its socket cannot be opened: Cannot assign requested address") in (
+                node.left_out()
+            )
+            with trio.fail_after(5):
+                while not node.bases:  # noqa: ASYNC110  # the node's own time
+                    await trio.sleep(0.001)
+            assert [each.ip for each in node.left_out()] == ["", ""]
+
+
+_FLAP = """
+import fcntl, itertools, socket, struct, sys, time
+fault, pause = sys.argv[1], float(sys.argv[2])
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    began = time.monotonic()
+    for number in itertools.count():
+        on = bool(number % 2)
+        if fault == "address":  # SIOCSIFADDR
+            raw = socket.inet_aton("192.0.2.7" if on else "0.0.0.0")
+            fcntl.ioctl(sock, 0x8916, struct.pack("16sHH4s8x", b"eth0", socket.AF_INET, 0, raw))
+        else:  # SIOCGIFFLAGS, SIOCSIFFLAGS
+            name = b"far-eth0" if fault == "carrier" else b"eth0"
+            (flags,) = struct.unpack("16xH14x", fcntl.ioctl(sock, 0x8913, struct.pack("16s16x", name)))
+            fcntl.ioctl(sock, 0x8914, struct.pack("16sH14x", name, flags | 1 if on else flags & ~1))
+        time.sleep(max(0, began + number * pause - time.monotonic()))
+"""
+
+
+@contextmanager
+def flapping(fault: str) -> Iterator[None]:
+    """Take eth0's address, carrier or being up away and give it back a hundred times a second."""
+    process = subprocess.Popen([sys.executable, "-c", _FLAP, fault, "0.005"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def living() -> tuple[int, int]:
+    """Open files and tasks."""
+    return len(list(Path("/proc/self/fd").iterdir())), trio.lowlevel.current_statistics().tasks_living
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["address", "carrier", "down"])
+async def test_what_flaps_a_hundred_times_a_second_costs_little_and_leaves_nothing_behind(fault: str) -> None:
+    changes: list[NetworkChange] = []
+    with fresh_network_namespace():
+        batch(uplink("eth0", "192.0.2.7/24") + uplink("wlan0", "198.51.100.7/24"))
+        config = NodeConfig(policy=InterfacePolicy(exclude=("far-*",)))
+        async with open_node(config, on_network=changes.append) as node:
+            before = living()
+            with flapping(fault):
+                with trio.fail_after(10):
+                    while not changes:  # noqa: ASYNC110  # the kernel's to say
+                        await trio.sleep(0.01)
+                cpu, since = time.process_time(), trio.current_time()
+                await trio.sleep(2.0)
+                # Opening the sockets of the first four times costs most.
+                assert time.process_time() - cpu < 0.05 * (trio.current_time() - since) + 0.02
+            reasons = [reason for change in changes for reason in change.reasons]
+            what = "address 192.0.2.7 on eth0" if fault == "address" else "eth0"
+            assert f"{what} held back for 8 s: went away 5 times within 30 s" in reasons
+            assert len(reasons) < 40
+            assert [base.interface for base in node.bases] == ["wlan0"]
+            files, tasks = living()
+            assert (files + 1, tasks + 1) == before  # a socket and its task for the base that is gone
