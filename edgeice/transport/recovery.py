@@ -180,6 +180,7 @@ class PathRecovery:
                 path=path.path,
                 fading=path.fading,
                 interface=path.interface,
+                rtt=path.rtt,
                 bases=bases,
                 mobility=bool(getattr(peer, "mobility", False)),
             ),

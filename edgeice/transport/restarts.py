@@ -33,8 +33,12 @@ SPACING: Final = (1.0, 2.0, 4.0, 8.0, 15.0)
 #: Offers at once, whatever changes, and how many a second in the long run.
 BURST: Final = 3
 _RATE: Final = 0.5
-#: Seconds that an answered restart is given to find a path.
+#: Seconds that an answered restart is given to find a path, and as many round trips more: a check, its repetition and
+#: a nomination.
 _ATTEMPT: Final = 10.0
+_ATTEMPT_ROUND_TRIPS: Final = 4
+#: Seconds that it is given besides to be agreed on, while a path works all the same.
+_AGREEMENT: Final = 60.0
 #: Seconds that an own offer is given to be answered where the signaling does not give it up before (contract §5).
 _ANSWER: Final = 10.5
 #: Seconds for which a cheaper interface has to be usable before a peer that only restarts move is moved to it.
@@ -68,6 +72,8 @@ class Need(StrEnum):
 
 #: Those for which an offer that is out is taken back where there is news.
 _URGENT: Final = frozenset({Need.LOST, Need.FADING, Need.SILENT})
+#: Those with a path that works meanwhile: they never take the place of a restart that is under way.
+_PATIENT: Final = frozenset({Need.BASE_GONE, Need.BETTER, Need.ORDER})
 
 
 @attrs.frozen(kw_only=True)
@@ -79,6 +85,8 @@ class Outlook:
     fading: bool = False
     #: Name of the interface behind `path`, empty where that is not known.
     interface: str = ""
+    #: Round trip of `path`, seconds, None where that is not known.
+    rtt: float | None = None
     #: This host's addresses.
     bases: tuple[Base, ...] = ()
     #: Both ends move by themselves, so that only good order asks for a restart (`edgeice-mobility`).
@@ -101,8 +109,12 @@ class RestartPolicy:
         self._tries = 0
         #: Until when an attempt that is under way is left alone.
         self._busy_until = -math.inf
+        #: The same of a need that can wait.
+        self._patient_after = -math.inf
         #: A usable address came that the latest offer, or the session before the first one, did not have.
         self._news = False
+        #: Round trip of the latest path.
+        self._rtt = 0.0
         self._silent = False
         self._base_gone = False
         #: When good order is due, None while it is there.
@@ -116,6 +128,8 @@ class RestartPolicy:
     def look(self, outlook: Outlook, *, now: float) -> None:
         """The path or the host's addresses may have changed."""
         before, self._outlook = self._outlook, outlook
+        if outlook.rtt is not None:
+            self._rtt = outlook.rtt
         if outlook.bases != before.bases:
             self._since = {base: self._since.get(base, now) for base in outlook.bases}
             if set(outlook.bases) - set(before.bases):
@@ -141,7 +155,7 @@ class RestartPolicy:
 
     def began(self) -> None:
         """A generation carries the session that knows all addresses that there are now: the first, or a restart's."""
-        self._busy_until = -math.inf
+        self._busy_until = self._patient_after = -math.inf
         self._tries = 0
         self._news = self._base_gone = self._silent = False
         self._order_at = None
@@ -156,11 +170,12 @@ class RestartPolicy:
 
     def checking(self, *, now: float) -> None:
         """A restart was answered, by either side, and its pairs are being checked."""
-        self._busy_until = now + _ATTEMPT
+        self._busy_until = now + _ATTEMPT + _ATTEMPT_ROUND_TRIPS * self._rtt
+        self._patient_after = now + _AGREEMENT
 
     def failed(self) -> None:
         """The restart that was under way came to nothing."""
-        self._busy_until = -math.inf
+        self._busy_until = self._patient_after = -math.inf
 
     # What to do
 
@@ -176,6 +191,8 @@ class RestartPolicy:
             return math.inf
         need, at = due
         at = max(at, self._bucket.next(now=now))
+        if need in _PATIENT:
+            at = max(at, self._patient_after)
         if self._news and (need in _URGENT or self._busy_until <= now):
             return at
         if self._tries:
