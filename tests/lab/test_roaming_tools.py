@@ -150,6 +150,10 @@ _RESTARTED = [
     [
         (_CARRYING, "same"),
         ([*_CARRYING, _BACKUP, _MOVED], "backup"),
+        # Data comes on a path that the session says only then.
+        ([*_CARRYING, _BACKUP, {**_MOVED, "monotonic": 12.1}], "backup"),
+        ([*_CARRYING, _BACKUP, traced(12.1, "ice", "moved", path=_B)], "backup"),
+        ([*_CARRYING, _BACKUP, {**_MOVED, "monotonic": 12.4}], "same"),
         ([*_CARRYING, _BACKUP, traced(9.0, "ice", "pair_dropped", generation=0, path=_B), _MOVED], "candidates"),
         ([*_CARRYING, _LATER, _MOVED], "candidates"),
         ([*_CARRYING, *_RESTARTED, _MOVED], "restart_broker"),

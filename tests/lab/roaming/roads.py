@@ -12,6 +12,9 @@ __all__ = ["Entry", "moved_at", "read_moves", "read_trace", "road_of"]
 
 Entry = Mapping[str, Any]
 
+#: Seconds by which a path is said late at most.
+_LATE = 0.25
+
 
 def read_trace(file: Path) -> list[Entry]:
     """The entries of an operator's trace, the oldest first."""
@@ -36,13 +39,14 @@ def road_of(entries: Sequence[Entry], moves: Sequence[Entry], struck_at: float, 
     - `candidates`: a pair that became valid only after the fault, by the credentials of before.
     - `restart_broker`, `restart_channel`: a pair of an ICE restart whose offer or answer came that way first.
     """
-    until = [entry for entry in entries if entry["monotonic"] <= back_at]
-    earlier = [entry for entry in until if entry["monotonic"] <= struck_at]
+    earlier = [entry for entry in entries if entry["monotonic"] <= struck_at]
+    # What comes on the next path may be there before the path is said.
+    said_by = min(max(back_at, moved_at(entries, struck_at) or 0.0), back_at + _LATE)
+    until = [entry for entry in entries if entry["monotonic"] <= said_by]
     path, valid_before = _path(until), _valid(earlier)
     newest_before = max((generation for generation, _pair in valid_before), default=0)
     generation = max((generation for generation, pair in _valid(until) if pair == path), default=newest_before)
     if generation > newest_before:
-        # What comes by the session's own channel once the new path is there did not bring it.
         return f"restart_{_way(until, struck_at, (generation, path))}"
     if path == _path(earlier):
         moved = any(each["name"] == "RelayMoved" and struck_at < each["monotonic"] <= back_at for each in moves)
@@ -61,7 +65,9 @@ def _path(entries: Iterable[Entry]) -> str:
     """The pair that the session said last that it sends on, `LOCAL->REMOTE`."""
     told = ""
     for entry in entries:
-        if (entry["layer"], entry["name"]) == ("session", "path"):
+        if (entry["layer"], entry["name"]) == ("ice", "moved"):
+            told = entry["path"]
+        elif (entry["layer"], entry["name"]) == ("session", "path"):
             words = entry["text"].split()
             # TYPE LOCAL -> TYPE REMOTE, with what more there is to say of it
             told = f"{words[1]}->{words[4].rstrip(',')}" if len(words) >= 5 and words[2] == "->" else told
