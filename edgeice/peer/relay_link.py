@@ -17,7 +17,7 @@ __all__ = ["RelayLink", "RelayTarget"]
 _REBIND: Final = 300.0
 #: Seconds without a word from the server to what is sent through it, until it is asked whether it has the allocation
 #: at all; twice that each time, and twice the longest silence of late where peers are far, up to the second.
-_SILENCE: Final = 1.0
+_SILENCE: Final = 0.5
 _SILENCE_MOST: Final = 12.0
 #: Of the longest silence of late, what is left of it after each shorter one.
 _FADING: Final = 7 / 8

@@ -436,7 +436,8 @@ class Relays:
                 uplink.mismatched(link, now=now)
             case AllocationFailed():
                 self._fail(link, event.reason, event.code)
-                uplink.failed(link, retry_at=event.retry_at, now=now)
+                may_be_back = uplink.is_bereft and event.code is None and event.retry_at is not None
+                uplink.failed(link, retry_at=now if may_be_back else event.retry_at, now=now)
 
     def _fail(self, link: RelayLink, reason: str, code: int | None) -> None:
         self._events.append(

@@ -26,6 +26,8 @@ _DELAYS: Final = {"udp": 0.0, "tcp": 0.5, "tls": 1.0}
 #: Seconds until all servers are asked again after none had an allocation to give; doubled each time.
 _RETRY: Final = 30.0
 _RETRY_MOST: Final = 480.0
+#: The first of these where there was an allocation.
+_RETRY_LOST: Final = 0.5
 #: The same after a server that leads in a circle: not one that was tried in the last five minutes (RFC 8489 §10).
 _REDIRECT_PAUSE: Final = 300.0
 #: After 437, which a server answers for a moment after it deleted an allocation: seconds, for so many times; then long.
@@ -69,12 +71,14 @@ class Uplink:
         bases: Usable addresses of the interface.
         held: The link whose allocation sessions use.
         retry_at: When all servers are asked again: none had an allocation to give, or the one that was there is lost.
+        is_bereft: An allocation was lost, and there is none since: a server that was started again is back soon.
     """
 
     def __init__(self, owner: UplinkOwner, turn: SharedTurn) -> None:
         self.bases: list[Base] = []
         self.held: RelayLink | None = None
         self.retry_at: float | None = None
+        self.is_bereft = False
         self._owner = owner
         self._turn = turn
         self._tried: set[tuple[TransportAddress, str]] = set()
@@ -90,8 +94,8 @@ class Uplink:
         self._failures = 0
         #: Answers with 437, one after the other.
         self._mismatches = 0
-        #: When an allocation was lost last.
-        self._lost_at: float | None = None
+        #: Allocations that were lost soon after they were won, one after the other.
+        self._losses = 0
         #: Who is next waits for what is being given back.
         self._blocked = False
 
@@ -139,6 +143,7 @@ class Uplink:
         self._turn.release(self, now)
         self.held = link
         self._failures = self._mismatches = 0
+        self.is_bereft = False
         self._owner.keep(link)
         for each in rest:
             self._owner.drop(each, now)
@@ -165,10 +170,10 @@ class Uplink:
 
     def lost(self, link: RelayLink, *, now: float) -> None:
         """What a link had is gone: the race is run again, at once if it lasted."""
-        # One that is lost soon after it was won would be lost again: that must not become a loop.
-        is_first = self._lost_at is None or now - self._lost_at >= _RETRY
-        self.retry_at = now if is_first or now - link.started_at >= _RETRY else now + _RETRY
-        self._lost_at = now
+        # One that is lost soon after it was won may be lost again: that must not become a loop.
+        self._losses = 0 if now - link.started_at >= _RETRY else self._losses + 1
+        self.retry_at = now if self._losses <= 1 else now + min(_RETRY_LOST * 2 ** (self._losses - 2), _RETRY)
+        self.is_bereft = True
         self._let_go(link, now)
 
     def resume(self, link: RelayLink, *, now: float) -> None:
@@ -292,7 +297,8 @@ class Uplink:
             self.retry_at = again_at
         elif again_at is not None:
             self._failures += 1
-            self.retry_at = max(again_at, now + min(_RETRY * 2 ** (self._failures - 1), _RETRY_MOST))
+            pause = _RETRY_LOST if self.is_bereft else _RETRY
+            self.retry_at = max(again_at, now + min(pause * 2 ** (self._failures - 1), _RETRY_MOST))
 
     def _clear(self) -> None:
         self._waiting.clear()
