@@ -138,6 +138,11 @@ class IceSession:
         """Where data goes: the selected pair, before that the best valid one; None while nothing may be sent."""
         return self._outlook.send_path
 
+    @property
+    def mobility(self) -> bool:
+        """Whether both ends move data from pair to pair by themselves (`edgeice-mobility`)."""
+        return self._slots.carrier.is_mobile
+
     def report(self, *, now: float) -> FailureVerdict:
         """What the generation that carries the session, or else the newest, tried; the reason is that of a failure."""
         return self._slots.carrier.verdict(now=now)

@@ -53,6 +53,11 @@ class PeerSession(ABC):
         """The candidate pair in use, and what is known of it."""
         return self._pathways
 
+    @property
+    def mobility(self) -> bool:
+        """Whether both ends move data from pair to pair by themselves (`edgeice-mobility`)."""
+        return self._link.ice.mobility
+
     def verdict(self, *, now: float) -> Mapping[str, object]:
         """What was tried, what became of it, and where the time went: see `edgeice.peer.verdict`."""
         return self._judge(None, self._state, now) if self._ended is None else self._ended.verdict

@@ -175,6 +175,11 @@ class PeerConnection:
         return self._connection.ufrag
 
     @property
+    def mobility(self) -> bool:
+        """Whether both ends move data from pair to pair by themselves (`edgeice-mobility`)."""
+        return self._connection.mobility
+
+    @property
     def state(self) -> ConnectionState:
         """Where the session stands."""
         return self._connection.state

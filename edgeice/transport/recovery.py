@@ -182,7 +182,7 @@ class PathRecovery:
                 interface=path.interface,
                 rtt=path.rtt,
                 bases=bases,
-                mobility=bool(getattr(peer, "mobility", False)),
+                mobility=peer.mobility,
             ),
             now=now,
         )

@@ -102,6 +102,15 @@ def test_renomination_is_announced_and_agreed_by_description(*, switch: bool) ->
         assert remote.renomination is switch
 
 
+@pytest.mark.parametrize("switch", [True, False])
+def test_mobility_is_told_to_the_owner_once_both_announce_it(*, switch: bool) -> None:
+    _, a = begin(0, Role.CONTROLLING)
+    _, b = begin(1, Role.CONTROLLED, ice=IceConfig(mobility=switch))
+    assert not a.mobility
+    a.accept_answer(b.accept_offer(a.create_offer(now=0.0), now=0.0), now=0.0)
+    assert a.mobility is b.mobility is switch
+
+
 def test_renomination_of_a_peer_that_does_not_announce_it_is_plain() -> None:
     _, a = begin(0, Role.CONTROLLING)
     _, b = begin(1, Role.CONTROLLED)
