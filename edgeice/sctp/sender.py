@@ -1,7 +1,4 @@
-"""The sending half: fragments, what is outstanding, acknowledgments, loss recovery (RFC 9260 §6, §7; RFC 3758 §3).
-
-TSNs are unwrapped integers here.  `outstanding` holds every TSN above the cumulative acknowledgment, without holes.
-"""
+"""The sending half: fragments, acknowledgments, loss recovery, timers (RFC 9260 §6, §7; RFC 3758 §3)."""
 
 from __future__ import annotations
 
@@ -11,10 +8,9 @@ import math
 from edgeice.errors import RemoteProtocolError
 from edgeice.sctp.chunks import DATA_HEADER, ForwardTsn, Sack
 from edgeice.sctp.congestion import CongestionControl
-from edgeice.sctp.forward import ForwardPoint
-from edgeice.sctp.loss import MISSING_REPORTS, LossDetection
-from edgeice.sctp.probe import TailProbe
+from edgeice.sctp.loss import MISSING_REPORTS
 from edgeice.sctp.rto import RttEstimator
+from edgeice.sctp.scoreboard import Scoreboard
 from edgeice.sctp.serial import MASK32, unwrap32
 from edgeice.sctp.streams import ABANDONED, ACKED, IN_FLIGHT, LOST, OutChunk, OutMessage, SendQueue
 
@@ -35,72 +31,34 @@ _CLOSED_WINDOW = 1500
 _EVER = math.inf
 
 
-class Sender:
+class Sender(Scoreboard):
     """Sends what the queue holds as far as the windows allow, until it is acknowledged."""
 
     __slots__ = (
-        "_blocks",
-        "_detection",
         "_force",
         "_heard",
-        "_lost",
         "_recovery_exit",
-        "_timed",
         "congestion",
-        "cum",
-        "flight",
-        "forward",
         "last_sent_at",
-        "next_tsn",
-        "outstanding",
-        "outstanding_bytes",
-        "partial",
         "peer_rwnd",
-        "probe",
-        "queue",
         "replaceable",
-        "rtt",
         "t3_at",
     )
 
     def __init__(self, queue: SendQueue, rtt: RttEstimator, congestion: CongestionControl, initial_tsn: int) -> None:
-        self.queue = queue
-        self.rtt = rtt
+        super().__init__(queue, rtt, initial_tsn)
         self.congestion = congestion
-        self.next_tsn = initial_tsn
-        #: Cumulative TSN that the peer acknowledged.
-        self.cum = initial_tsn - 1
-        self.forward = ForwardPoint(self.cum)
-        #: The peer understands FORWARD-TSN.
-        self.partial = False
-        self.outstanding: dict[int, OutChunk] = {}
-        self.outstanding_bytes = 0
-        #: Bytes sent, not acknowledged and not held for lost.
-        self.flight = 0
         #: Bytes acknowledged since packets were last made: as much new data may go at once.
         self.replaceable = 0
         #: The receive window as last advertised.
         self.peer_rwnd = 0
         self.t3_at = _EVER
-        self.probe = TailProbe()
-        self._detection = LossDetection()
-        #: TSNs held for lost, a heap; entries whose chunk is no longer lost are skipped.
-        self._lost: list[int] = []
-        #: Gap blocks of the last SACK, first TSN -> last TSN.
-        self._blocks: dict[int, int] = {}
-        #: TSN whose round trip is measured, one at a time (RFC 9260 §6.3.1 C4).
-        self._timed: int | None = None
         self._recovery_exit: int | None = None
         #: The next packet of retransmissions goes out whatever the window (RFC 9260 §7.2.4 rule 3).
         self._force = False
         #: When data was last sent.
         self.last_sent_at: float | None = None
         self._heard = False
-
-    @property
-    def idle(self) -> bool:
-        """True if nothing waits to be sent or acknowledged."""
-        return not self.outstanding and not self.queue.queued
 
     # --- sending
 
@@ -290,72 +248,11 @@ class Sender:
             self.forward.advance(self.outstanding, self.cum)
             self.forward.due = self.forward.point > self.cum  # RFC 3758 §3.5 C3
 
-    def _measure(self, tsn: int, now: float) -> float | None:
-        """The round trip of the timed chunk, unless it was retransmitted (RFC 9260 §6.3.1 C5)."""
-        self._timed = None
-        chunk = self.outstanding.get(tsn)
-        if chunk is None or chunk.transmits != 1 or chunk.state != IN_FLIGHT:
-            return None
-        rtt = now - chunk.sent_at
-        self.rtt.sample(rtt)
-        return rtt
-
-    def _acknowledge_cumulative(self, cum: int, now: float) -> int:
-        """Forget every chunk up to `cum`; returns the bytes that were not acknowledged before."""
-        pop = self.outstanding.pop
-        acked = flown = total = 0
-        for tsn in range(self.cum + 1, cum + 1):
-            chunk = pop(tsn)
-            size = chunk.size
-            total += size
-            state = chunk.state
-            if state == IN_FLIGHT:
-                flown += size
-                acked += size
-            elif state == LOST:
-                acked += size
-            elif state == ABANDONED:
-                self.forward.abandoned -= 1
-        if state < LOST:  # else the peer has it because it was told to go on without
-            self._detection.acknowledged(chunk)
-            if chunk.transmits > 1:
-                self.rtt.confirm(now - chunk.sent_at)
-        self.flight -= flown
-        self.outstanding_bytes -= total
-        self.cum = cum
-        self.forward.acknowledged(cum)
-        return acked
-
     def _on_gaps(self, cum: int, blocks: list[tuple[int, int]], *, advanced: bool, now: float) -> int:
-        """Take gap blocks and count missing reports (RFC 9260 §6.2.1 D iii, §7.2.4); returns bytes acknowledged."""
-        previous = self._blocks
-        current: dict[int, int] = {}
-        acked = 0
-        newest = 0
-        end = cum + 1  # a block at cum + 1 would have moved cum
-        for start_offset, end_offset in blocks:
-            first = cum + start_offset
-            last = cum + end_offset
-            if first <= end or last < first:
-                continue  # inverted, overlapping or unsorted: nothing can be learned from it, at no cost
-            if last >= self.next_tsn:
-                raise RemoteProtocolError("acknowledgment of data never sent")
-            current[first] = end = last
-            # What the last SACK said already need not be walked again.
-            for tsn in range(previous.get(first, first - 1) + 1, last + 1):
-                chunk = self.outstanding[tsn]
-                if chunk.state < ACKED or chunk.state == LOST:
-                    if tsn == self._timed:
-                        self._measure(tsn, now)
-                    if chunk.state == IN_FLIGHT:
-                        self.flight -= chunk.size
-                    chunk.state = ACKED
-                    acked += chunk.size
-                    newest = tsn
-                    self._detection.acknowledged(chunk)
-        self._blocks = current
+        """Take gap blocks and count missing reports (RFC 9260 §7.2.4); returns bytes acknowledged."""
+        acked, newest, highest = self._acknowledge_gaps(cum, blocks, now)
         if self._recovery_exit is not None and advanced:
-            newest = end  # RFC 9260 §7.2.4: in fast recovery every TSN below the highest one counts
+            newest = highest  # RFC 9260 §7.2.4: in fast recovery every TSN below the highest one counts
         if newest:
             self._find_lost(cum, newest, now)
         return acked
@@ -376,19 +273,6 @@ class Sender:
             self._recovery_exit = self.next_tsn - 1
             self._force = True
             self.congestion.on_loss(now=now)
-
-    def _lose(self, chunk: OutChunk, now: float) -> None:
-        """Mark a chunk for retransmission, or abandon its message (RFC 3758 §3.5 A3)."""
-        message = chunk.message
-        chunk.state = LOST
-        if self._timed is not None and self._timed >= chunk.tsn:
-            # Its acknowledgment may now come from the retransmission, or wait for it.
-            self._timed = None
-        limit = message.max_retransmits
-        if self.partial and ((limit is not None and chunk.transmits > limit) or message.expires_at <= now):
-            self._abandon(message)
-        else:
-            heapq.heappush(self._lost, chunk.tsn)
 
     # --- timers and paths
 
@@ -452,35 +336,6 @@ class Sender:
             self.forward.due = self.forward.point > self.cum
         if self.outstanding and not self._lost:
             self.t3_at = now + self.rtt.rto
-
-    # --- partial reliability
-
-    def _expire(self, message: OutMessage) -> None:
-        """The message at the head of the queue outlived its lifetime before all of it was sent."""
-        if message.offset and self.partial:
-            self._abandon(message)
-            self.forward.advance(self.outstanding, self.cum)
-        elif message.offset:
-            message.expires_at = _EVER  # the peer cannot skip it: finish what was begun
-        else:
-            self.queue.discard(message)
-
-    def _abandon(self, message: OutMessage) -> None:
-        """Give up a message: none of it is sent any more (RFC 3758 §3.5)."""
-        if message.abandoned:
-            return
-        message.abandoned = True
-        if message.offset < message.size:
-            self.queue.discard(message)
-        for tsn in range(max(message.first_tsn, self.cum + 1), message.last_tsn + 1):
-            chunk = self.outstanding[tsn]
-            if tsn == self.probe.tsn:
-                self.probe.disarm()  # no acknowledgment will tell of it
-            if chunk.state == IN_FLIGHT:
-                self.flight = max(self.flight - chunk.size, 0)
-            chunk.state = ABANDONED
-            chunk.wire = b""
-            self.forward.abandoned += 1
 
     def take_forward_tsn(self, *, now: float) -> ForwardTsn | None:
         """The FORWARD-TSN that is due, None if none is."""
