@@ -119,21 +119,33 @@ class Association(Lifecycle):
         code = Cause.PROTOCOL_VIOLATION if broken else Cause.USER_ABORT
         self._abort(reason, encode_cause(code, reason.encode()[:_MAX_REASON]), broken=broken)
 
-    def path_changed(self, *, now: float) -> None:
-        """Another path is in use: start over with RTT and congestion window, send again at once (RFC 8831 §5)."""
+    def path_changed(self, *, lost: bool, rtt: float | None, now: float) -> None:
+        """Another path is in use: start over with RTT, congestion window and failures (RFC 8831 §5).
+
+        Packets are as small as at the start, as they always are: no path MTU discovery below DTLS.
+        """
+        lost = lost or self._paused
+        self._paused = False
         self.liveness.reset()
         self.liveness.forget()
         self._timers.cancel(Timer.HEARTBEAT_ANSWER)
+        if self._timers.at(Timer.T5) is not None:
+            self._timers.set(Timer.T5, now + _GUARD * self._config.rto_max)
         if self.state in SETTING_UP:
-            self._rtt.reset()
+            self._rtt.reset(rtt)
+            self._attempts = min(self._attempts, 1)
             if self.state is not State.CLOSED:
                 self._send_setup(now)
         elif self.state is not State.ENDED:
-            self.sender.on_path_changed(now=now)
+            self.sender.on_path_changed(lost=lost, rtt=rtt, now=now)
             self._send_shutdown(now)
             self._reset.repeat()
             self._receiver.sack_due = True  # the last one may have died on the old path
             self._flush(now)
+
+    def path_gone(self) -> None:
+        """No path is there until `path_changed`: nothing is sent, and no time counts against the peer."""
+        self._paused = True
 
     def release(self, cost: int) -> bool:
         """The owner took a message: its cost no longer counts against the receive window; True if a SACK is due."""
@@ -144,6 +156,9 @@ class Association(Lifecycle):
 
     def poll_transmit(self) -> bytes | None:
         """The next packet, ready for DTLS."""
+        if self._paused:
+            self._outbox.discard()  # with the next path all is asked again that these would have answered
+            return None
         packet = self._outbox.poll()
         if packet is None and self._receiving and self._receiver.sack_due:
             self._outbox.emit_sack(self._receiver)  # a window update after a release
@@ -152,7 +167,10 @@ class Association(Lifecycle):
 
     def next_timeout(self) -> float | None:
         """The earliest deadline."""
-        at = min(self.sender.t3_at, self.sender.probe.at, self._receiver.sack_at, self._reset.at)
+        if self._paused:
+            return None
+        sender = self.sender
+        at = min(sender.t3_at, sender.probe.at, sender.settles_at, self._receiver.sack_at, self._reset.at)
         slow = self._timers.next()
         if slow is not None and slow < at:
             return slow
@@ -166,6 +184,7 @@ class Association(Lifecycle):
         hot = {
             Timer.T3: self.sender.t3_at,
             Timer.PROBE: self.sender.probe.at,
+            Timer.SETTLED: self.sender.settles_at,
             Timer.SACK: self._receiver.sack_at,
             Timer.RECONFIG: self._reset.at,
         }
@@ -175,10 +194,14 @@ class Association(Lifecycle):
 
     def handle_timeout(self, *, now: float) -> None:
         """Act on every deadline that is reached."""
+        if self._paused:
+            return
         while (timer := self._timers.pop_due(now)) is not None:
             self._on_timer(timer, now)
         if self.state not in CONNECTED:
             return
+        if self.sender.settles_at <= now:
+            self.sender.on_settled(now=now)
         if self.sender.probe.at <= now:
             self.sender.on_probe(now=now)
         if self.sender.t3_at <= now and self.sender.on_t3(now=now):
@@ -233,7 +256,7 @@ class Association(Lifecycle):
             control.append(chunk)
         if sender.forward.due and (forward := sender.take_forward_tsn(now=now)) is not None:
             control.append(encode_forward_tsn(forward))
-        self._outbox.flush(sender, self._receiver, sending=self.state in SENDING, now=now)
+        self._outbox.flush(sender, self._receiver, sending=self.state in SENDING and not self._paused, now=now)
 
     # --- input
 

@@ -10,11 +10,10 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Literal
 
-import attrs
-
 from edgeice.errors import DecodeError, LocalProtocolError
 from edgeice.sansio import DropCounter, Entropy, Event
 from edgeice.sctp.association import Association
+from edgeice.sctp.channel import Channel, check_terms, opened
 from edgeice.sctp.config import SctpConfig
 from edgeice.sctp.congestion import CongestionControl
 from edgeice.sctp.dcep import ACK, OpenMessage, decode_dcep, encode_open
@@ -23,7 +22,6 @@ from edgeice.sctp.events import (
     AssociationEstablished,
     BufferedAmountLow,
     ChannelClosed,
-    ChannelOpened,
     MessageReceived,
 )
 from edgeice.sctp.lifecycle import Closed, Established
@@ -37,20 +35,6 @@ __all__ = ["DataChannels"]
 #: What a peer accepts that announced nothing (RFC 8841 §6.1).
 _DEFAULT_PEER_MESSAGE_SIZE = 65_536
 _MAX_ID = 65_534  # RFC 8832 §5: 65535 is reserved
-_MAX_TEXT = 0xFFFF
-_MAX_LIMIT = 0xFFFFFFFF
-
-
-@attrs.define
-class _Channel:
-    id: int
-    terms: OpenMessage
-    #: The peer knows the channel: data may now be unordered (RFC 8832 §6).
-    acknowledged: bool
-    #: Agreed on outside: without OPEN and ACK.
-    negotiated: bool = False
-    closing: bool = False
-    low_pending: bool = False
 
 
 class DataChannels:
@@ -73,7 +57,7 @@ class DataChannels:
         self._config = config or SctpConfig()
         self._association = Association(self._config, entropy or Entropy(), congestion)
         self._parity = 0 if role == "client" else 1
-        self._channels: dict[int, _Channel] = {}
+        self._channels: dict[int, Channel] = {}
         #: Resets of ours that the peer has not answered, by stream.
         self._resetting: Counter[int] = Counter()
         #: Streams whose reset by the peer is still to come.
@@ -143,10 +127,26 @@ class DataChannels:
         self._association.handle_timeout(now=now)
         self._settle(now)
 
-    def path_changed(self, *, now: float) -> None:
-        """Another path is in use: forget what the old one taught and send again at once (RFC 8831 §5)."""
-        self._association.path_changed(now=now)
+    def path_changed(self, *, lost: bool = True, rtt: float | None = None, now: float) -> None:
+        """Another path is in use: forget what the old one taught (RFC 8831 §5).
+
+        Args:
+            lost: The old path carries nothing any more: what is not acknowledged is sent again at once.  Otherwise what
+                is under way on it gets the time that it needs, and may be overtaken.
+            rtt: Round trip of the new path in seconds, None if nobody measured it.
+            now: Present time.
+        """
+        self._association.path_changed(lost=lost, rtt=rtt, now=now)
         self._settle(now)
+
+    def path_gone(self) -> None:
+        """No path is there until `path_changed`: nothing is sent, and nothing speaks against the peer, however long."""
+        self._association.path_gone()
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether something was sent and is not acknowledged."""
+        return bool(self._association.sender.outstanding)
 
     def shutdown(self, *, now: float) -> None:
         """End in order, after everything queued is delivered."""
@@ -199,21 +199,21 @@ class DataChannels:
         if len(self._channels) >= self._config.max_channels:
             raise LocalProtocolError("too many channels")
         terms = OpenMessage(label, protocol, ordered, max_retransmits, max_lifetime)
-        _check_terms(terms)
+        check_terms(terms)
         encoded = encode_open(terms)
         if self._peer_message_size and len(encoded) > self._peer_message_size:
             raise LocalProtocolError("label or protocol larger than the peer accepts")
         if negotiated is None:
-            channel = _Channel(self._free_id(), terms, acknowledged=False)
+            channel = Channel(self._free_id(), terms, acknowledged=False)
             self._check_room(len(encoded))
             self._channels[channel.id] = channel
             self._push(channel.id, PPID_DCEP, encoded, now=now)
             return channel.id
         if not 0 <= negotiated <= self._id_limit or not self._is_free(negotiated):
             raise LocalProtocolError(f"channel id {negotiated} is not free")  # RFC 8831 §6.5
-        self._channels[negotiated] = _Channel(negotiated, terms, acknowledged=True, negotiated=True)
+        self._channels[negotiated] = Channel(negotiated, terms, acknowledged=True, negotiated=True)
         if self.established:
-            self._events.append((_opened(self._channels[negotiated], incoming=False), 0))
+            self._events.append((opened(self._channels[negotiated], incoming=False), 0))
         return negotiated
 
     def send(self, channel_id: int, data: bytes | str, *, now: float) -> None:
@@ -335,7 +335,7 @@ class DataChannels:
             elif channel.closing:
                 self._begin_reset(channel.id, now)
             elif channel.negotiated:
-                self._events.append((_opened(channel, incoming=False), 0))
+                self._events.append((opened(channel, incoming=False), 0))
 
     def _on_closed(self, notice: Closed) -> None:
         """RFC 8831 §6.2: no channel outlives the association."""
@@ -371,11 +371,11 @@ class DataChannels:
         self.drops.count(reason)
         self._association.release(message.cost)
 
-    def _acknowledge(self, channel: _Channel) -> None:
+    def _acknowledge(self, channel: Channel) -> None:
         channel.acknowledged = True
-        self._events.append((_opened(channel, incoming=False), 0))
+        self._events.append((opened(channel, incoming=False), 0))
 
-    def _on_dcep(self, message: InMessage, channel: _Channel | None, now: float) -> None:
+    def _on_dcep(self, message: InMessage, channel: Channel | None, now: float) -> None:
         try:
             terms = decode_dcep(message.data)
         except DecodeError as error:
@@ -394,7 +394,7 @@ class DataChannels:
         elif not channel.closing:
             self._acknowledge(channel)
 
-    def _on_open(self, message: InMessage, terms: OpenMessage, channel: _Channel | None, now: float) -> None:
+    def _on_open(self, message: InMessage, terms: OpenMessage, channel: Channel | None, now: float) -> None:
         """The peer opens a channel; it is refused by a reset and without an ACK (RFC 8832 §6)."""
         channel_id = message.stream_id
         if channel is not None:
@@ -412,8 +412,8 @@ class DataChannels:
             self._ignore(message, "open-limit")
             self._refuse(channel_id, now)
             return
-        channel = self._channels[channel_id] = _Channel(channel_id, terms, acknowledged=True)
-        self._events.append((_opened(channel, incoming=True), message.cost))
+        channel = self._channels[channel_id] = Channel(channel_id, terms, acknowledged=True)
+        self._events.append((opened(channel, incoming=True), message.cost))
         self._push(channel_id, PPID_DCEP, ACK, now=now)
 
     # --- closing
@@ -428,7 +428,7 @@ class DataChannels:
         if channel_id not in self._resetting and channel_id <= self._id_limit:
             self._begin_reset(channel_id, now)
 
-    def _fail(self, channel: _Channel, reason: str, now: float) -> None:
+    def _fail(self, channel: Channel, reason: str, now: float) -> None:
         """Close a channel that the peer misuses; unsent messages are dropped."""
         already = channel.closing
         self._association.queue.clear(channel.id)
@@ -471,19 +471,3 @@ class DataChannels:
                 continue
             if channel_id not in self._resetting and channel_id not in self._awaiting:
                 self._drop(channel_id, "closed")
-
-
-def _check_terms(terms: OpenMessage) -> None:
-    """Raise LocalProtocolError for what an OPEN cannot say."""
-    if terms.max_retransmits is not None and terms.max_lifetime is not None:
-        raise LocalProtocolError("retransmissions and lifetime cannot both be limited")
-    for limit in (terms.max_retransmits, terms.max_lifetime):
-        if limit is not None and not 0 <= limit <= _MAX_LIMIT:
-            raise LocalProtocolError(f"limit out of range: {limit}")
-    if max(len(terms.label.encode()), len(terms.protocol.encode())) > _MAX_TEXT:
-        raise LocalProtocolError("label or protocol too long")
-
-
-def _opened(channel: _Channel, *, incoming: bool) -> ChannelOpened:
-    terms = channel.terms
-    return ChannelOpened(channel.id, terms.label, terms.protocol, terms.ordered, incoming)

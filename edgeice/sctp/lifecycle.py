@@ -41,6 +41,7 @@ class Timer(Enum):
     T2 = "T2-shutdown"
     T3 = "T3-rtx"
     PROBE = "tail loss probe"
+    SETTLED = "path that was left"
     T5 = "T5-shutdown-guard"
     SACK = "delayed SACK"
     RECONFIG = "RE-CONFIG"
@@ -80,6 +81,8 @@ class Lifecycle:
         self.liveness = Liveness(config, entropy)
         self._timers: TimerTable[Timer] = TimerTable()
         self._outbox = Outbox(config)
+        #: No path is there: nothing is sent and no timer runs.
+        self._paused = False
         self._receiving = False
         self._peer: PeerTerms | None = None
         # Both are made anew when the peer's terms are known.

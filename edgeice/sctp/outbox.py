@@ -46,6 +46,10 @@ class Outbox:
         """The next packet."""
         return self._packets.popleft() if self._packets else None
 
+    def discard(self) -> None:
+        """Forget the packets that were not polled."""
+        self._packets.clear()
+
     def emit_with_data(self, chunk: bytes, sender: Sender, *, now: float) -> None:
         """One packet with a chunk and as much data as fits beside it."""
         chunks, _new = sender.fill(self._room - len(chunk), fresh=True, now=now)

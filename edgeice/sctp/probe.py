@@ -47,6 +47,10 @@ class TailProbe:
         if self.tsn is None and rtt.srtt is not None:
             self.at = now + 2 * rtt.srtt + self._delay + _MARGIN
 
+    def latest_answer(self, rtt: RttEstimator) -> float:
+        """Seconds after the last chunk was sent at which it is acknowledged at the latest, if it arrived."""
+        return rtt.latest + self._delay + _MARGIN
+
     def disarm(self) -> None:
         """Nothing is outstanding, or T3-rtx took over."""
         self.at = _NEVER

@@ -21,12 +21,14 @@ class RttEstimator:
         self._max = maximum
         self.reset()
 
-    def reset(self) -> None:
-        """Forget all measurements: the path is another one."""
+    def reset(self, rtt: float | None = None) -> None:
+        """Forget all measurements: the path is another one, whose round trip somebody else has measured or nobody."""
         self.rto = self._initial
         #: None until the first measurement.
         self.srtt: float | None = None
         self.variation = 0.0
+        if rtt is not None:
+            self.sample(rtt)
 
     def sample(self, rtt: float) -> None:
         """Take one measurement of a packet that was sent once (RFC 9260 §6.3.1 C2, C3)."""
@@ -49,6 +51,11 @@ class RttEstimator:
         """
         if self.srtt is not None and self.srtt / 2 <= elapsed <= 2 * self.srtt + _MARGIN:
             self._compute(self.srtt)
+
+    @property
+    def latest(self) -> float:
+        """How long an answer takes at most that is not delayed by the peer: the timeout without its lower bound."""
+        return self.rto if self.srtt is None else max(self.srtt + 4 * self.variation, 2 * self.srtt)
 
     def back_off(self) -> None:
         """Double the timeout up to its maximum (RFC 9260 §6.3.3 E2)."""

@@ -13,7 +13,7 @@ from edgeice.sctp.forward import ForwardPoint
 from edgeice.sctp.loss import LossDetection
 from edgeice.sctp.probe import TailProbe
 from edgeice.sctp.rto import RttEstimator
-from edgeice.sctp.streams import ABANDONED, ACKED, IN_FLIGHT, LOST, OutChunk, OutMessage, SendQueue
+from edgeice.sctp.streams import ABANDONED, ACKED, BEHIND, IN_FLIGHT, LOST, OutChunk, OutMessage, SendQueue
 
 __all__ = ["Scoreboard"]
 
@@ -28,6 +28,7 @@ class Scoreboard:
         "_detection",
         "_lost",
         "_timed",
+        "behind",
         "cum",
         "flight",
         "forward",
@@ -38,6 +39,7 @@ class Scoreboard:
         "probe",
         "queue",
         "rtt",
+        "settles_at",
     )
 
     def __init__(self, queue: SendQueue, rtt: RttEstimator, initial_tsn: int) -> None:
@@ -51,8 +53,12 @@ class Scoreboard:
         self.partial = False
         self.outstanding: dict[int, OutChunk] = {}
         self.outstanding_bytes = 0
-        #: Bytes sent, not acknowledged and not held for lost.
+        #: Bytes sent on the present path, not acknowledged and not held for lost.
         self.flight = 0
+        #: The same of the path that was left while it worked.
+        self.behind = 0
+        #: When all that is behind should be acknowledged, infinity while nothing is.
+        self.settles_at = _EVER
         self.probe = TailProbe()
         self._detection = LossDetection()
         #: TSNs held for lost, a heap; entries whose chunk is no longer lost are skipped.
@@ -80,7 +86,7 @@ class Scoreboard:
         return rtt
 
     def _acknowledge_cumulative(self, cum: int, now: float) -> int:
-        """Forget every chunk up to `cum`; returns the bytes that were not acknowledged before."""
+        """Forget every chunk up to `cum`; returns the bytes of the present path that were not acknowledged before."""
         pop = self.outstanding.pop
         acked = flown = total = 0
         for tsn in range(self.cum + 1, cum + 1):
@@ -93,6 +99,8 @@ class Scoreboard:
                 acked += size
             elif state == LOST:
                 acked += size
+            elif state == BEHIND:
+                self.behind -= size
             elif state == ABANDONED:
                 self.forward.abandoned -= 1
         if state < LOST:  # else the peer has it because it was told to go on without
@@ -109,7 +117,8 @@ class Scoreboard:
         """Take gap blocks (RFC 9260 §6.2.1 D iii).
 
         Returns:
-            Bytes newly acknowledged, the highest TSN newly acknowledged or 0, and the highest one acknowledged.
+            Bytes of the present path newly acknowledged, the highest TSN newly acknowledged or 0, and the highest one
+            that is.
         """
         previous = self._blocks
         current: dict[int, int] = {}
@@ -127,15 +136,19 @@ class Scoreboard:
             # What the last SACK said already need not be walked again.
             for tsn in range(previous.get(first, first - 1) + 1, last + 1):
                 chunk = self.outstanding[tsn]
-                if chunk.state < ACKED or chunk.state == LOST:
+                state = chunk.state
+                if state in (IN_FLIGHT, LOST):
                     if tsn == self._timed:
                         self._measure(tsn, now)
-                    if chunk.state == IN_FLIGHT:
+                    if state == IN_FLIGHT:
                         self.flight -= chunk.size
                     chunk.state = ACKED
                     acked += chunk.size
                     newest = tsn
                     self._detection.acknowledged(chunk)
+                elif state == BEHIND:
+                    self.behind -= chunk.size
+                    chunk.state = ACKED
         self._blocks = current
         return acked, newest, end
 
@@ -177,6 +190,8 @@ class Scoreboard:
                 self.probe.disarm()  # no acknowledgment will tell of it
             if chunk.state == IN_FLIGHT:
                 self.flight = max(self.flight - chunk.size, 0)
+            elif chunk.state == BEHIND:
+                self.behind = max(self.behind - chunk.size, 0)
             chunk.state = ABANDONED
             chunk.wire = b""
             self.forward.abandoned += 1

@@ -12,7 +12,7 @@ from edgeice.sctp.loss import MISSING_REPORTS
 from edgeice.sctp.rto import RttEstimator
 from edgeice.sctp.scoreboard import Scoreboard
 from edgeice.sctp.serial import MASK32, unwrap32
-from edgeice.sctp.streams import ABANDONED, ACKED, IN_FLIGHT, LOST, OutChunk, OutMessage, SendQueue
+from edgeice.sctp.streams import ABANDONED, ACKED, BEHIND, IN_FLIGHT, LOST, OutChunk, OutMessage, SendQueue
 
 __all__ = ["Sender"]
 
@@ -35,6 +35,8 @@ class Sender(Scoreboard):
     """Sends what the queue holds as far as the windows allow, until it is acknowledged."""
 
     __slots__ = (
+        "_expired",
+        "_first_here",
         "_force",
         "_heard",
         "_recovery_exit",
@@ -59,6 +61,10 @@ class Sender(Scoreboard):
         #: When data was last sent.
         self.last_sent_at: float | None = None
         self._heard = False
+        #: T3-rtx ran out, and nothing was acknowledged since.
+        self._expired = False
+        #: The first TSN that was new on the present path.
+        self._first_here = initial_tsn
 
     # --- sending
 
@@ -84,7 +90,7 @@ class Sender(Scoreboard):
         if chunks:
             self.last_sent_at = now
             if self.t3_at == _EVER:
-                self.t3_at = now + self.rtt.rto  # RFC 9260 §6.3.2 R1
+                self._restart_t3(now)  # RFC 9260 §6.3.2 R1
         return chunks, sent_new
 
     def _fill_lost(self, chunks: list[bytes], room: int, now: float) -> int:
@@ -106,7 +112,7 @@ class Sender(Scoreboard):
                 break
             heapq.heappop(lost)
             if chunk.tsn == self.cum + 1:
-                self.t3_at = now + self.rtt.rto  # RFC 9260 §7.2.4 rule 4
+                self._restart_t3(now)  # RFC 9260 §7.2.4 rule 4
             chunk.state = IN_FLIGHT
             chunk.transmits += 1
             chunk.misses = 0
@@ -148,7 +154,7 @@ class Sender(Scoreboard):
             else:
                 flags |= _END
             # RFC 9260 §6.1 rule A: beyond the peer's window only as the one chunk in flight, a probe.
-            if flight and flight + size > self.peer_rwnd:
+            if flight and flight + self.behind + size > self.peer_rwnd:
                 break
             wire = self._make_chunk(message, size, flags, now)
             chunks.append(wire)
@@ -201,6 +207,7 @@ class Sender(Scoreboard):
         self._heard = True
         flight_before = self.flight + self.replaceable
         outstanding_before = self.outstanding_bytes
+        behind_before = self.behind
         advanced = cum > self.cum
         rtt = None
         timed = self._timed
@@ -209,24 +216,27 @@ class Sender(Scoreboard):
         acked = self._acknowledge_cumulative(cum, now) if advanced else 0
         if blocks:
             acked += self._on_gaps(cum, blocks, advanced=advanced, now=now)
-        elif self._blocks:
-            self._blocks = {}
+        else:
+            self._blocks.clear()
         # RFC 9260 §6.2.1 D iii: what is still outstanding is taken off where the window is compared.
         self.peer_rwnd = a_rwnd
         if self._recovery_exit is not None and cum >= self._recovery_exit:
             self._recovery_exit = None
             self.congestion.on_recovered(now=now)
         if acked:
+            self._expired = False
             self.replaceable += acked
             self.congestion.on_acknowledged(
                 acked, flight_before, rtt=rtt, advanced=advanced, outstanding=bool(self.outstanding), now=now
             )
             self._settle_probe(duplicates, now)
+        if self.behind < behind_before:
+            self._on_behind()
         if advanced:
             self._on_advanced(now)
         elif self.forward.abandoned:
             self.forward.advance(self.outstanding, self.cum)
-        return acked > 0 or self.outstanding_bytes < outstanding_before
+        return acked > 0 or self.outstanding_bytes < outstanding_before or self.behind < behind_before
 
     def _settle_probe(self, duplicates: int, now: float) -> None:
         """Judge a probe that was answered, and wait anew."""
@@ -243,10 +253,27 @@ class Sender(Scoreboard):
 
     def _on_advanced(self, now: float) -> None:
         """The cumulative point moved: restart or stop the timer (RFC 9260 §6.3.2 R2, R3), skip what was given up."""
-        self.t3_at = now + self.rtt.rto if self.outstanding else _EVER
+        if self.outstanding:
+            self._restart_t3(now)
+        else:
+            self.t3_at = _EVER
+        self._skip_abandoned()  # RFC 3758 §3.5 C3
+
+    def _on_behind(self) -> None:
+        """Something that the old path carried arrived."""
+        if not self.behind:
+            self.settles_at = _EVER
+        if not self.outstanding:
+            self.probe.disarm()
+
+    def _restart_t3(self, now: float) -> None:
+        """Wait a timeout from now on; for what the old path still carries, from when it should have come."""
+        self.t3_at = (max(now, self.settles_at) if self.behind else now) + self.rtt.rto
+
+    def _skip_abandoned(self) -> None:
         if self.forward.abandoned:
             self.forward.advance(self.outstanding, self.cum)
-            self.forward.due = self.forward.point > self.cum  # RFC 3758 §3.5 C3
+            self.forward.due = self.forward.point > self.cum
 
     def _on_gaps(self, cum: int, blocks: list[tuple[int, int]], *, advanced: bool, now: float) -> int:
         """Take gap blocks and count missing reports (RFC 9260 §7.2.4); returns bytes acknowledged."""
@@ -283,6 +310,7 @@ class Sender(Scoreboard):
         """
         counts = not (self._heard and self.peer_rwnd < _CLOSED_WINDOW)
         self._heard = False
+        self._expired = True
         self.congestion.on_timeout(now=now)
         self.rtt.back_off()
         self.lose_all(now=now)
@@ -290,7 +318,7 @@ class Sender(Scoreboard):
 
     def stop_timers(self) -> None:
         """Nothing is waited for any more."""
-        self.t3_at = _EVER
+        self.t3_at = self.settles_at = _EVER
         self.probe.disarm()
 
     def on_probe(self, *, now: float) -> None:
@@ -307,11 +335,61 @@ class Sender(Scoreboard):
         self._force = True
         self.t3_at = now + self.rtt.rto
 
-    def on_path_changed(self, *, now: float) -> None:
-        """Forget what the old path taught and send everything again (RFC 8831 §5)."""
-        self.rtt.reset()
+    def on_path_changed(self, *, lost: bool, rtt: float | None, now: float) -> None:
+        """Forget what the old path taught (RFC 8831 §5), and send again what it will not bring.
+
+        Args:
+            lost: The old path carries nothing any more: all that is not acknowledged goes again at once.  Where it
+                still works, what is under way there gets the time that it needs.
+            rtt: Round trip of the new path in seconds, None if nobody measured it.
+            now: Present time.
+        """
+        # What tells of it may come by either path.
+        arrives = max(self.probe.latest_answer(self.rtt), 2 * (rtt or 0.0))
+        self.rtt.reset(rtt)
         self.congestion.on_path_changed(now=now)
-        self.lose_all(now=now)
+        self._first_here = self.next_tsn
+        if lost or self._expired:
+            self.lose_all(now=now)
+        else:
+            self._leave_behind(arrives, now)
+        self._expired = False
+
+    def _leave_behind(self, arrives: float, now: float) -> None:
+        """What is in flight arrives, if it does, so many seconds after it was sent, and may be overtaken."""
+        self._timed = None
+        self._recovery_exit = None
+        self._force = False
+        self.probe.disarm()
+        for chunk in self.outstanding.values():
+            if chunk.state == IN_FLIGHT:
+                chunk.state = BEHIND
+                self.behind += chunk.size
+                at = max(chunk.sent_at + arrives, now)
+                self.settles_at = at if self.settles_at == _EVER else max(at, self.settles_at)
+        self.flight = 0
+        if self.outstanding:
+            self._restart_t3(now)
+
+    def on_settled(self, *, now: float) -> None:
+        """What the old path carried should be acknowledged by now, so what is not is missing.
+
+        It is lost if something that was sent later arrived.  If nothing was sent, its last chunk asks what is missing.
+        """
+        self.settles_at = _EVER
+        self.behind = 0
+        overtaken = next(reversed(self._blocks.values()), 0) >= self._first_here
+        for chunk in list(self.outstanding.values()):
+            if chunk.state != BEHIND:
+                continue
+            if overtaken:
+                self._lose(chunk, now)
+            else:
+                chunk.state = IN_FLIGHT
+                self.flight += chunk.size
+        self._skip_abandoned()
+        if not overtaken:
+            self.on_probe(now=now)
 
     def lose_all(self, *, now: float) -> None:
         """Hold everything unacknowledged for lost, also what the peer acknowledged once and no longer does."""
@@ -320,7 +398,7 @@ class Sender(Scoreboard):
         self._force = False
         self.stop_timers()
         self._lost = []
-        self.flight = 0
+        self.flight = self.behind = 0
         kept = iter(self._blocks.items())
         first, last = next(kept, (_EVER, _EVER))
         for tsn, chunk in list(self.outstanding.items()):
@@ -331,9 +409,7 @@ class Sender(Scoreboard):
                 continue
             chunk.fast = False
             self._lose(chunk, now)
-        if self.forward.abandoned:
-            self.forward.advance(self.outstanding, self.cum)
-            self.forward.due = self.forward.point > self.cum
+        self._skip_abandoned()
         if self.outstanding and not self._lost:
             self.t3_at = now + self.rtt.rto
 

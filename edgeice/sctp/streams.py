@@ -11,7 +11,7 @@ from collections import deque
 
 from edgeice.sctp.serial import MASK16
 
-__all__ = ["ABANDONED", "ACKED", "IN_FLIGHT", "LOST", "OutChunk", "OutMessage", "OutStream", "SendQueue"]
+__all__ = ["ABANDONED", "ACKED", "BEHIND", "IN_FLIGHT", "LOST", "OutChunk", "OutMessage", "OutStream", "SendQueue"]
 
 
 class OutMessage:
@@ -67,6 +67,8 @@ IN_FLIGHT = 0
 ACKED = 1
 LOST = 2
 ABANDONED = 3
+#: Under way on a path that was left while it worked: it may be overtaken, and takes no room on the present one.
+BEHIND = 4
 
 
 class OutChunk:
