@@ -134,6 +134,8 @@ class SendPathChanged(Event):
     #: Why: `first` (there was none before), `nominated` (agreed on), `better`, `base_gone`, `silent` (nothing was heard
     #: there), `peer_moved`, `restart`, `consent` (it ended, or fades, or no longer does).
     cause: str = ""
+    #: The path before, if there was one, carries nothing any more; otherwise what was sent on it still arrives.
+    broke: bool = False
 
 
 @attrs.frozen

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from edgeice.addresses import Base, Path, TransportAddress
+from edgeice.ice.config import Role
 from edgeice.ice.events import FailureVerdict, IceFailed, IceState, IceStateChanged, SendPathChanged
 from edgeice.ice.generation import Generation
+from edgeice.ice.nomination import improves
 from edgeice.ice.pair import CandidatePair
 from edgeice.ice.shared import Shared
 from edgeice.ice.slots import Slots
 
 __all__ = ["Outlook"]
 
+
+#: Causes of moves from a path that carries nothing any more.
+_BREAKS: Final = frozenset({"base_gone", "silent", "consent"})
 
 _Told: TypeAlias = tuple[CandidatePair, bool, bool, str]
 
@@ -85,6 +90,7 @@ class Outlook:
         if told == self.sent_pair:
             return
         cause = self._cause(told)
+        broke = told is not None and self._has_broken(told[0], interface, cause)
         self.sent_pair = told
         if pair is None:
             self.send_path = None
@@ -101,8 +107,21 @@ class Outlook:
                 interface=interface,
                 rtt=pair.rtt,
                 cause=cause,
+                broke=broke,
             )
         )
+
+    def _has_broken(self, pair: CandidatePair, interface: str, cause: str) -> bool:
+        """Whether the path that was told before is left because it carries nothing any more."""
+        if self.sent_pair is None:
+            return True
+        before, _, fading, carrier = self.sent_pair
+        if before is pair:
+            return interface != carrier  # what its relay is reached by
+        if cause == "peer_moved":
+            # The controlled side moves for no other reason; the controlling one also to what is better.
+            return self._shared.role is Role.CONTROLLING or not improves(pair, before, mobile=True)
+        return fading or cause in _BREAKS
 
     def _cause(self, told: _Told | None) -> str:
         """Why another path is told than before, as `SendPathChanged.cause`."""

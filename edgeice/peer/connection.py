@@ -176,8 +176,7 @@ class Connection(PeerSession):
         if self._channels is not None:
             if self._timers.pop_due(now) is _Timer.ASSOCIATE:
                 self._channels.start(now=now)
-            if self._link.ice.send_path is not None:
-                self._channels.handle_timeout(now=now)
+            self._channels.handle_timeout(now=now)
         super().handle_timeout(now=now)
 
     def _trace_timers(self, now: float) -> None:
@@ -194,16 +193,13 @@ class Connection(PeerSession):
     # Outputs
 
     def next_timeout(self) -> float | None:
-        """The earliest deadline of all parts.
-
-        While no path carries data the association's timers stand still: it resumes when a path is back.
-        """
+        """The earliest deadline of all parts."""
         if self._state is ConnectionState.CLOSED:
             return None
         times = [super().next_timeout(), self._timers.next()]
         if self._dtls is not None:
             times.append(self._dtls.next_timeout())
-        if self._channels is not None and self._link.ice.send_path is not None:
+        if self._channels is not None:
             times.append(self._channels.next_timeout())
         return min((at for at in times if at is not None), default=None)
 
@@ -261,12 +257,17 @@ class Connection(PeerSession):
 
     def _path_changed(self, now: float) -> None:
         self._link.release()
-        if self._link.ice.send_path is None:
-            return
-        if self._dtls is not None and self._dtls.state.name == "NEW":
+        if self._link.ice.send_path is not None and self._dtls is not None and self._dtls.state.name == "NEW":
             self._dtls.start(now=now)
         if self._channels is not None:
-            self._channels.path_changed(now=now)
+            self._follow_path(self._channels, now)
+
+    def _follow_path(self, channels: sctp.DataChannels, now: float) -> None:
+        """Tell the association which path it is on, or that its timers stand still until there is one."""
+        if self._link.ice.send_path is None:
+            channels.path_gone()
+        else:
+            channels.path_changed(lost=self._pathways.broke, rtt=self._pathways.current.rtt, now=now)
 
     def _pump_dtls(self, dtls: DtlsConnection, now: float) -> None:
         while (event := dtls.poll_event()) is not None:
@@ -308,6 +309,7 @@ class Connection(PeerSession):
                 config = attrs.evolve(self._config.sctp, mtu=dtls.max_payload, remote_port=remote.sctp_port)
                 self._channels = sctp.DataChannels(dtls.role, config, self._entropy)
                 self._channels.set_remote_max_message_size(remote.max_message_size)
+                self._follow_path(self._channels, now)
                 if dtls.role == "server":
                     self._channels.start(now=now)
                 else:

@@ -46,6 +46,8 @@ class Pathways:
         self.current = PathChanged(None)
         #: The same of the last pair that carried data.
         self.last = self.current
+        #: The path before carries nothing any more: what was sent on it and not acknowledged is lost.
+        self.broke = False
         #: Why no path was found, once ICE gave up.
         self.failure: ConnectionEnded | None = None
         self._link = link
@@ -77,7 +79,7 @@ class Pathways:
     def take_events(self, *, now: float) -> bool:
         """Pass on what ICE has to say; True if data goes another way from now on."""
         self._now = now
-        moved = False
+        moved = self.broke = False
         while (event := self._link.ice.poll_event()) is not None:
             if self._link.is_traced:
                 self._trace(event, now)
@@ -146,12 +148,13 @@ class Pathways:
             event.rtt,
             event.cause,
         )
+        self.broke |= event.broke
         if event.path is not None:
             self.last = self.current
         self._link.note_selected(event.path if event.nominated else None)
         self._emit(self.current)
         self._moves.changed(self.current, now=self._now)
-        return event.path != before
+        return event.path != before or event.broke
 
     def _moved(self, move: PathMoved) -> None:
         self._emit(move)

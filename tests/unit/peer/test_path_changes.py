@@ -1,0 +1,140 @@
+"""What data channels see of a change of the path: nothing lost, nothing twice, and how long it takes."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from edgeice.addresses import Base
+from edgeice.peer import ConnectionState
+from edgeice.sctp import MessageReceived
+from edgeice.stun import is_stun
+from tests.unit.peer.roaming import Host, Roamers, Wire
+
+
+class Echo:
+    """A message from one host each 10 ms, which the other sends back."""
+
+    def __init__(self, world: Roamers, sender: Host) -> None:
+        self.world = world
+        self.sender = sender
+        self.said: list[bytes] = []
+        self.heard: list[tuple[float, bytes]] = []
+        world.on_message = self._on_message
+
+    def _on_message(self, host: Host, event: MessageReceived) -> None:
+        assert isinstance(event.data, bytes)
+        if host is self.sender:
+            self.heard.append((self.world.now, event.data))
+        else:
+            host.connection.channels.send(self.world.channel, event.data, now=self.world.now)
+            host.connection.flush(now=self.world.now)
+
+    def run(self, seconds: float) -> None:
+        """Echo for so long."""
+        for _ in range(round(seconds * 100)):
+            data = b"%d" % len(self.said)
+            self.said.append(data)
+            self.world.send(self.sender, data)
+            self.world.run(0.01)
+
+    def finish(self) -> float:
+        """All came back once and in order; gives the longest silence."""
+        self.world.run(5.0)
+        assert [data for _, data in self.heard] == self.said
+        times = [at for at, _ in self.heard]
+        return max(later - earlier for earlier, later in itertools.pairwise(times))
+
+
+def wires() -> tuple[Wire, Wire]:
+    return Wire("wlan0", cost=10, delay=0.010), Wire("wwan0", cost=50, delay=0.030)
+
+
+def test_the_association_begins_with_the_round_trip_that_the_checks_measured() -> None:
+    """0.8 s, longer than its first timer would be: nothing of its set-up goes twice."""
+    quick, slow = Roamers(Wire("eth0", delay=0.01)), Roamers(Wire("eth0", delay=0.4))
+    counts = [
+        [len([by for _, by, sent in world.setup if by is host and not is_stun(sent.data)]) for host in world.hosts]
+        for world in (quick, slow)
+    ]
+    assert counts == [[6, 6], [7, 7]]  # the client's own INIT comes in between, as the server's takes longer than 0.1 s
+
+
+@pytest.mark.parametrize("who", ["controlling", "controlled"])
+def test_an_interface_that_goes_costs_one_round_trip(who: str) -> None:
+    """The sender has two interfaces; the peer's echoes that were under way to the one that goes are lost."""
+    if who == "controlling":
+        world = Roamers(*wires())
+        mover = world.a
+    else:
+        world = Roamers(Wire("eth0", delay=0.0), b=wires())
+        mover = world.b
+    echo = Echo(world, mover)
+    echo.run(2.0)
+    assert mover.interface == "wlan0"
+    next(iter(mover.wires.values())).cut()
+    mover.loses("wlan0")
+    echo.run(2.0)
+    assert mover.interface == "wwan0"
+    assert echo.finish() <= 0.061
+
+
+def test_the_peer_sends_again_at_once_what_went_to_an_interface_that_is_gone() -> None:
+    world = Roamers(Wire("eth0", delay=0.0), b=wires())
+    echo = Echo(world, world.a)
+    echo.run(1.0)
+    next(iter(world.b.wires.values())).cut()
+    world.b.loses("wlan0")
+    echo.run(1.0)
+    assert world.a.paths[0] == ("eth0", "peer_moved")
+    # Silence: the news come one way, what goes again there and back, and the last echo before came a little later.
+    assert echo.finish() <= 0.03 + 0.06
+
+
+def test_a_better_link_costs_nothing_and_repeats_nothing() -> None:
+    world = Roamers(Wire("wwan0", cost=50, delay=0.030), Wire("wlan0", cost=60, delay=0.010))
+    wlan = world.a.bases["wlan0"]
+    echo = Echo(world, world.a)
+    assert world.a.interface == "wwan0"
+    world.a.loses("wlan0")
+    echo.run(0.5)
+    before = len(world.data(world.a)), len(world.data(world.b))
+    world.a.wires[wlan.address].cost = 0
+    world.a.endpoint.base_added(Base(wlan.address, "wlan0", cost=0), now=world.now)
+    echo.run(6.0)
+    assert world.a.paths[-1][0] == "wlan0"
+    assert echo.finish() <= 0.011
+    sent = len(world.data(world.a)) - before[0], len(world.data(world.b)) - before[1]
+    # One datagram for each message, its acknowledgment rides on the next; a handful for the move itself.
+    assert max(sent) <= 600 + 12
+    for host in world.hosts:
+        assert host.connection.drop_counts().get("sctp.duplicate-tsn", 0) == 0
+
+
+@pytest.mark.parametrize("patience", [5.0, 600.0])
+def test_without_any_path_the_session_waits_and_goes_on(patience: float) -> None:
+    world = Roamers(Wire("wlan0", cost=10, delay=0.010))
+    echo = Echo(world, world.a)
+    echo.run(1.0)
+    base = world.a.bases["wlan0"]
+    wire = world.a.wires[base.address]
+    wire.cut()
+    world.a.loses("wlan0")
+    stranded = world.now
+    echo.run(0.2)
+    world.run(patience)
+    assert world.a.connection.state is ConnectionState.INTERRUPTED
+    assert world.data(world.a, stranded) == []
+    wire.works = True, True
+    world.a.endpoint.base_added(base, now=world.now)
+    offer = world.a.connection.restart(now=world.now)
+    world.a.connection.accept_answer(world.b.connection.accept_offer(offer, now=world.now), now=world.now)
+    back = world.now
+    world.run(0.1)
+    assert [host.connection.state for host in world.hosts] == [ConnectionState.CONNECTED] * 2
+    # A check's round trip and the data's own, at each end.
+    assert echo.heard[-1][1] == echo.said[-1]
+    assert echo.heard[-1][0] - back <= 0.08
+    echo.run(1.0)
+    echo.finish()
