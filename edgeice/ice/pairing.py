@@ -88,6 +88,8 @@ class Pairing:
             if self.mobile:
                 self._shared.emit(LocalCandidateWithdrawn(candidate, self._ufrag))
         self._untold = [candidate for candidate in self._untold if candidate.address != address]
+        if not self._untold:
+            self.due_at = None
 
     def end_local(self) -> None:
         """No more local candidates will come: the peer is to be told (RFC 8838 §13)."""
