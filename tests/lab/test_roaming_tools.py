@@ -138,6 +138,7 @@ _LATER, _AGAIN = (
     for number, path in ((0, _B), (1, _A))
 )
 _MOVED = traced(11.0, "session", "path", text=f"{_B_TEXT}, wwan0, 80 ms")
+_RESTART_MOVED = traced(11.0, "peer", "moved", path=_B, cause="restart")
 _RESTARTED = [
     traced(10.5, "lab", "heard", road="broker", t="offer", gen=1),
     traced(10.6, "lab", "heard", road="channel", t="offer", gen=1),
@@ -152,7 +153,7 @@ _RESTARTED = [
         ([*_CARRYING, _BACKUP, _MOVED], "backup"),
         # Data comes on a path that the session says only then.
         ([*_CARRYING, _BACKUP, {**_MOVED, "monotonic": 12.1}], "backup"),
-        ([*_CARRYING, _BACKUP, traced(12.1, "ice", "moved", path=_B)], "backup"),
+        ([*_CARRYING, _BACKUP, traced(12.1, "ice", "moved", path=_B, cause="base_gone")], "backup"),
         ([*_CARRYING, _BACKUP, {**_MOVED, "monotonic": 12.4}], "same"),
         ([*_CARRYING, _BACKUP, traced(9.0, "ice", "pair_dropped", generation=0, path=_B), _MOVED], "candidates"),
         ([*_CARRYING, _LATER, _MOVED], "candidates"),
@@ -160,6 +161,9 @@ _RESTARTED = [
         ([*_CARRYING, _RESTARTED[1], _RESTARTED[0], _RESTARTED[2], _MOVED], "restart_channel"),
         # A repetition that comes by the channel once there is a path again.
         ([*_CARRYING, _RESTARTED[0], _RESTARTED[2], {**_RESTARTED[1], "gen": 2}, _MOVED], "restart_broker"),
+        # A restart that is under way when the session moves without it.
+        ([*_CARRYING, _BACKUP, *_RESTARTED, traced(11.0, "ice", "moved", path=_B, cause="peer_moved")], "backup"),
+        ([*_CARRYING, _BACKUP, *_RESTARTED, _RESTART_MOVED, _MOVED], "restart_broker"),
         # To the very same pair, by a restart.
         ([*_CARRYING, _RESTARTED[0], _AGAIN], "restart_broker"),
         # What comes only when the stream is back did not bring it back.

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -40,13 +40,20 @@ class Sshd:
 
 
 @contextmanager
-def sshd_sync(folder: Path, operator: Mapping[str, str], port: int | None = None) -> Iterator[Sshd]:
+def sshd_sync(
+    folder: Path,
+    operator: Mapping[str, str],
+    port: int | None = None,
+    *,
+    place: Callable[..., list[str]] = lambda *command: list(command),
+) -> Iterator[Sshd]:
     """A running sshd on 127.0.0.1.
 
     Args:
         folder: Where its files are.
         operator: The environment of the operator's commands.
         port: Where it listens; a free one by default.
+        place: Gives the command line that runs a command on the server's host; here, if it is not given.
     """
     assert SSHD is not None, "sshd is not installed"
     with suppress(PermissionError):
@@ -62,7 +69,7 @@ def sshd_sync(folder: Path, operator: Mapping[str, str], port: int | None = None
     environment = {**operator, "PATH": f"{_with_edgeice(folder)}:{operator['PATH']}"}
     client = _client_config(folder, port, environment)
     with subprocess.Popen(
-        [SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        place(SSHD, "-D", "-e", "-f", str(config)), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stderr is not None

@@ -46,6 +46,8 @@ def road_of(entries: Sequence[Entry], moves: Sequence[Entry], struck_at: float, 
     path, valid_before = _path(until), _valid(earlier)
     newest_before = max((generation for generation, _pair in valid_before), default=0)
     generation = max((generation for generation, pair in _valid(until) if pair == path), default=newest_before)
+    if _cause(until, struck_at, path) not in ("", "restart"):
+        generation = newest_before  # a restart that may have begun meanwhile found the same pair
     if generation > newest_before:
         return f"restart_{_way(until, struck_at, (generation, path))}"
     if path == _path(earlier):
@@ -72,6 +74,12 @@ def _path(entries: Iterable[Entry]) -> str:
             # TYPE LOCAL -> TYPE REMOTE, with what more there is to say of it
             told = f"{words[1]}->{words[4].rstrip(',')}" if len(words) >= 5 and words[2] == "->" else told
     return told
+
+
+def _cause(entries: Iterable[Entry], struck_at: float, path: str) -> str:
+    """Why the session moved to a pair after the fault, empty where it does not say."""
+    moves = [entry for entry in entries if entry["name"] == "moved" and entry["monotonic"] > struck_at]
+    return next((str(entry["cause"]) for entry in reversed(moves) if entry["path"] == path), "")
 
 
 def _valid(entries: Iterable[Entry]) -> set[tuple[int, str]]:

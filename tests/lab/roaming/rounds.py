@@ -25,7 +25,7 @@ from tests.lab.roaming.stream import tally
 __all__ = ["PATIENCE", "QUIET", "Found", "Streaming", "judge", "run_round"]
 
 #: Seconds that a session has to come to rest before any counts, and seconds of its rest that count.
-_SETTLING = 3.0
+SETTLING = 3.0
 QUIET = 3.0
 #: The seconds around the fault in which the longest silence is looked for.
 BEFORE, AFTER = 0.5, 9.5
@@ -158,19 +158,27 @@ def _folder(kept: Path | None) -> Iterator[Path]:
             yield Path(name)
 
 
-def run_round(fault: Fault, *, keep: Path | None = None, patience: float = PATIENCE, after: float = AFTER) -> Found:
+def run_round(
+    fault: Fault,
+    *,
+    keep: Path | None = None,
+    patience: float = PATIENCE,
+    rest: float = SETTLING + QUIET,
+    after: float = AFTER,
+) -> Found:
     """Build what the fault needs, let it happen, and say what became of the stream.
 
     Args:
         fault: What happens.
         keep: Folder for logs and traces, which is made; None to keep nothing.
         patience: Seconds after which a stream that is silent is given up.
+        rest: Seconds before the fault in which nothing happens.
         after: Seconds after the fault for which the stream goes on at least.
     """
     with _folder(keep) as folder, staged(fault.setting, folder) as stage:
         with Streaming(stage, folder / "operator.trace") as streaming:
             streaming.line()
-            time.sleep(_SETTLING + QUIET)
+            time.sleep(rest)
             struck_at = time.monotonic()
             fault.strike(stage)
             report = streaming.end(struck_at=struck_at, until=struck_at + after, patience=patience)
