@@ -46,7 +46,7 @@ _ROADS = {
     "better_link": {"candidates", "backup"},
     "cold_carrier_loss": {"candidates", "relay_ticket", "restart_broker"},
 }
-_SHORT = {"carrier_loss", "blackhole", "both_move", "cold_carrier_loss"}
+_SHORT = {"carrier_loss", "cold_carrier_loss"}
 
 
 @pytest.mark.parametrize(
