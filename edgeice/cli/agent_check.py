@@ -13,10 +13,9 @@ from edgeice.agent.log import Log
 from edgeice.agent.service import Agent, load_key, load_trust
 from edgeice.agent.status import check_status_socket
 from edgeice.errors import ConfigError
-from edgeice.net import Assessed, InterfaceMonitor, assess
+from edgeice.net import InterfaceMonitor, InterfacePolicy, Snapshot, assess
 from edgeice.sansio import Entropy
 from edgeice.services.account import Account
-from edgeice.settings import IceSection
 from edgeice.signaling import AuthorizedOperators, Party
 from edgeice.transport import NodeConfig, broker_config, is_plain_and_remote
 
@@ -29,12 +28,17 @@ def check(path: Path, *, as_json: bool) -> None:
     key = load_key(config.key)
     trust = load_trust(config.trust)
 
-    async def look() -> list[Assessed]:
+    async def look() -> Snapshot:
         log = Log("error", wall=time.time)
         Agent(config, path, key=key, trust=trust, log=log, entropy=Entropy()).check()
-        return await _assess(config.ice)
+        if not config.ice.interfaces:
+            return Snapshot()
+        with InterfaceMonitor() as monitor:
+            return monitor.read()
 
-    assessed = trio.run(look)
+    snapshot = trio.run(look)
+    policy = NodeConfig.from_section(config.ice).policy
+    assessed = assess(snapshot, policy)
     party = Party.device(config.fleet, config.device)
     broker = broker_config(config.broker, party)
     addresses = [*config.ice.loopback, *(each.ip for each in assessed if not each.why)]
@@ -48,6 +52,7 @@ def check(path: Path, *, as_json: bool) -> None:
         "runs_as": Account.of(config.services.user).name,
         "stun": list(config.ice.stun),
         "addresses": addresses,
+        "links": _links(snapshot, policy, {each.interface for each in assessed if not each.why}),
         "left_out": [
             {"interface": each.interface, "address": each.ip, "why": each.why} for each in assessed if each.why
         ],
@@ -67,12 +72,10 @@ def check(path: Path, *, as_json: bool) -> None:
             print(f"{name:10} {shown}")
 
 
-async def _assess(section: IceSection) -> list[Assessed]:
-    """This host's interfaces and addresses as the agent would see them now."""
-    if not section.interfaces:
-        return []
-    with InterfaceMonitor() as monitor:
-        return assess(monitor.read(), NodeConfig.from_section(section).policy)
+def _links(snapshot: Snapshot, policy: InterfacePolicy, used: set[str]) -> list[dict[str, object]]:
+    """What the links of the interfaces are that the agent would use."""
+    links = {each.name: policy.link(each) for each in snapshot.interfaces.values() if each.name in used}
+    return [{"interface": name, "link": link.kind, "metered": link.is_metered} for name, link in links.items()]
 
 
 def _warnings(config: AgentConfig, trust: AuthorizedOperators, addresses: list[str]) -> list[str]:

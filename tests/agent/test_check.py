@@ -15,6 +15,7 @@ import pytest
 from edgeice.cli.agent_main import main
 from tests.agent.kit import WARNED_OF_ROOT, Device, Operator, environment
 from tests.support.brokers import Authority
+from tests.support.namespace import fresh_network_namespace, ip
 
 PLAIN, TLS = "mqtt://127.0.0.1:1", "mqtts://127.0.0.1:1"
 
@@ -203,6 +204,28 @@ def test_it_says_which_interfaces_are_left_out_and_why(tmp_path: Path, check: Ch
     assert "ice.public: 10.9.9.9 is no address that is used at present" in facts["warnings"]
     lines = check(device)[1].splitlines()
     assert "left_out   interface=lo why=loopback: reaches only this host" in lines
+
+
+@pytest.mark.root
+def test_it_says_what_links_are_and_which_are_paid_for(tmp_path: Path, check: Check) -> None:
+    device = Device(tmp_path / "pi", PLAIN)
+    edit(device, "interfaces = false", "interfaces = true\nonly = ['eth0', 'usb0']\nlinks.cellular = ['usb*']")
+    with fresh_network_namespace():
+        for number, name in enumerate(("eth0", "usb0")):
+            ip(*f"link add {name} type veth peer name far{number}".split())
+            for end in (name, f"far{number}"):
+                ip(*f"link set {end} up".split())
+            ip(*f"addr add 192.0.{number}.7/24 dev {name}".split())
+        code, said, _ = check(device, "--json")
+        lines = check(device)[1].splitlines()
+    facts = json.loads(said)
+    assert (code, facts["addresses"]) == (0, ["127.0.0.1", "192.0.0.7", "192.0.1.7"])
+    assert facts["links"] == [
+        {"interface": "eth0", "link": "other", "metered": False},
+        {"interface": "usb0", "link": "cellular", "metered": True},
+    ]
+    assert "links      interface=eth0 link=other" in lines
+    assert "links      interface=usb0 link=cellular metered=True" in lines
 
 
 def test_a_device_that_has_no_address_to_use_is_warned(tmp_path: Path, check: Check) -> None:

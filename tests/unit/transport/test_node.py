@@ -5,10 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from edgeice.operator.verdict import verdict_lines
 from edgeice.trace import Record
 from edgeice.transport import NetworkChange, Node, NodeConfig, PeerConnection, open_node
 from edgeice.transport.uplinks import InterfaceReport
+from tests.support.flapping import flapping
 from tests.support.namespace import fresh_network_namespace, ip
 
 IPS = ("127.0.0.1", "127.0.0.2", "::1")
@@ -315,35 +313,6 @@ async def test_a_socket_that_could_not_be_opened_is_tried_again(monkeypatch: pyt
                 while not node.bases:  # noqa: ASYNC110  # the node's own time
                     await trio.sleep(0.001)
             assert [each.ip for each in node.left_out()] == ["", ""]
-
-
-_FLAP = """
-import fcntl, itertools, socket, struct, sys, time
-fault, pause = sys.argv[1], float(sys.argv[2])
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-    began = time.monotonic()
-    for number in itertools.count():
-        on = bool(number % 2)
-        if fault == "address":  # SIOCSIFADDR
-            raw = socket.inet_aton("192.0.2.7" if on else "0.0.0.0")
-            fcntl.ioctl(sock, 0x8916, struct.pack("16sHH4s8x", b"eth0", socket.AF_INET, 0, raw))
-        else:  # SIOCGIFFLAGS, SIOCSIFFLAGS
-            name = b"far-eth0" if fault == "carrier" else b"eth0"
-            (flags,) = struct.unpack("16xH14x", fcntl.ioctl(sock, 0x8913, struct.pack("16s16x", name)))
-            fcntl.ioctl(sock, 0x8914, struct.pack("16sH14x", name, flags | 1 if on else flags & ~1))
-        time.sleep(max(0, began + number * pause - time.monotonic()))
-"""
-
-
-@contextmanager
-def flapping(fault: str) -> Iterator[None]:
-    """Take eth0's address, carrier or being up away and give it back a hundred times a second."""
-    process = subprocess.Popen([sys.executable, "-c", _FLAP, fault, "0.005"])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def living() -> tuple[int, int]:
