@@ -184,17 +184,22 @@ def test_a_gentle_fault_is_judged_by_when_the_path_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "at", "road"),
-    [("RelayMoved", 10.5, "relay_ticket"), ("RelayMoved", 9.0, "same"), ("RelayGained", 10.5, "same")],
+    ("name", "at", "relayed", "road"),
+    [
+        ("RelayMoved", 10.5, "10.0.1.1:1", "relay_ticket"),
+        ("RelayMoved", 10.5, "10.0.3.1:1", "same"),
+        ("RelayMoved", 9.0, "10.0.1.1:1", "same"),
+        ("RelayGained", 10.5, "10.0.1.1:1", "same"),
+    ],
 )
 def test_that_an_allocation_moved_is_read_from_the_devices_trace(
-    tmp_path: Path, name: str, at: float, road: str
+    tmp_path: Path, name: str, at: float, relayed: str, road: str
 ) -> None:
     trace = tmp_path / "trace"
     began = time.time() - time.monotonic()
     lines = [
         {"at": 1000.0, "layer": "trace", "name": "began", "time": began + 5.0},
-        {"at": 1000.0 + at - 5.0, "layer": "endpoint", "name": name},
+        {"at": 1000.0 + at - 5.0, "layer": "endpoint", "name": name, "relayed": relayed},
     ]
     trace.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert road_of(_CARRYING, read_moves(trace), 10.0, 12.0) == road

@@ -22,11 +22,11 @@ def read_trace(file: Path) -> list[Entry]:
 
 
 def read_moves(file: Path) -> list[Entry]:
-    """The entries of an agent's trace that tell of relays, with the monotonic time of each."""
+    """The entries of an agent's trace that tell of allocations that moved, with the monotonic time of each."""
     entries = [json.loads(line) for line in file.read_text().splitlines()]
     began = entries[0]
     offset = began["time"] - began["at"] - time.time() + time.monotonic()
-    moves = [entry for entry in entries if entry["layer"] == "endpoint" and entry["name"].startswith("Relay")]
+    moves = [entry for entry in entries if (entry["layer"], entry["name"]) == ("endpoint", "RelayMoved")]
     return [{**entry, "monotonic": entry["at"] + offset} for entry in moves]
 
 
@@ -34,7 +34,7 @@ def road_of(entries: Sequence[Entry], moves: Sequence[Entry], struck_at: float, 
     """What brought the stream back that was harmed at one moment and was back at another, by the monotonic clock.
 
     - `same`: nothing; the path is what it was.
-    - `relay_ticket`: the path is what it was, and the allocation behind it moved.
+    - `relay_ticket`: a pair that was valid already, and the allocation behind it moved.
     - `backup`: a pair that was valid already when the fault came.
     - `candidates`: a pair that became valid only after the fault, by the credentials of before.
     - `restart_broker`, `restart_channel`: a pair of an ICE restart whose offer or answer came that way first.
@@ -50,10 +50,12 @@ def road_of(entries: Sequence[Entry], moves: Sequence[Entry], struck_at: float, 
         generation = newest_before  # a restart that may have begun meanwhile found the same pair
     if generation > newest_before:
         return f"restart_{_way(until, struck_at, (generation, path))}"
-    if path == _path(earlier):
-        moved = any(each["name"] == "RelayMoved" and struck_at < each["monotonic"] <= back_at for each in moves)
-        return "relay_ticket" if moved else "same"
-    return "backup" if (generation, path) in valid_before else "candidates"
+    if (generation, path) not in valid_before:
+        return "candidates"
+    relays = [each["relayed"] for each in moves if struck_at < each["monotonic"] <= said_by]
+    if any(relay in path.split("->") for relay in relays):
+        return "relay_ticket"
+    return "same" if path == _path(earlier) else "backup"
 
 
 def moved_at(entries: Sequence[Entry], struck_at: float) -> float | None:
