@@ -6,6 +6,7 @@ from functools import partial
 
 from edgeice import stun
 from edgeice.errors import DecodeError
+from edgeice.stun import Attribute, Method
 from edgeice.turn import AllocationState
 from tests.property.faults import damaged, example_scripts, faults_of
 from tests.property.target import TAKEN, Target
@@ -15,6 +16,7 @@ from tests.support.turn_server import PEER, Link, TurnServer
 __all__ = ["RELAYING"]
 
 _MEMORY = 16
+_MOVES = 8
 #: Requests in half an hour of a session: an allocation, its permission and channel kept, and what repeats these.
 _REQUESTS = 200
 
@@ -75,6 +77,28 @@ def _allocated(script: bytes) -> str:
     return TAKEN
 
 
+def _moved(script: bytes) -> str:
+    """The client goes from address to address, and what nobody signed ends nothing and moves nothing."""
+    server = _WatchedServer(script, refusals=False)
+    server.mobility = "given"
+    link = Link(server, mobile=True)
+    link.exchange()
+    link.send(PEER, b"out")
+    for number in range(_MOVES):
+        server.is_here = False
+        assert link.allocation.move(now=link.now)
+        link.exchange()
+        link.send(PEER, b"%d" % number)
+        link.advance(100.0)
+    assert link.allocation.state is AllocationState.ALLOCATED
+    assert [data for _, data in server.relayed_data] == [b"out", *(b"%d" % number for number in range(_MOVES))]
+    shown = [request.get(Attribute.MOBILITY_TICKET) for request in server.requests if request.method == Method.REFRESH]
+    # None twice but in the same request, and none once there was a newer one.
+    assert list(dict.fromkeys(ticket for ticket in shown if ticket is not None)) == server.tickets[:-1]
+    assert len(server.requests) <= _REQUESTS
+    return TAKEN
+
+
 def _refused(script: bytes) -> str:
     """With forged refusals, and over a stream where the script says so: it may fail, but ends and asks for little."""
     server = _WatchedServer(script, refusals=True)
@@ -92,5 +116,6 @@ def _refused(script: bytes) -> str:
 
 RELAYING = (
     Target(name="turn-client", seeds=partial(example_scripts, 8, 12), check=_allocated, examples=60),
+    Target(name="turn-moved", seeds=partial(example_scripts, 8, 12), check=_moved, examples=60),
     Target(name="turn-refused", seeds=partial(example_scripts, 8, 12), check=_refused, examples=60),
 )

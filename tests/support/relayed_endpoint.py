@@ -92,6 +92,8 @@ class RelayedEndpoint:
         #: What the sessions sent to elsewhere than a relay.
         self.sent: list[Transmit] = []
         self.opened: list[OpenFlow] = []
+        #: What the sessions told.
+        self.told: list[Event] = []
         self.sessions: list[IceConnection] = []
         self._flows: dict[int, tuple[Relay, Deframer | None]] = {}
         self._due: list[tuple[float, int, Callable[[], None]]] = []
@@ -178,7 +180,7 @@ class RelayedEndpoint:
                 continue
             before = self._acted
             for session in self.sessions:
-                drain(session, self._act, lambda _event: None)
+                drain(session, self._act, self.told.append)
             if self._acted == before:
                 return
 

@@ -10,7 +10,7 @@ import pytest
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.ice import RemoteParameters
 from edgeice.ice.credentials import generate_credentials
-from edgeice.peer import IceConnection, RelayGained, RelayLost, RelayMoved
+from edgeice.peer import CandidateGathered, IceConnection, RelayGained, RelayLost, RelayMoved
 from edgeice.sansio import Entropy
 from edgeice.stun import Message, Method
 from tests.support.relayed_endpoint import Relay, RelayedEndpoint
@@ -71,7 +71,9 @@ class Roaming:
         return float("inf")
 
 
-def roaming(*interfaces: str, uri: str = "turn:192.0.2.1", **changes: object) -> tuple[Roaming, list[Base]]:
+def roaming(
+    *interfaces: str, uri: str = "turn:192.0.2.1", mobility: bool = False, **changes: object
+) -> tuple[Roaming, list[Base]]:
     """A host with these interfaces, whose session has a relayed path from the first of them."""
     server = relay(**changes)
     host = RelayedEndpoint(server, uris=[uri])
@@ -82,7 +84,8 @@ def roaming(*interfaces: str, uri: str = "turn:192.0.2.1", **changes: object) ->
     session = host.connect()
     host.run(1)
     credentials = generate_credentials(Entropy.seeded(9))
-    session.set_remote(RemoteParameters(credentials=credentials), now=host.now)
+    parameters = RemoteParameters(credentials=credentials, renomination=mobility, mobility=mobility)
+    session.set_remote(parameters, now=host.now)
     line = f"candidate:1 1 udp 2130706431 {PEER.ip} {PEER.port} typ host"
     session.add_remote_candidate(line, credentials.ufrag, now=host.now)
     host.run(1)
@@ -161,6 +164,19 @@ def test_rfc8016_another_interface_carries_it_on_and_sessions_keep_their_base() 
     it.host.run(1)
     assert [event.base for event in it.host.of(RelayMoved) if isinstance(event, RelayMoved)] == [kept.address]
     assert it.host.of(RelayLost) == []
+
+
+def test_rfc8016_a_peer_that_follows_is_told_what_the_relayed_address_costs_now() -> None:
+    it, (lost, _) = roaming("wlan0", "wwan0", mobility=True)
+    lines = it.host.relayed(it.session)
+    assert [line.partition(" network-id ")[2] for line in lines] == ["1 network-cost 10", "2 network-cost 900"]
+    it.host.remove_base(lost)
+    it.host.run(1)
+    (told,) = [
+        each.candidate for each in it.host.told if isinstance(each, CandidateGathered) and " relay " in each.candidate
+    ]
+    # The same candidate, by another network.
+    assert told.partition(" network-id ")[::2] == (lines[0].partition(" network-id ")[0], "2 network-cost 900")
 
 
 def test_rfc8016_of_several_interfaces_the_cheapest_carries_it_on() -> None:
