@@ -17,6 +17,11 @@ __all__ = ["Moves"]
 #: Seconds between two rounds of checks where nothing is valid, and which rounds check metered pairs too.
 _RETRY_INTERVAL: Final = 30.0
 _METERED_ROUNDS: Final = 4
+#: How long the pair that was moved to may take to answer where another one has: seconds, and round trips more; and what
+#: is taken for one where none was measured.
+_PATIENCE: Final = 0.03
+_PATIENCE_ROUND_TRIPS: Final = 1.5
+_ROUND_TRIP: Final = 0.2
 #: Pairs of one combination in a round.
 _RETRY_PAIRS: Final = 2
 
@@ -35,6 +40,9 @@ class Moves:
     nominates it.  So both ends converge on what the controlling side nominates.  Numbers only grow: one that is old,
     or replayed, moves nothing.
 
+    A pair that was valid may be so no more, as when the other end moves at the same time.  So the others are checked
+    too, and if one of them answers and the one that was moved to does not in time, data moves on.
+
     Where no other pair is valid everything is checked again with the present credentials, and the first pair that
     works carries data at once.  Combinations of interfaces without a valid pair are tried again from time to time: a
     network may come back without anybody saying so.
@@ -47,7 +55,18 @@ class Moves:
         send_check: Sends a check on a pair now.
     """
 
-    __slots__ = ("_checklist", "_pairing", "_retry_at", "_rounds", "_selection", "_send_check", "_shared")
+    __slots__ = (
+        "_checklist",
+        "_is_overdue",
+        "_moved_at",
+        "_pairing",
+        "_patience_at",
+        "_retry_at",
+        "_rounds",
+        "_selection",
+        "_send_check",
+        "_shared",
+    )
 
     def __init__(
         self, shared: Shared, checklist: Checklist, selection: Selection, pairing: Pairing, send_check: _SendCheck
@@ -60,6 +79,10 @@ class Moves:
         #: When the next round of what does not work is due; None before nomination.
         self._retry_at: float | None = None
         self._rounds = 0
+        #: When data moved last, and until when the peer's answer on the pair is waited for; None once that is over.
+        self._moved_at = 0.0
+        self._patience_at: float | None = None
+        self._is_overdue = False
 
     def leave(self, pair: CandidatePair, *, cause: str, now: float) -> bool:
         """Take data off the selected pair, which does not work although it is still valid: as `Generation.leave`."""
@@ -87,14 +110,37 @@ class Moves:
     def move(self, pair: CandidatePair, cause: str, *, now: float) -> None:
         """Data goes by another valid pair from now on, and the peer is told there: at once, ahead of all that waits."""
         self._shared.trace(now, "moved", path=pair.path, cause=cause)
+        self._moved_at = now
+        self._patience_at, self._is_overdue = None, False
+        is_new = pair.answered_at >= now or cause == "peer_moved"
         if self._selection.move(pair, cause, now):
             self._checklist.untrigger(pair)
             self._send_check(pair, now=now)
+        if not is_new:
+            self._patience_at = (
+                now + _PATIENCE + _PATIENCE_ROUND_TRIPS * (_ROUND_TRIP if pair.rtt is None else pair.rtt)
+            )
+            for backup in self._selection.backups:
+                self._checklist.trigger(backup)
+
+    def _move_on(self, now: float) -> None:
+        """Leave the pair that was moved to for one that has answered since; or wait until one does."""
+        pair = self._selection.pair
+        if pair is None or pair.answered_at >= self._moved_at:
+            self._is_overdue = False
+            return
+        others = [each for each in self._checklist.valid() if each.answered_at > self._moved_at]
+        if others:
+            self.move(min(others, key=self._checklist.order), self._selection.cause, now=now)
 
     def work(self, *, now: float) -> None:
         """Try again what does not work, if it is time."""
         if not self._selection.mobile or not self._selection.completed:
             return
+        if self._patience_at is not None and self._patience_at <= now:
+            self._patience_at, self._is_overdue = None, True
+        if self._is_overdue:
+            self._move_on(now)
         if self._retry_at is None:
             self._retry_at = now + _RETRY_INTERVAL
         elif self._retry_at <= now:
@@ -104,8 +150,10 @@ class Moves:
 
     @property
     def due_at(self) -> float | None:
-        """When `work` must be called; while there is a path it is in time whenever consent is asked for."""
-        return self._retry_at if self._selection.mobile and self._selection.pair is None else None
+        """When `work` must be called; what is not urgent is done in time whenever consent is asked for."""
+        if not self._selection.mobile:
+            return None
+        return self._retry_at if self._selection.pair is None else self._patience_at
 
     def _retry(self) -> None:
         """Check the best few pairs of each combination of interfaces that has no valid one."""

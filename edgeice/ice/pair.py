@@ -109,6 +109,8 @@ class CandidatePair:
     suspect: bool = False
     #: Since when each request was answered; None while that is open.
     good_since: float | None = None
+    #: When the latest answer came; before all times while none did.
+    answered_at: float = float("-inf")
     #: It failed, or was not needed, and is only tried again in case it works by now: with few transmissions.
     retried: bool = False
     #: How often data was taken off the pair because it did not work: each time it must prove itself for longer.
@@ -181,6 +183,7 @@ class CandidatePair:
     def note_answer(self, now: float) -> None:
         """The peer answered on it: it works."""
         self.suspect = False
+        self.answered_at = now
         if self.good_since is None:
             self.good_since = now
 

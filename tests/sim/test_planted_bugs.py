@@ -222,7 +222,7 @@ BUGS: Final = (
     Planted(relays_are_never_given_back, ["released"], 50),
     Planted(candidates_of_another_generation_count, ["stranger"], 50),
     Planted(a_later_base_is_paired_with_whom_another_one_heard, ["stranger"], 100),
-    Planted(a_restart_tells_an_end_before_servers_answered, ["connect"], 40, 1200),
+    Planted(a_restart_tells_an_end_before_servers_answered, ["connect"], 40, 1400),
     Planted(only_the_answer_to_the_latest_checks_counts, ["connect", "stalled"], 40, 160),
 )
 

@@ -6,6 +6,8 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.ice import (
@@ -29,6 +31,10 @@ __all__ = ["Agent", "World", "address", "form_one", "run_together"]
 def address(host: int, port: int = 4000) -> TransportAddress:
     """An address of agent `host`."""
     return TransportAddress(f"192.0.2.{host}", port)
+
+
+class Signal(Protocol):
+    def __call__(self, *, now: float) -> None: ...
 
 
 class Agent:
@@ -67,14 +73,18 @@ class Agent:
         if isinstance(event, LocalCandidateGathered):
             self.candidates.append((event.candidate, event.ufrag))
             if trickles:
-                self.peer.ice.add_remote_candidate(event.candidate, ufrag=event.ufrag, now=self.world.now)
-                self.world.touch(self.peer)
+                self._signal(partial(self.peer.ice.add_remote_candidate, event.candidate, ufrag=event.ufrag))
         elif isinstance(event, LocalCandidateWithdrawn):
             if trickles:
-                self.peer.ice.remove_remote_candidates((event.candidate,), ufrag=event.ufrag, now=self.world.now)
-                self.world.touch(self.peer)
+                self._signal(partial(self.peer.ice.remove_remote_candidates, (event.candidate,), ufrag=event.ufrag))
         elif isinstance(event, LocalCandidatesEnded) and trickles:
-            self.peer.ice.end_of_remote_candidates(ufrag=event.ufrag, now=self.world.now)
+            self._signal(partial(self.peer.ice.end_of_remote_candidates, ufrag=event.ufrag))
+
+    def _signal(self, tell: Signal) -> None:
+        if self.world.signaling_delay:
+            self.world.signal(self.peer, tell)
+        else:
+            tell(now=self.world.now)
             self.world.touch(self.peer)
 
     def add_base(self, base: TransportAddress, interface: str = "eth0", cost: int = 0) -> None:
@@ -131,6 +141,7 @@ class World:
         seed: Of the randomness of A; B has the next.
 
     Attributes:
+        signaling_delay: Of what is said by signaling after the first description, seconds.
         filter: Sees each datagram with its sender before it travels; False loses it.
         translate: Gives the source address that the receiver sees.
     """
@@ -146,6 +157,8 @@ class World:
     ) -> None:
         self.now = 100.0
         self.delay = delay
+        self.signaling_delay = 0.0
+        self._signals: list[tuple[float, int, Agent, Signal]] = []
         self.hosts: dict[TransportAddress, Agent] = {}
         self.filter: Callable[[Agent, Transmit], bool] = lambda _agent, _sent: True
         self.translate: Callable[[TransportAddress], TransportAddress] = lambda source: source
@@ -166,6 +179,9 @@ class World:
             path = Path(sent.path.remote, self.translate(sent.path.local))
             heapq.heappush(self._queue, (self.now + self.delay, next(self._order), receiver, sent.data, path))
 
+    def signal(self, receiver: Agent, tell: Signal) -> None:
+        heapq.heappush(self._signals, (self.now + self.signaling_delay, next(self._order), receiver, tell))
+
     @property
     def states(self) -> tuple[str, str]:
         return self.a.state, self.b.state
@@ -176,7 +192,7 @@ class World:
     def next_at(self) -> float:
         """When something happens next."""
         times = [agent.ice.next_timeout() for agent in (self.a, self.b)]
-        times.append(self._queue[0][0] if self._queue else None)
+        times += [queue[0][0] for queue in (self._queue, self._signals) if queue]
         return min((time for time in times if time is not None), default=math.inf)
 
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
@@ -191,6 +207,11 @@ class World:
             if at > end:
                 break
             self.now = max(self.now, at)
+            if self._signals and self._signals[0][0] <= self.now:
+                *_, receiver, tell = heapq.heappop(self._signals)
+                tell(now=self.now)
+                receiver.drain()
+                continue
             if self._queue and self._queue[0][0] <= self.now:
                 _at, _order, receiver, data, path = heapq.heappop(self._queue)
                 receiver.ice.receive_stun(data, path, now=self.now)

@@ -54,6 +54,7 @@ class Roaming(World):
 
     Attributes:
         broken: Interfaces (agent number, interface number) that carry nothing.
+        filtering: Agents (1, 2) that only hear from where they sent to, as behind most NATs.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class Roaming(World):
     ) -> None:
         super().__init__(delay=delay, config=config, seed=seed)
         self.broken: set[tuple[int, int]] = set()
+        self.filtering: set[int] = set()
+        self._opened: set[tuple[TransportAddress, TransportAddress]] = set()
         self.filter = self._passes
         for number, agent, interfaces in ((1, self.a, a), (2, self.b, b)):
             agent.mobile = True
@@ -81,7 +84,11 @@ class Roaming(World):
             self.forget()
 
     def _passes(self, _agent: Agent, sent: Transmit) -> bool:
-        return not ({self._link(sent.path.local), self._link(sent.path.remote)} & self.broken)
+        self._opened.add((sent.path.local, sent.path.remote))
+        if {self._link(sent.path.local), self._link(sent.path.remote)} & self.broken:
+            return False
+        filtered = self._link(sent.path.remote)[0] in self.filtering
+        return not filtered or (sent.path.remote, sent.path.local) in self._opened
 
     @staticmethod
     def _link(address: TransportAddress) -> tuple[int, int]:
