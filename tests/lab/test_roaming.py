@@ -97,6 +97,8 @@ async def test_scp_survives_twenty_moves(tmp_path: Path) -> None:
 
             def move() -> None:
                 mover = Mover(stage, 20)
+                while not (copied.exists() and copied.stat().st_size > 1 << 20):
+                    mover.pause(0.1, 0.1)
                 for _ in range(20):
                     mover.pause(0.5, 2.0)
                     moved.append(mover.move())
