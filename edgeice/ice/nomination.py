@@ -15,16 +15,16 @@ __all__ = ["Nomination", "improves"]
 _MAX_DOUBLINGS: Final = 5
 
 
-def improves(pair: CandidatePair, selected: CandidatePair | None, *, mobile: bool = False) -> bool:
+def improves(pair: CandidatePair, selected: CandidatePair | None) -> bool:
     """Whether a pair is worth another nomination, and checks until it works or fails.
 
     A relay costs its owner and adds to each round trip, so whatever is better than a relayed pair is worth it.  From
-    one direct pair to another there is little to gain, and often dozens of addresses that nothing answers from.
-    `mobile`: a link that costs less comes first.
+    one direct pair to another there is little to gain, and often dozens of addresses that nothing answers from.  A link
+    that costs less comes before all that.
     """
     if selected is None:
         return True
-    if mobile and _link(pair) != _link(selected):
+    if _link(pair) != _link(selected):
         return _link(pair) < _link(selected)
     return selected.is_relayed and pair.priority > selected.priority
 
@@ -72,7 +72,7 @@ class Nomination:
 
     def improve(self, checklist: Checklist, selected: CandidatePair | None, *, mobile: bool, now: float) -> None:
         """Queue the nominating check of a valid pair that improves on the selected one, if there is any."""
-        better = [pair for pair in checklist.valid() if improves(pair, selected, mobile=mobile)]
+        better = [pair for pair in checklist.valid() if improves(pair, selected)]
         if mobile and selected is not None:
             better = [pair for pair in better if not pair.is_doubtful and pair.good_since is not None]
             proven_at = {pair: self._proven_at(pair, selected) for pair in better}

@@ -92,7 +92,7 @@ class Selection:
 
     def betters(self, pair: CandidatePair) -> bool:
         """Whether a pair may still take the selected one's place."""
-        return self.renominates and improves(pair, self.pair, mobile=self.mobile)
+        return self.renominates and improves(pair, self.pair)
 
     def keeps_consent(self, pair: CandidatePair) -> bool:
         """Whether consent on a valid pair is worth asking for."""
