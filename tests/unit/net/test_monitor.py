@@ -277,8 +277,10 @@ async def test_a_renamed_interface_is_another_at_once(namespace: None, autojump_
     with Interfaces("eth0"), InterfaceMonitor() as monitor:
         before = monitor.read()
         start = trio.current_time()
-        ip("link", "set", "eth0", "down")
-        ip("link", "set", "eth0", "name", "lan0")
+        try:
+            ip("link", "set", "eth0", "name", "lan0")
+        except subprocess.CalledProcessError:
+            pytest.skip("the kernel renames no interface that is up")  # before Linux 6.2
         after = await monitor.changed()
         assert trio.current_time() == start
         assert "eth0 renamed to lan0" in delta(before, after)
