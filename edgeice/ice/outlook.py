@@ -120,7 +120,7 @@ class Outlook:
             return interface != carrier  # what its relay is reached by
         if cause == "peer_moved":
             # The controlled side moves for no other reason; the controlling one also to what is better.
-            return self._shared.role is Role.CONTROLLING or not improves(pair, before, mobile=True)
+            return self._shared.role is Role.CONTROLLING or not improves(pair, before)
         return fading or cause in _BREAKS
 
     def _cause(self, told: _Told | None) -> str:
