@@ -66,6 +66,7 @@ from edgeice.transport import (
     SignalPump,
     broker_config,
     open_node,
+    ways_to_broker,
 )
 
 __all__ = ["Agent", "load_key", "load_trust"]
@@ -173,6 +174,8 @@ class Agent:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals, self._tracing():
                 config = self._node_config(self._config)
                 async with open_node(config, self._entropy, self._tracer, self._network_changed) as self._node:
+                    ways = ways_to_broker(self._node.usable, self._node.host_addresses)
+                    self._presence.client.network_changed(ways)
                     self._sessions = self._make_sessions()
                     async with trio.open_nursery() as nursery:
                         self._sessions.use(self._pump, nursery)
@@ -325,6 +328,7 @@ class Agent:
             failures=self._failures,
             audit=self._audit,
             tracer=self._tracer,
+            probe=self._presence.client.probe,
         )
 
     def _check_user(self) -> None:
@@ -364,6 +368,7 @@ class Agent:
         )
 
     def _network_changed(self, change: NetworkChange) -> None:
+        self._presence.client.network_changed(ways_to_broker(change.usable, change.host_addresses))
         if self._config.ice.interfaces:
             self._network_log.note(change)
         self._presence.info_changed()

@@ -102,6 +102,7 @@ class Sessions:
         failures: Where defects go.
         audit: Where the fleet is told.
         tracer: Hears whose each session is, and the verdict on it.
+        probe: Finds out whether the broker is still heard.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Sessions:
         failures: Failures,
         audit: AuditSink,
         tracer: Tracer,
+        probe: Callable[[], None],
     ) -> None:
         self._signaling = signaling
         self._node = node
@@ -128,6 +130,7 @@ class Sessions:
         self._failures = failures
         self._audit = audit
         self._tracer = tracer
+        self._probe = probe
         self._sessions: dict[SessionId, _Session] = {}
         self._nursery: trio.Nursery | None = None
         self._pump: SignalPump | None = None
@@ -273,7 +276,7 @@ class Sessions:
         machine = self._signaling.session(event.session)
         if machine is None or self._nursery is None:
             return
-        signaled = SignaledConnection(machine, self._wall, self._flush)
+        signaled = SignaledConnection(machine, self._wall, self._flush, self._probe)
 
         def first_pair() -> None:
             self._signaling.first_pair(event.session, now=trio.current_time())

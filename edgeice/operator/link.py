@@ -21,7 +21,7 @@ from edgeice.signaling.broker import (
 )
 from edgeice.signaling.mqtt import MqttClient
 from edgeice.signaling.versions import VersionMemory
-from edgeice.transport import broker_config
+from edgeice.transport import NetworkChange, broker_config, ways_to_broker
 
 __all__ = ["BrokerLink", "open_broker"]
 
@@ -54,10 +54,20 @@ class BrokerLink:
 
     async def run(self) -> None:
         """Keep subscribed and hand messages on, until the client ends."""
+        async with trio.open_nursery() as nursery:
+            await self._hear(nursery)
+            nursery.cancel_scope.cancel()
+
+    def network_changed(self, change: NetworkChange) -> None:
+        """Let the connection follow this host's interfaces."""
+        self.client.network_changed(ways_to_broker(change.usable, change.host_addresses))
+
+    async def _hear(self, nursery: trio.Nursery) -> None:
         async for event in self.client.events:
             match event:
                 case MqttConnected():
-                    await self._subscribe()
+                    # Beside what comes: the broker kept the session, and with it what was said meanwhile.
+                    nursery.start_soon(self._subscribe)
                 case MqttConnectFailed():
                     # A first attempt that fails ends the command; afterwards the session lives without a broker.
                     if not self._ready.is_set() and event.kind not in _PASSING:

@@ -12,7 +12,7 @@ from edgeice.sansio import Entropy
 from edgeice.settings import broker_address
 from edgeice.signaling import Party, TopicKind
 from edgeice.trace import Record, Tracer
-from edgeice.transport import Node, NodeConfig, RelaySource, open_node
+from edgeice.transport import Node, NodeConfig, RelaySource, open_node, ways_to_broker
 
 __all__ = ["Roads", "keep_roads"]
 
@@ -56,8 +56,11 @@ async def keep_roads(
     with trio.CancelScope() as scope:
         async with (
             open_broker(config, entropy, filters, patience) as link,
-            open_node(NodeConfig.from_section(config.ice, relays, broker=broker), entropy, tracer) as node,
+            open_node(
+                NodeConfig.from_section(config.ice, relays, broker=broker), entropy, tracer, link.network_changed
+            ) as node,
         ):
             scope.shield = True
+            link.client.network_changed(ways_to_broker(node.usable, node.host_addresses))
             task_status.started(Roads(link, node, relays, tracer))
             await over.wait()

@@ -276,7 +276,7 @@ class Session:
             self._signaled.peer.abort()  # a stale nonce: what was made for the first offer is void
         machine = self._connector.session
         assert machine is not None  # that is what the event says
-        signaled = SignaledConnection(machine, _wall, self._pump.touch)
+        signaled = SignaledConnection(machine, _wall, self._pump.touch, self._link.client.probe)
         signaled.attach(self._node.connection(watch=self._progress, offerer=True))
         self._signaled = signaled
         self._path = SessionPath(signaled, self._node, self._pass_on, device=self.device.name, patience=self._lost_time)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgeice.late import names_of
 
 if TYPE_CHECKING:
-    from edgeice.transport.broker import broker_config, is_plain_and_remote
+    from edgeice.transport.broker import broker_config, is_plain_and_remote, ways_to_broker
     from edgeice.transport.channel import ChannelPort, DataChannel
     from edgeice.transport.ice import IceTransport
     from edgeice.transport.node import NetworkChange, Node, NodeConfig, open_node
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 else:
     __getattr__ = names_of(
         __name__,
-        broker="broker_config is_plain_and_remote",
+        broker="broker_config is_plain_and_remote ways_to_broker",
         channel="ChannelPort DataChannel",
         ice="IceTransport",
         node="NetworkChange Node NodeConfig open_node",
@@ -67,4 +67,5 @@ __all__ = [
     "broker_config",
     "is_plain_and_remote",
     "open_node",
+    "ways_to_broker",
 ]

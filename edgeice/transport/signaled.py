@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 import trio
 
 from edgeice.errors import DecodeError, LocalProtocolError, RemoteProtocolError
-from edgeice.peer import CandidateGathered, CandidatesEnded, ConnectionState
+from edgeice.peer import CandidateGathered, CandidatesEnded, CandidateWithdrawn, ConnectionState, PathChanged
 from edgeice.sansio import DropCounter, Event
 from edgeice.signaling import (
     AnswerReceived,
@@ -30,6 +31,13 @@ __all__ = ["SIGNAL_PROTOCOL", "SignaledConnection"]
 
 SIGNAL_PROTOCOL = "edgeice.signal.1"
 
+#: Own generations that candidates may still be sent for: the one in use, one on its way, and what was rolled back.
+_GENERATIONS: Final = 4
+
+
+def _nobody() -> None:
+    """Where there is no broker to ask."""
+
 
 class SignaledConnection:
     """Carries descriptions and candidates between a session's machine and its peer connection, on either side.
@@ -38,13 +46,22 @@ class SignaledConnection:
         session: The session's signaling.
         wall: The wall clock.
         flush: Drains the signaling machine after a command to it.
+        probe: Finds out whether the broker is still heard; called where the session's own path is not, or is given up
+            on, which may be by the fault of a network that they share.
     """
 
-    def __init__(self, session: SignalingSession, wall: WallClock, flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        session: SignalingSession,
+        wall: WallClock,
+        flush: Callable[[], None],
+        probe: Callable[[], None] = _nobody,
+    ) -> None:
         self.session = session
         self._peer: PeerConnection | None = None
         self._wall = wall
         self._flush = flush
+        self._probe = probe
         #: Generations of the own ufrags that candidates may still be sent for.
         self._generations: dict[str, int] = {}
         self._channel: DataChannel | None = None
@@ -62,12 +79,16 @@ class SignaledConnection:
         self._peer = peer
 
     def watch(self, progress: Progress) -> None:
-        """Hear what the peer connection has to say: candidates are sent on."""
+        """Hear what the peer connection has to say: candidates, those that go too, are sent on."""
         match progress:
             case CandidateGathered():
-                self._send_candidates(progress.ufrag, (progress.candidate,), end=False)
+                self._send_candidates(progress.ufrag, (progress.candidate,))
+            case CandidateWithdrawn():
+                self._send_candidates(progress.ufrag, removed=(progress.candidate,))
             case CandidatesEnded():
-                self._send_candidates(progress.ufrag, (), end=True)
+                self._send_candidates(progress.ufrag, end=True)
+            case PathChanged() if progress.path is None or progress.fading or progress.cause == "silent":
+                self._probe()
             case _:
                 pass
 
@@ -89,6 +110,8 @@ class SignaledConnection:
             case AnswerReceived():
                 self._take_answer(event)
             case CandidatesReceived():
+                for line in event.removed:
+                    self.peer.remove_candidate(line, event.ufrag)
                 for line in event.candidates:
                     self.peer.add_candidate(line, event.ufrag)
             case EndOfCandidatesReceived():
@@ -107,14 +130,15 @@ class SignaledConnection:
             self.peer.rollback()
         gen = self.session.next_gen
         sdp = self.peer.restart()
-        self._generations[self.peer.ufrag] = gen
+        self._note_generation(gen)
+        self._probe()
         self.session.offer(sdp, now=trio.current_time(), wall=self._wall())
         self._flush()
 
     def describe_first(self) -> str:
         """The description for the first offer."""
         sdp = self.peer.create_offer()
-        self._generations[self.peer.ufrag] = 0
+        self._note_generation(0)
         return sdp
 
     async def run_channel(self, channel: DataChannel, receive: Callable[[str], None]) -> None:
@@ -147,10 +171,19 @@ class SignaledConnection:
 
     # Inside
 
-    def _send_candidates(self, ufrag: str, lines: tuple[str, ...], *, end: bool) -> None:
+    def _note_generation(self, gen: int) -> None:
+        self._generations[self.peer.ufrag] = gen
+        if len(self._generations) > _GENERATIONS:
+            del self._generations[next(iter(self._generations))]
+
+    def _send_candidates(
+        self, ufrag: str, lines: tuple[str, ...] = (), *, removed: tuple[str, ...] = (), end: bool = False
+    ) -> None:
         gen = self._generations.get(ufrag)
         if gen is not None:
-            self.session.send_candidates(gen, ufrag, lines, end=end, now=trio.current_time(), wall=self._wall())
+            self.session.send_candidates(
+                gen, ufrag, lines, removed=removed, end=end, now=trio.current_time(), wall=self._wall()
+            )
             self._flush()
 
     def _take_offer(self, event: OfferReceived) -> None:
@@ -174,7 +207,7 @@ class SignaledConnection:
 
     def _answer(self, event: OfferReceived) -> None:
         sdp = self.peer.accept_offer(event.sdp)
-        self._generations[self.peer.ufrag] = event.gen
+        self._note_generation(event.gen)
         self.session.answer(event.gen, sdp, wall=self._wall())
         self._flush()
 

@@ -49,6 +49,7 @@ PUBLIC = {
         "broker_config",
         "is_plain_and_remote",
         "open_node",
+        "ways_to_broker",
     },
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 import trio
@@ -34,9 +34,11 @@ from edgeice.signaling.broker import (
 )
 from edgeice.signaling.failures import ConnectError
 from edgeice.signaling.inbox import Inbox
+from edgeice.signaling.mqtt.dial import Dial, Names
 from edgeice.signaling.mqtt.link import Link
 from edgeice.signaling.outbox import Outbox, Outgoing
 from edgeice.signaling.versions import VersionMemory
+from edgeice.signaling.ways import Network, Usable
 
 __all__ = ["MqttClient"]
 
@@ -44,6 +46,10 @@ __all__ = ["MqttClient"]
 _ANSWERS = frozenset({FailureKind.BAD_CREDENTIALS, FailureKind.NOT_AUTHORIZED, FailureKind.REFUSED_BY_BROKER})
 #: How long `disconnect` waits for its DISCONNECT to leave, seconds.
 _GOODBYE_TIMEOUT = 2.0
+#: Seconds between two probes at least.
+_PROBE_SPACING = 5.0
+#: Attempts that a broker may leave unanswered in a row before it is doubted that it still speaks version 5.
+_SILENCES = 2
 
 
 class MqttClient:
@@ -85,12 +91,18 @@ class MqttClient:
         #: What happens, in order.  `Inbox` states the bounds; ends when the client has ended; what was
         #: not read by then is lost.
         self.events: trio.MemoryReceiveChannel[MqttEvent] = events_out
-        # Threads of attempts that were given up may hang in a look-up for a while: no more than this many.
-        self._threads = trio.CapacityLimiter(4)
+        self._network = Network()
+        self._names = Names(config)
         self._scope = trio.CancelScope()
+        self._pause = trio.CancelScope()
         self._finished = trio.Event()
         self._used = self._running = self._stopping = self._hurried = False
         self._link: Link | None = None
+        #: What is under way while there is no connection.
+        self._attempt: tuple[Link, Dial] | None = None
+        self._probed_at = -math.inf
+        self._knows_five = False
+        self._silences = 0
         self._versions = VersionMemory() if versions is None else versions
         self._version: MqttVersion = "5"
         self._version_is_guess = False
@@ -259,6 +271,43 @@ class MqttClient:
             self._backoff.reset()
             self._scope.cancel()
 
+    def network_changed(self, usable: Iterable[tuple[str, str, int]]) -> None:
+        """Hear by which addresses others can be reached now; to be called at the beginning, and after each change.
+
+        A connection whose own address or interface is gone is re-made at once, as TCP would hang on to it for minutes.
+        An attempt under way gives up the ways that are gone, and tries new ones beside the others; a wait for the next
+        attempt ends, and the back-off begins anew.
+
+        Args:
+            usable: Address, its interface, and what that costs.
+        """
+        if not self._network.update(Usable(*each) for each in usable) or self._stopping:
+            return
+        self._backoff.reset()
+        if self._link is not None:
+            if self._link.footing is not None and self._link.footing.is_lost():
+                self._hurried = True
+                self._link.abandon(f"its address {self._link.footing.local} is gone")
+        elif self._attempt is None:
+            self._pause.cancel()
+        else:
+            link, dial = self._attempt
+            if link.footing is None:
+                dial.reconsider()
+            elif link.footing.is_lost():
+                self.reconnect_now()
+
+    def probe(self) -> None:
+        """Find out whether the broker can still be heard, for when something else fell silent without any event.
+
+        Sends a ping, at most one each 5 s.  Where nothing at all is heard for a second, or three round trips, the
+        connection is re-made at once, by another interface first.
+        """
+        now = trio.current_time()
+        if self._link is not None and now >= self._probed_at + _PROBE_SPACING:
+            self._probed_at = now
+            self._link.probe()
+
     async def disconnect(self) -> None:
         """End cleanly: DISCONNECT, so that no Will fires; `run` returns.  Unacknowledged publishes fail."""
         self._stopping = True
@@ -307,7 +356,8 @@ class MqttClient:
             self._tell(MqttConnectFailed(failure.kind, failure.message, delay))
         else:
             delay = await self._use(link)
-        await trio.sleep(delay)
+        with trio.CancelScope() as self._pause:
+            await trio.sleep(delay)
 
     async def _connect(self) -> Link:
         if self._will_is_due:
@@ -324,13 +374,20 @@ class MqttClient:
             arrived=self._arrived,
             clean=self._clean_next,
         )
+        dial = Dial(self._config, self._context, self._network, self._names)
+        self._attempt = link, dial
+        # One that speaks version 5 is not doubted for a packet that gets lost in a move.
+        probe = self._answers_3_1_1 if self._version == "5" and not self._knows_five else None
         try:
-            await link.open(self._context, self._threads, self._answers_3_1_1 if self._version == "5" else None)
+            await link.open(dial, self._network, probe)
         except BaseException:
             link.close()
             raise
         finally:
+            self._attempt = None
             self._will_is_due = link.accepted
+        self._silences = 0
+        self._knows_five = self._version == "5"
         return link
 
     async def _answers_3_1_1(self) -> bool:
@@ -343,7 +400,7 @@ class MqttClient:
         nobody = trio.lowlevel.ParkingLot()
         link = Link(config, "3.1.1", None, outbox=Outbox(), inbox=Inbox(), arrived=nobody, clean=True)
         try:
-            await link.open(self._context, self._threads)
+            await link.open(Dial(config, self._context, self._network, self._names), self._network)
             link.say_goodbye()
         except ConnectError as failure:
             return failure.kind in _ANSWERS
@@ -370,6 +427,9 @@ class MqttClient:
             self._outbox.connection_lost()
             if self._version_is_guess:
                 self._recall_version()
+            if link.fell_silent and link.footing is not None:
+                self._hurried = True
+                self._network.fell_silent(link.footing.local)
             if not self._stopping:
                 if not self._hurried:
                     self._backoff.connection_lasted(trio.current_time() - since)
@@ -385,10 +445,12 @@ class MqttClient:
         """
         self._closes = self._closes + 1 if failure.kind is FailureKind.CLOSED else 0
         unknown = failure.kind is FailureKind.UNSUPPORTED_VERSION
-        silent = failure.kind is FailureKind.UNANSWERED
+        self._silences = self._silences + 1 if failure.kind is FailureKind.UNANSWERED else 0
+        silent = self._silences >= (_SILENCES if self._knows_five else 1)
         if not (unknown or silent or self._closes == 2):
             return self._backoff.next_delay()
         self._closes = 0
+        self._knows_five = False
         if self._version == "5":
             self._version, self._version_is_guess = "3.1.1", silent
             return 0.0

@@ -3,10 +3,9 @@
 - The task waits for its socket, for writing as long as something could not be written and else for reading, with the
   time of the next keepalive as deadline.  So an idle device wakes up once per keepalive and for what arrives, not each
   second; and nothing is read while output is stuck, which bounds what answers can pile up.
-- Each connection has a paho client of its own, so that a thread that was given up shares nothing with the next
-  attempt.  What is to survive a connection is in the client's `Outbox` and `Inbox`, with bounds that they state.
-- Callbacks are set once connecting came back from its thread, and hence run in Trio's.  There is none for writing:
-  without it paho writes at once where it can, and `want_write` tells of the rest.
+- Each connection has a paho client of its own, on the socket that `Dial` found.  What is to survive a connection is in
+  the client's `Outbox` and `Inbox`, with bounds that they state.
+- There is no callback for writing: without it paho writes at once where it can, and `want_write` tells of the rest.
 - paho may close its socket in any call that writes.  `on_socket_close` tells Trio in time.
 """
 
@@ -21,14 +20,13 @@ from typing import Any
 import attrs
 import paho.mqtt.client as paho
 import trio
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edgeice.signaling.broker import (
-    MAX_PACKET,
     BrokerConfig,
     FailureKind,
     Message,
@@ -40,7 +38,9 @@ from edgeice.signaling.broker import (
 from edgeice.signaling.failures import ConnectError, closed, refusal, timed_out, unanswered
 from edgeice.signaling.inbox import Inbox
 from edgeice.signaling.mqtt.dial import Dial
+from edgeice.signaling.mqtt.paho_client import PahoClient, connect_arguments, new_client, properties_of
 from edgeice.signaling.outbox import Outbox
+from edgeice.signaling.ways import Footing, Network
 
 __all__ = ["Link"]
 
@@ -55,8 +55,9 @@ _SUBACK_TIMEOUT = 10.0
 _V5_SILENCE = 0.25
 #: How long version 5 has still for its answer once the same broker answered 3.1.1, seconds.
 _V5_GRACE = 0.05
-#: Session Expiry beyond the Will delay, seconds: a Will fires at the latest when its session ends.
-_SESSION_MARGIN = 30
+#: How long a broker that is probed may stay silent, seconds and round trips, whichever is longer.
+_PROBE_PATIENCE = 1.0
+_PROBE_ROUND_TRIPS = 3
 
 
 class Link:
@@ -78,17 +79,25 @@ class Link:
         self._outbox = outbox
         self._inbox = inbox
         self._arrived = arrived
-        self._client = _new_client(config, version, will, clean=clean)
-        self._arguments = _connect_arguments(config, version, inbox.receive_maximum, clean=clean)
+        self._client = new_client(config, version, will, clean=clean)
+        self._arguments = connect_arguments(config, version, inbox.receive_maximum, clean=clean)
         self._failure: ConnectError | None = None
         self._subacks: dict[int, _Suback] = {}
+        self._waiting = trio.CancelScope()
         self._reading: trio.CancelScope | None = None
         self._more_buffered = False
         self._window = _WINDOW
         self._largest_packet = 0xFFFFFFFF
         self._keepalive: float = config.keepalive
         self._last_in = self._last_out = math.inf
-        self._dialed = self._closed = self._leaving = self._misread = False
+        #: When output counts as stuck, and a broker that is probed as silent.
+        self._stall_at = self._silent_at = math.inf
+        self._round_trip = 0.0
+        self._closed = self._leaving = self._misread = False
+        #: What it stands on, once a socket is connected.
+        self.footing: Footing | None = None
+        #: It ended because a probe was not answered.
+        self.fell_silent = False
         #: The broker has sent a CONNACK that accepts, and so registered the Will.
         self.accepted = False
         self.session_present = False
@@ -102,37 +111,29 @@ class Link:
         """It ended over a QoS 1 packet beyond our limit, which the broker would send again for ever."""
         return self._client.oversized
 
-    async def open(
-        self,
-        context: ssl.SSLContext | None,
-        threads: trio.CapacityLimiter,
-        probe: Callable[[], Awaitable[bool]] | None = None,
-    ) -> None:
+    async def open(self, dial: Dial, network: Network, probe: Callable[[], Awaitable[bool]] | None = None) -> None:
         """Connect, and wait for the CONNACK; raises ConnectError.
 
         Args:
-            context: For TLS.
-            threads: Bounds the threads that connect.
+            dial: Finds the socket.
+            network: What is known of the own addresses.
             probe: Asked while the broker is silent: whether it answers another version.  True ends the attempt.
         """
-        dial = Dial(self._client, self._config, context, self._arguments)
         began = trio.current_time()
+        dialed = None
         with trio.move_on_after(self._config.connect_timeout):
-            try:
-                await trio.to_thread.run_sync(dial.run, abandon_on_cancel=True, limiter=threads)
-            except BaseException:
-                dial.give_up()
-                raise
-            self._dialed = True
-        if not self._dialed:
+            dialed = await dial.run()
+        if dialed is None:
             raise timed_out(self._config, dial.step)
+        self.footing = dialed.footing
         self._set_callbacks()
+        self._client.connect_over(dialed.sock, self._config, self._arguments)
         now = trio.current_time()
         patience = max(0.0, began + self._config.connect_timeout - now)
         with trio.move_on_after(patience) as scope:
             async with trio.open_nursery() as nursery:
                 if probe is not None:
-                    silence = max(_V5_SILENCE, 4 * (now - began))
+                    silence = max(_V5_SILENCE, 4 * dialed.seconds)
                     nursery.start_soon(self._doubt, silence, probe, nursery.cancel_scope)
                 while self._open and not self.accepted and self._failure is None:
                     await self._step()
@@ -142,6 +143,8 @@ class Link:
                 self.say_goodbye()  # or the Will would fire
             raise self._failure
         if self.accepted:
+            self._round_trip = trio.current_time() - now
+            network.reached()
             return
         if scope.cancelled_caught or self._misread:
             raise unanswered(self._config, trio.current_time() - now)
@@ -161,6 +164,20 @@ class Link:
         while self._open:
             await self._step()
 
+    def probe(self) -> None:
+        """Ask the broker for a sign of life, and end the connection if there is none for a moment."""
+        if self._open and self.accepted and self._silent_at == math.inf:
+            round_trip = self._client.round_trip or self._round_trip
+            self._silent_at = trio.current_time() + max(_PROBE_PATIENCE, _PROBE_ROUND_TRIPS * round_trip)
+            self._client.ping()
+            self._wrote()
+            self._waiting.cancel()
+
+    def abandon(self, reason: str) -> None:
+        """End the connection, which is of no use any more."""
+        self.reason = reason
+        self.close()
+
     @property
     def _open(self) -> bool:
         return not self._closed and self._client.socket() is not None
@@ -169,8 +186,7 @@ class Link:
         """Close the socket, without a DISCONNECT; fail what waits for an answer that only it could bring."""
         # From here on the client object may be collected at any time, and would call this.
         self._client.on_socket_close = None
-        # A thread that was given up closes its socket itself.
-        sock = self._client.socket() if self._dialed and not self._closed else None
+        sock = None if self._closed else self._client.socket()
         self._closed = True
         if sock is not None:
             trio.lowlevel.notify_closing(sock)
@@ -184,7 +200,7 @@ class Link:
         properties = None
         if self._version == "5":
             # The session is of no use any more: nothing is to be kept for us.
-            properties = _properties(PacketTypes.DISCONNECT, SessionExpiryInterval=0)
+            properties = properties_of(PacketTypes.DISCONNECT, SessionExpiryInterval=0)
         self._leaving = True
         self._client.disconnect(properties=properties)
         self._wrote()
@@ -217,7 +233,7 @@ class Link:
             properties = None
             expiry = item.remaining(trio.current_time())
             if self._version == "5" and expiry is not None:
-                properties = _properties(PacketTypes.PUBLISH, MessageExpiryInterval=expiry)
+                properties = properties_of(PacketTypes.PUBLISH, MessageExpiryInterval=expiry)
             # Fixed header 5, topic length 2, packet identifier 2, properties 1 + 5: never more.
             if len(item.topic.encode()) + len(item.payload) + 15 > self._largest_packet:
                 item.finish(MqttRefusedError(f"the broker takes no packets over {self._largest_packet} bytes"))
@@ -237,12 +253,16 @@ class Link:
         sock = self._client.socket()
         assert sock is not None
         writing = self._client.want_write()
-        deadline = trio.current_time() + _STALL if writing else self._misc_at()
+        if not writing:
+            self._stall_at = math.inf
+        elif self._stall_at == math.inf:
+            self._stall_at = trio.current_time() + _STALL
+        deadline = min(self._stall_at if writing else self._misc_at(), self._silent_at)
         ready = False
         try:
-            with trio.CancelScope(deadline=deadline) as scope:
-                # Output that gets stuck meanwhile interrupts reading, but not the count of a stall.
-                self._reading = None if writing else scope
+            with trio.CancelScope(deadline=deadline) as self._waiting:
+                # Output that gets stuck meanwhile interrupts reading.
+                self._reading = None if writing else self._waiting
                 if writing:
                     await trio.lowlevel.wait_writable(sock)
                 elif self._more_buffered:
@@ -254,6 +274,7 @@ class Link:
             return  # another task's write found the connection broken, and paho closed the socket
         self.wakeups += 1
         if ready and writing:
+            self._stall_at = math.inf
             self._guarded(self._client.loop_write)
             self._wrote()
         elif ready:
@@ -264,6 +285,7 @@ class Link:
     def _read(self) -> None:
         self._guarded(self._client.loop_read)
         self._last_in = trio.current_time()
+        self._silent_at = math.inf
         sock = self._client.socket()
         if isinstance(sock, socket.socket):
             # mosquitto leaves Nagle's algorithm on: after a packet that we do not answer, its next one would wait for
@@ -275,6 +297,10 @@ class Link:
             self.flush()
 
     def _overdue(self, *, writing: bool) -> None:
+        if trio.current_time() >= self._silent_at:
+            self.fell_silent = True
+            self.abandon("the broker fell silent")
+            return
         if writing:
             self.reason = f"the broker took nothing for {_STALL:g} s"
             self.close()
@@ -349,7 +375,7 @@ class Link:
     ) -> None:
         if self._leaving:
             self.reason = "disconnected"
-        elif isinstance(client, _Paho) and client.violation:
+        elif isinstance(client, PahoClient) and client.violation:
             self.reason = client.violation
         elif flags.is_disconnect_packet_from_server:
             taken_over = code.value == 0x8E  # MQTT 5 §3.14.2.1
@@ -395,75 +421,3 @@ class Link:
 class _Suback:
     event: trio.Event = attrs.field(factory=trio.Event)
     codes: list[ReasonCode] = attrs.field(factory=list)
-
-
-class _Paho(paho.Client):
-    """paho with a guard on what it is willing to buffer."""
-
-    #: Which rule the broker broke, one line for people.
-    violation = ""
-    #: It was a QoS 1 message that is too large.
-    oversized = False
-
-    def adopt_keepalive(self, seconds: int) -> None:
-        """Take what the broker prescribes (MQTT 5 §3.2.2.3.14); paho does so itself only from 2.2 on."""
-        self._keepalive = seconds
-
-    def _sock_recv(self, bufsize: int) -> bytes:
-        # paho asks for a packet's body once it has read its length and before it keeps any of it.
-        packet = self._in_packet
-        if packet["have_remaining"]:
-            qos = packet["command"] >> 1 & 3 if packet["command"] & 0xF0 == paho.PUBLISH else 0
-            if 1 + len(packet["remaining_count"]) + packet["remaining_length"] > MAX_PACKET:
-                self.violation = f"the broker sent a packet of more than {MAX_PACKET} bytes"
-                self.oversized = qos == 1
-            elif qos > 1:
-                # We subscribe with QoS 1, so none comes from an honest broker; paho would keep it without bound.
-                self.violation = "the broker sent a message with QoS 2"
-            if self.violation:
-                raise ConnectionAbortedError(self.violation)
-        return super()._sock_recv(bufsize)
-
-
-def _new_client(config: BrokerConfig, version: MqttVersion, will: Will | None, *, clean: bool) -> _Paho:
-    five = version == "5"
-    client = _Paho(
-        CallbackAPIVersion.VERSION2,
-        client_id=config.client_id,
-        clean_session=None if five else clean or not config.persistent,
-        protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
-        # Reconnection is ours; paho would also downgrade to 3.1 by a blocking call.
-        reconnect_on_failure=False,
-        manual_ack=True,
-    )
-    # The window is ours; beyond it paho would queue in its own way.
-    client.max_inflight_messages = 0
-    if config.username is not None:
-        client.username_pw_set(config.username, config.password)
-    if will is not None:
-        properties = None
-        if five:
-            properties = _properties(PacketTypes.WILLMESSAGE, WillDelayInterval=config.will_delay)
-        client.will_set(will.topic, will.payload, will.qos, will.retain, properties)
-    return client
-
-
-def _connect_arguments(
-    config: BrokerConfig, version: MqttVersion, receive_maximum: int, *, clean: bool
-) -> dict[str, Any]:
-    if version != "5":
-        return {}
-    properties = _properties(
-        PacketTypes.CONNECT,
-        SessionExpiryInterval=config.will_delay + _SESSION_MARGIN,
-        MaximumPacketSize=MAX_PACKET,
-        ReceiveMaximum=receive_maximum,
-    )
-    return {"clean_start": clean, "properties": properties}
-
-
-def _properties(packet_type: int, **values: int) -> Properties:
-    properties = Properties(packet_type)  # type: ignore[no-untyped-call]  # paho's one untyped signature
-    for name, value in values.items():
-        setattr(properties, name, value)
-    return properties

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 import threading
@@ -406,30 +407,28 @@ async def test_giving_up_in_the_look_up(monkeypatch: pytest.MonkeyPatch) -> None
             assert waited.cancelled_caught
 
 
-async def test_an_attempt_given_up_while_connecting_sends_no_connect(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, release = threading.Event(), threading.Event()
-    real = socket.create_connection
+async def test_an_attempt_given_up_while_connecting_leaves_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        address = listener.getsockname()
+        # What finds no room in the queue gets no answer.
+        with contextlib.ExitStack() as queue:
+            for _ in range(2):
+                waiting = queue.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(address)
+            before = _open_files()
+            config = BrokerConfig(host=address[0], port=address[1], client_id="edgeice:f:d:a")
+            async with running(config) as party:
+                await trio.testing.wait_all_tasks_blocked(0.02)
+                assert _open_files() == before + 1
+                party.crash()
+                with pytest.raises(trio.EndOfChannel):
+                    await party.client.events.receive()
+                assert _open_files() == before
 
-    def connect(*arguments: Any, **more: Any) -> socket.socket:
-        first = not asked.is_set()
-        asked.set()
-        if first:
-            release.wait()
-        return real(*arguments, **more)
 
-    async with ScriptedBroker() as broker:
-        monkeypatch.setattr("socket.create_connection", connect)
-        async with running(broker.config(), patience=2) as party:
-            await trio.to_thread.run_sync(asked.wait)
-            party.client.reconnect_now()
-            session = await broker.accept()
-            await session.welcome()
-            await party.next(MqttConnected)
-            release.set()
-            # It would take over the client id of the connection that lives.
-            assert await (await broker.accept()).receive() is None
-            await thread_count_becomes(0)
-            assert party.client.connected
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_giving_up_in_the_tls_handshake() -> None:
@@ -452,7 +451,7 @@ async def test_a_look_up_that_hangs_is_bounded_by_the_timeout(monkeypatch: pytes
     release = threading.Event()
     async with ScriptedBroker() as broker:
         monkeypatch.setattr("socket.getaddrinfo", lambda *_arguments, **_more: release.wait() and [])
-        async with running(attrs.evolve(broker.config(), connect_timeout=0.1)) as party:
+        async with running(attrs.evolve(broker.config(), host="slow.example", connect_timeout=0.1)) as party:
             failed = await party.next(MqttConnectFailed)
             assert failed.kind is FailureKind.TIMED_OUT
             assert "was not found by name within 0.1 s" in failed.message
