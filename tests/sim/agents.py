@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import attrs
 
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.ice import IceConfig
-from edgeice.peer import (
-    Endpoint,
-    EndpointConfig,
-    TurnServer,
-)
+from edgeice.peer import ConnectionEnded, Endpoint, EndpointConfig, TurnServer
+from edgeice.peer.session import PeerSession
 from edgeice.sansio import Action, CloseFlow, Entropy, Event, OpenFlow, SendStream, Transmit, drain
 from tests.sim.network import Interface, Network, StalledError
 from tests.sim.servers import Flow, ServerHost
@@ -24,13 +21,33 @@ from tests.sim.signaling import (
 )
 from tests.sim.topology import InterfacePlan
 
-if TYPE_CHECKING:
-    from tests.sim.parties import Party
-
-__all__ = ["Agent", "Ignore", "Watch"]
+__all__ = ["Agent", "End", "Ignore", "Watch"]
 
 #: Timers that fire without time passing are a livelock.
 _MAX_ROUNDS = 1000
+
+
+class End(Protocol):
+    """One end of a session, as its agent and those who watch see it."""
+
+    @property
+    def name(self) -> str:
+        """Of its host."""
+
+    @property
+    def agent(self) -> Agent:
+        """Whose it is."""
+
+    @property
+    def connection(self) -> PeerSession:
+        """Its machine."""
+
+    @property
+    def ended(self) -> ConnectionEnded | None:
+        """How it ended."""
+
+    def take(self, event: Event) -> None:
+        """Hear what the machine tells."""
 
 
 class Watch(Protocol):
@@ -42,17 +59,20 @@ class Watch(Protocol):
     def received(self, agent: Agent, data: bytes, path: Path) -> None:
         """A datagram arrived at an agent, which has not seen it yet."""
 
-    def told(self, party: Party, event: Event) -> None:
+    def told(self, party: End, event: Event) -> None:
         """A session told its owner something."""
 
-    def said(self, party: Party, message: Message) -> None:
+    def said(self, party: End, message: Message) -> None:
         """A party said something to its peer."""
 
-    def heard(self, party: Party, message: Message) -> None:
+    def heard(self, party: End, message: Message) -> None:
         """What its peer said has come to a party."""
 
-    def taken(self, party: Party, description: Description) -> None:
+    def taken(self, party: End, description: Description) -> None:
         """A party takes its peer's parameters."""
+
+    def withdrawn(self, party: End, line: str) -> None:
+        """What its peer said that it has no more has come to a party."""
 
 
 class Ignore:
@@ -62,13 +82,15 @@ class Ignore:
 
     def received(self, agent: Agent, data: bytes, path: Path) -> None: ...
 
-    def told(self, party: Party, event: Event) -> None: ...
+    def told(self, party: End, event: Event) -> None: ...
 
-    def said(self, party: Party, message: Message) -> None: ...
+    def said(self, party: End, message: Message) -> None: ...
 
-    def heard(self, party: Party, message: Message) -> None: ...
+    def heard(self, party: End, message: Message) -> None: ...
 
-    def taken(self, party: Party, description: Description) -> None: ...
+    def taken(self, party: End, description: Description) -> None: ...
+
+    def withdrawn(self, party: End, line: str) -> None: ...
 
 
 class Agent:
@@ -102,7 +124,7 @@ class Agent:
         self.config = config
         self.watch: Watch = watch or Ignore()
         self.endpoint = Endpoint(EndpointConfig(ice=config, stun=stun, turn=turn), entropy=Entropy.seeded(seed))
-        self.parties: list[Party] = []
+        self.parties: list[End] = []
         #: Open sockets.
         self.bases: dict[TransportAddress, Interface] = {}
         self._hosts = hosts or {}
@@ -129,7 +151,7 @@ class Agent:
             for port in plan.ports:
                 address = TransportAddress(ip, port)
                 self.bases[address] = interface
-                self.endpoint.base_added(Base(address, plan.name), now=self.now)
+                self.endpoint.base_added(Base(address, plan.name, cost=plan.cost), now=self.now)
                 self.settle()
 
     def shut(self, plan: InterfacePlan) -> None:
@@ -137,6 +159,13 @@ class Agent:
         interface = self.network.interfaces[self.name, plan.name]
         interface.receive = None
         for address in [address for address, each in self.bases.items() if each is interface]:
+            del self.bases[address]
+            self.endpoint.base_removed(address, now=self.now)
+            self.settle()
+
+    def drop(self, ip: str) -> None:
+        """Close the sockets of one address, which is gone."""
+        for address in [address for address in self.bases if address.ip == ip]:
             del self.bases[address]
             self.endpoint.base_removed(address, now=self.now)
             self.settle()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.sim.agents import Agent
-from tests.sim.parties import Party
+from tests.sim.agents import Agent, End
 
 __all__ = ["oversized"]
 
@@ -31,7 +30,7 @@ def oversized(agent: Agent) -> Iterator[str]:
         yield f"{agent.name} has {len(routes)} routes and {len(routes._asked)} requests"
 
 
-def _sizes(party: Party) -> dict[str, tuple[int, int]]:
+def _sizes(party: End) -> dict[str, tuple[int, int]]:
     """Sizes and limits."""
     link, limits = party.connection._link, party.agent.config
     ice = link.ice

@@ -14,10 +14,9 @@ from edgeice.ice import Candidate, CandidateType, Role, decode_candidate
 from edgeice.peer import ConnectionEnded, PathChanged, RestartEnded
 from edgeice.sansio import Event, Transmit
 from edgeice.stun import Attribute
-from tests.sim.agents import Agent
+from tests.sim.agents import Agent, End
 from tests.sim.bounds import oversized
 from tests.sim.links import PROBE
-from tests.sim.parties import Party
 from tests.sim.records import RequestSeen, SessionSeen, Violation
 from tests.sim.signaling import CandidateSaid, CandidatesEndedSaid, Description, Message
 
@@ -58,6 +57,7 @@ class Monitor:
         probes: Where probes arrived: (agent, probe) -> path.
         sent_count: Datagrams sent by agents.
         disturbed: Paths may be lost at present, for a reason that the scenario made.
+        mobile: Both ends of sessions know mobility.
     """
 
     def __init__(self, servers: set[TransportAddress], *, traced: bool = False) -> None:
@@ -66,13 +66,14 @@ class Monitor:
         self.probes: dict[tuple[str, bytes], Path] = {}
         self.sent_count = 0
         self.disturbed = False
+        self.mobile = False
         self._servers = servers
         self._server_ips = {each.ip for each in servers}
-        self._sessions: dict[Party, SessionSeen] = {}
-        self._by_ufrag: dict[str, Party] = {}
+        self._sessions: dict[End, SessionSeen] = {}
+        self._by_ufrag: dict[str, End] = {}
         self._requests: dict[bytes, RequestSeen] = {}
-        #: (agent, path, own ufrag) -> when consent was given last.
-        self._consent: dict[tuple[str, Path, str], float] = {}
+        #: (agent, path) -> own ufrag -> when consent was given last.
+        self._consent: dict[tuple[str, Path], dict[str, float]] = {}
         self._new_at: dict[str, float] = {}
         self._gathering: dict[tuple[str, bytes], list[float]] = {}
         #: Requests that arrived and were not answered yet, by agent.
@@ -88,13 +89,13 @@ class Monitor:
         if self.log is not None:
             self.log.append(f"{at:10.4f} {text}")
 
-    def watch(self, party: Party) -> None:
+    def watch(self, party: End) -> None:
         """Begin to watch a party."""
         self._sessions[party] = SessionSeen()
 
     # Signaling
 
-    def said(self, party: Party, message: Message) -> None:
+    def said(self, party: End, message: Message) -> None:
         """Check what is conveyed."""
         now, session = party.agent.now, self._sessions[party]
         self.note(now, f"{party.name} says {message}")
@@ -114,13 +115,13 @@ class Monitor:
         elif isinstance(message, CandidatesEndedSaid):
             session.said_ended.add(message.ufrag)
 
-    def _candidate_said(self, party: Party, line: str, ufrag: str, now: float) -> None:
+    def _candidate_said(self, party: End, line: str, ufrag: str, now: float) -> None:
         session = self._sessions[party]
         candidate = decode_candidate(line)
         if not isinstance(candidate, Candidate):
             return
         said = session.said.setdefault(ufrag, [])
-        if ufrag in session.said_ended:
+        if ufrag in session.said_ended and not self.mobile:
             self.violate("candidate_after_end", now, f"{party.name} says {line}")  # RFC 8838 §13
         kind, local, component = candidate.priority >> 24, candidate.priority >> 8 & 0xFFFF, candidate.priority & 0xFF
         if kind != _TYPE_PREFERENCES[candidate.type] or component != 255:
@@ -131,7 +132,7 @@ class Monitor:
             self.violate("candidate_priority", now, f"{party.name} says {local} twice")
         said.append(candidate)
 
-    def heard(self, party: Party, message: Message) -> None:
+    def heard(self, party: End, message: Message) -> None:
         """Remember what a party may know."""
         session = self._sessions[party]
         if isinstance(message, Description):
@@ -141,16 +142,20 @@ class Monitor:
         elif isinstance(message, CandidateSaid):
             _add(session.heard.setdefault(message.ufrag, {}), message.line)
 
-    def taken(self, party: Party, description: Description) -> None:
+    def taken(self, party: End, description: Description) -> None:
         """Remember from when on a party may ask its peer."""
         session = self._sessions[party]
         session.described_at = party.agent.now
         session.remote_pacing = 0.050 if description.pacing is None else description.pacing
         session.remote_ufrag = description.ufrag
 
+    def withdrawn(self, party: End, line: str) -> None:
+        """Only between ends that know mobility is anything withdrawn."""
+        self.violate("withdrawn", party.agent.now, f"{party.name} is told that {line} is gone")
+
     # Events
 
-    def told(self, party: Party, event: Event) -> None:
+    def told(self, party: End, event: Event) -> None:
         """Check what sessions tell."""
         now, session = party.agent.now, self._sessions[party]
         if self.log is not None:
@@ -175,7 +180,7 @@ class Monitor:
             case _:
                 pass
 
-    def _check_patience(self, party: Party, what: str, now: float) -> None:
+    def _check_patience(self, party: End, what: str, now: float) -> None:
         begun = self._sessions[party].described_at
         if begun is None or now < begun + _PATIENCE - _EPSILON:
             self.violate("patience", now, f"{party.name} failed ({what}) before its patience ended")
@@ -202,10 +207,8 @@ class Monitor:
 
     def _data_sent(self, agent: Agent, path: Path, now: float) -> None:
         """RFC 7675 §5.1: data only with consent."""
-        for (name, granted, _), at in self._consent.items():
-            if name == agent.name and granted == path and now <= at + _CONSENT + _EPSILON:
-                return
-        self.violate("consent", now, f"{agent.name} sends data on {path} without consent")
+        if not self.has_consent(agent.name, path, now):
+            self.violate("consent", now, f"{agent.name} sends data on {path} without consent")
 
     def _indication_or_error(self, agent: Agent, sent: Transmit, now: float) -> None:
         if sent.data[0] & 1:
@@ -230,8 +233,9 @@ class Monitor:
         if request is not None:
             self._repeated(agent, request, now)
             return
-        self._space(agent, now)
         message = stun.decode(sent.data)
+        if not self._is_urgent(message):
+            self._space(agent, now)
         username = message.get(Attribute.USERNAME) or ""
         ufrag = username.partition(":")[2]
         nominates = message.get(Attribute.USE_CANDIDATE) is not None
@@ -247,17 +251,17 @@ class Monitor:
             return
         self._check_request(party, request, message, now)
 
-    def _check_request(self, party: Party, request: RequestSeen, message: stun.Message, now: float) -> None:
+    def _check_request(self, party: End, request: RequestSeen, message: stun.Message, now: float) -> None:
         session, path, ufrag = self._sessions[party], request.path, request.ufrag
         if session.ended_at is not None:
             self.violate("closed", now, f"{party.name} asks after its end")
         # RFC 8445 §14.2: the larger Ta of both sides.
         ta = max(party.agent.config.pacing, session.remote_pacing)
-        if now < session.last_new_at + ta - _EPSILON:
-            self.violate(
-                "ta", now, f"{party.name} asks {now - session.last_new_at:.4f} s after the last time, Ta is {ta}"
-            )
-        session.last_new_at = now
+        if not self._is_urgent(message):
+            if now < session.last_new_at + ta - _EPSILON:
+                gap = now - session.last_new_at
+                self.violate("ta", now, f"{party.name} asks {gap:.4f} s after the last time, Ta is {ta}")
+            session.last_new_at = now
         priority = message.get(Attribute.PRIORITY) or 0
         host = _last_said(session, ufrag, path.local)
         if priority >> 24 != 110 or (host is not None and priority & 0xFFFFFF != host.priority & 0xFFFFFF):
@@ -273,7 +277,7 @@ class Monitor:
         session.requested.add((ufrag, path))
         session.triggers.pop(path, None)
 
-    def _check_nomination(self, party: Party, request: RequestSeen, message: stun.Message, now: float) -> None:
+    def _check_nomination(self, party: End, request: RequestSeen, message: stun.Message, now: float) -> None:
         session = self._sessions[party]
         if message.get(Attribute.ICE_CONTROLLING) is None:
             self.violate("nomination_role", now, f"{party.name} nominates and does not control")
@@ -282,7 +286,7 @@ class Monitor:
             self.violate("nomination_twice", now, f"{party.name} nominates {request.path} after {before}")
 
     def _check_freezing(
-        self, party: Party, request: RequestSeen, known: dict[TransportAddress, Candidate], now: float
+        self, party: End, request: RequestSeen, known: dict[TransportAddress, Candidate], now: float
     ) -> None:
         """RFC 8445 §6.1.2.6: one pair of a foundation is tried first, unless the peer's check came or one worked."""
         session, path, ufrag = self._sessions[party], request.path, request.ufrag
@@ -319,7 +323,7 @@ class Monitor:
             hosts.index(one.local) <= hosts.index(other.local)
         )
 
-    def _rank(self, party: Party, ufrag: str, path: Path, known: dict[TransportAddress, Candidate]) -> int:
+    def _rank(self, party: End, ufrag: str, path: Path, known: dict[TransportAddress, Candidate]) -> int:
         """A pair's priority (RFC 8445 §6.1.2.3); 0 where a candidate of it was never said."""
         host = _last_said(self._sessions[party], ufrag, path.local)
         remote = known.get(path.remote)
@@ -342,6 +346,10 @@ class Monitor:
             each.ufrag == ufrag and each.path == path and each.answered_at is None and now < each.times[-1] + _RTO
             for each in self._requests.values()
         )
+
+    def _is_urgent(self, _message: stun.Message) -> bool:
+        """Whether a request does not wait for its turn; only what saves a session that moves."""
+        return False
 
     def _space(self, agent: Agent, now: float) -> None:
         """RFC 8445 §14.2: all that a host begins is 5 ms apart."""
@@ -394,14 +402,15 @@ class Monitor:
         request = self._requests.get(transaction)
         if request is None or request.party is None or request.party.agent is not agent:
             return
+        again = request.answered_at is not None
         request.answered_at = now
-        if request.path != path:
+        if request.path != path or again:
             return  # RFC 8445 §7.2.5.2.1: an answer comes from where it was asked, to where it was asked from
-        key = agent.name, path, request.ufrag
-        before = self._consent.get(key)
+        granted = self._consent.setdefault((agent.name, path), {})
+        before = granted.get(request.ufrag)
         if before is None or now <= before + _CONSENT + _EPSILON:
             # RFC 7675 §5.1: what comes after the end revives nothing.
-            self._consent[key] = now
+            granted[request.ufrag] = now
         session = self._sessions[request.party]
         session.succeeded.add((request.ufrag, path))
         session.triggers.pop(path, None)
@@ -450,7 +459,12 @@ class Monitor:
 
     def consent_count(self) -> int:
         """How many paths ever had consent."""
-        return len(self._consent)
+        return sum(map(len, self._consent.values()))
+
+    def has_consent(self, name: str, path: Path, now: float, *, within: float = _CONSENT) -> bool:
+        """Whether the peer consented to what an agent sends on a path, at most so many seconds ago."""
+        granted = self._consent.get((name, path), {})
+        return any(now <= at + within + _EPSILON for at in granted.values())
 
     def check_sizes(self, agent: Agent) -> None:
         """Every table and queue within its stated limit, and nothing overdue."""
@@ -458,7 +472,7 @@ class Monitor:
         for text in oversized(agent):
             self.violate("bounds", agent.now, text)
 
-    def rank(self, party: Party, path: Path) -> int:
+    def rank(self, party: End, path: Path) -> int:
         """The priority of a pair of the newest generation; 0 where a candidate of it was never said."""
         session = self._sessions[party]
         ufrag = party.connection._link.ice.local_credentials.ufrag

@@ -50,6 +50,15 @@ class Nat:
         self._by_inside.clear()
         self._by_port.clear()
 
+    def reboot(self, *, keeps_ports: bool) -> None:
+        """Forget who may send in; and, unless it `keeps_ports`, which ports belong to whom, and choose others."""
+        if keeps_ports:
+            for mapping in self._by_port.values():
+                mapping.open_to.clear()
+        else:
+            self.flush()
+            self.rules = attrs.evolve(self.rules, preserves_port=False)
+
     def outbound(self, source: TransportAddress, remote: TransportAddress, now: float) -> TransportAddress:
         """The outer address that a datagram from inside gets; opens the way for answers."""
         key = (source, _part(self.rules.mapping, remote))

@@ -149,6 +149,41 @@ class Network:
                 self._members[plan.segment, ip] = interface
         return interface
 
+    def readdress(self, host: str, name: str, ips: tuple[str, ...]) -> InterfacePlan:
+        """Give an interface other addresses; what goes to the old ones comes nowhere."""
+        interface = self.interfaces[host, name]
+        old = interface.plan
+        for ip in old.ips:
+            if ":" in ip:
+                self._v6.pop(ip, None)
+            else:
+                self._members.pop((old.segment, ip), None)
+        interface.plan = plan = attrs.evolve(old, ips=ips)
+        for ip in ips:
+            if ":" in ip:
+                self._v6[ip] = interface
+            else:
+                self._members[plan.segment, ip] = interface
+        hosts = tuple(
+            attrs.evolve(each, interfaces=tuple(plan if i.name == name else i for i in each.interfaces))
+            if each.name == host
+            else each
+            for each in self.topology.hosts
+        )
+        self.topology = attrs.evolve(self.topology, hosts=hosts)
+        return plan
+
+    def renumber(self, name: str, ip: str) -> None:
+        """Give a router another outer address; its bindings are gone with the old one."""
+        router = self.routers[name]
+        del self._members[router.plan.outer, router.plan.ip]
+        router.plan = attrs.evolve(router.plan, ip=ip)
+        router.nat.ip = ip
+        router.nat.flush()
+        self._members[router.plan.outer, ip] = router
+        routers = tuple(router.plan if each.name == name else each for each in self.topology.routers)
+        self.topology = attrs.evolve(self.topology, routers=routers)
+
     def send(self, interface: Interface, data: bytes, source: TransportAddress, destination: TransportAddress) -> None:
         """Let a host send a datagram."""
         transaction, peer = transaction_of(data) or (None, b"")

@@ -6,7 +6,7 @@ import attrs
 
 from edgeice.addresses import Path, TransportAddress
 from edgeice.ice import Candidate
-from tests.sim.parties import Party
+from tests.sim.agents import End
 
 __all__ = ["RequestSeen", "SessionSeen", "Violation"]
 
@@ -24,7 +24,7 @@ class Violation:
 class RequestSeen:
     """A check or consent request that an agent sent."""
 
-    party: Party | None
+    party: End | None
     path: Path
     ufrag: str
     nominates: bool

@@ -23,8 +23,10 @@ from tests.sim.topology import (
 )
 
 __all__ = [
+    "SERVERS",
     "Action",
     "Blackout",
+    "Builder",
     "Flush",
     "Move",
     "Restart",
@@ -155,7 +157,7 @@ def _draw_firewall(dice: random.Random) -> FirewallRules | None:
     return FirewallRules(filtering=dice.choice(tuple(Dependence)), lifetime=dice.choice((40.0, 120.0)))
 
 
-class _Builder:
+class Builder:
     """Places hosts on segments, with routers where they are needed."""
 
     def __init__(self, dice: random.Random, *, rough: bool, swift: bool) -> None:
@@ -242,7 +244,7 @@ class _Builder:
 
 def draw_topology(dice: random.Random, *, hosts: int, rough: bool, swift: bool) -> Topology:
     """A network with hosts named `a`, `b`, …; `rough` links lose and reorder, `swift` ones are short."""
-    builder = _Builder(dice, rough=rough, swift=swift)
+    builder = Builder(dice, rough=rough, swift=swift)
     plans: list[HostPlan] = []
     for number in range(hosts):
         count = dice.choices((1, 2, 3), (6, 3, 1))[0]

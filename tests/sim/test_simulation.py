@@ -33,9 +33,10 @@ def test_a_seed_gives_the_same_run_again() -> None:
 
 
 @pytest.mark.slow
-def test_a_seed_gives_the_same_run_in_another_process() -> None:
+@pytest.mark.parametrize("seed", ["12", "13"])
+def test_a_seed_gives_the_same_run_in_another_process(seed: str) -> None:
     def replay(hash_seed: str) -> bytes:
-        command = [sys.executable, run.__file__, "--replay", "12"]
+        command = [sys.executable, run.__file__, "--replay", seed]
         return subprocess.run(
             command, env=os.environ | {"PYTHONHASHSEED": hash_seed}, check=True, capture_output=True
         ).stdout
@@ -52,7 +53,14 @@ def test_the_runner_ends_with_its_figures(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_runner_replays_a_seed_with_what_happened(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run.main(["--replay", "11"]) == 0
+    assert run.main(["--kind", "sessions", "--replay", "11"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("Scenario(seed=11")
     assert "nominating" in shown
+
+
+def test_seeds_are_of_both_kinds_unless_one_is_asked_for() -> None:
+    kinds = [type(run.draw(seed, "all")).__name__ for seed in range(4)]
+    assert kinds == ["Scenario", "RoamingScenario"] * 2
+    assert {type(run.draw(seed, "roaming")) for seed in range(4)} == {type(run.draw(1, "all"))}
+    assert {type(run.draw(seed, "sessions")) for seed in range(4)} == {type(run.draw(0, "all"))}

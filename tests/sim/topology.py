@@ -103,6 +103,8 @@ class InterfacePlan:
     link: LinkPlan = attrs.field(factory=LinkPlan)
     #: Whether a socket is open on it from the beginning.
     up: bool = True
+    #: What it costs to use, as of bases.
+    cost: int = 0
 
 
 @attrs.frozen(kw_only=True)

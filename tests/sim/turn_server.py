@@ -100,6 +100,11 @@ class TurnServer:
         if allocation is not None:
             self._delete(allocation)
 
+    def restart(self) -> None:
+        """Forget every allocation."""
+        self._by_client.clear()
+        self._by_port.clear()
+
     # Requests
 
     def _answer(self, request: Message, client: TransportAddress, now: float) -> bytes:

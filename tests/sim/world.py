@@ -206,8 +206,9 @@ class World:
         if (action.host, action.takes) not in self.up:
             self.up.add((action.host, action.takes))
             agent.open(plans[action.takes])
-        for party in agent.parties:
-            party.restart(again=True)
+        for party in self.parties:
+            if party.agent is agent and party.ended is None:
+                party.restart(again=True)
         trickles = all(trickle for plan in self.scenario.sessions for trickle in plan.trickles)
         self.rest(_MOVES if trickles else _CONNECTS, at_least=5.0)
 
