@@ -185,17 +185,12 @@ class Node:
 
     @property
     def host_addresses(self) -> list[UsableAddress]:
-        """Every address of this host that works now, also by tunnels and what else is left out; loopback is none.
+        """Every address of this host that works now, least cost first: also by tunnels and what else is left out.
 
-        Least cost first, but last those of interfaces that are left out and lead nowhere by default.
+        Loopback is none of them.
         """
-        snapshot, policy = self._snapshot, self._config.policy
-        routed = {snapshot.interfaces[route.index].name for route in snapshot.routes}
-
-        def order(each: UsableAddress) -> tuple[bool, int]:
-            return policy.objection(each.interface) is not None and each.interface not in routed, each.cost
-
-        return sorted(usable_addresses(snapshot, attrs.evolve(_EVERY_INTERFACE, links=policy.links)), key=order)
+        policy = attrs.evolve(_EVERY_INTERFACE, links=self._config.policy.links)
+        return sorted(usable_addresses(self._snapshot, policy), key=lambda each: each.cost)
 
     @property
     def uplink(self) -> Link:
