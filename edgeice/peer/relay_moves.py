@@ -44,9 +44,6 @@ class RelayMoves:
         self._stranded: dict[RelayLink, float] = {}
         self._forbidding: dict[tuple[TransportAddress, str], None] = {}
 
-    def __contains__(self, link: RelayLink) -> bool:
-        return link in self.guests or link in self._stranded
-
     @property
     def links(self) -> list[RelayLink]:
         """Guests, and those that wait."""

@@ -411,10 +411,7 @@ class Relays:
                     self._events.append(RelayMoved(link.target.uri, link.base.address, base.address, event.rtt))
             case AllocationLost() if link in self._links:
                 self._events.append(RelayLost(link.target.uri, link.base.address, link.failure or event.reason))
-                if link in self._moves:
-                    self._drop(link, now)
-                else:
-                    self._links[link].lost(link, now=now)
+                self._links[link].lost(link, now=now)
             case _ if link in self._links:
                 self._take_outcome(link, self._links[link], event, now)
 

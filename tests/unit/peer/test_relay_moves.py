@@ -93,8 +93,9 @@ def roaming(
     found = Roaming(host, server, session, Path(relayed.address, PEER))
     host.endpoint._routes.claim(session.session_id, found.path)
     host.endpoint._routes.select(session.session_id, found.path)
-    assert found.send(b"first")
+    found.send(b"opens the way")
     host.run(1)
+    assert found.send(b"first")
     return found, bases
 
 
@@ -187,11 +188,26 @@ def test_rfc8016_of_several_interfaces_the_cheapest_carries_it_on() -> None:
     assert base.interface == cheap.interface == "eth0"
 
 
+def test_rfc8016_its_own_interface_comes_before_a_cheaper_one() -> None:
+    it, (lost, _) = roaming("wwan0", "eth0")
+    it.host.add_base("10.0.0.2", interface="wwan0", cost=900)
+    it.host.remove_base(lost)
+    it.host.run(1)
+    (base,) = [base for base in it.bases() if base.address == it.path.local]
+    assert base.interface == "wwan0"
+    # How the server sees the other address nobody has said.
+    relays = it.host.endpoint._relays
+    assert relays is not None
+    assert [learned.base.ip for learned in relays.learned()] == ["10.1.0.1"]
+
+
 def test_rfc8016_an_address_of_another_family_carries_nothing() -> None:
     it, (lost,) = roaming("wlan0")
     it.host.add_base("2001:db8::1", interface="wlan0")
     it.host.remove_base(lost)
-    it.host.run(2.9)
+    it.host.run(2)
+    it.host.add_base("2001:db8::2", interface="wwan0")
+    it.host.run(0.9)
     assert len(it.bases()) == 1
     it.host.run(0.2)
     assert it.bases() == []
@@ -245,10 +261,19 @@ def test_rfc8016_an_allocation_waits_for_the_address_that_an_interface_is_given_
     assert it.bases() == before
     it.host.add_base("10.9.0.7", interface="wlan0", cost=10)
     assert it.gap() == pytest.approx(DELAY, abs=0.0011)
+    assert (PEER, b"lost") not in it.server.relayed_data
     it.host.run(60)
     assert (it.bases(), it.relay.allocations) == (before, 1)
     assert it.server.counted()["ALLOCATE"] == 2
     assert it.host.of(RelayLost) == []
+    # It is the interface's own again, and goes on as before.
+    for number in range(3):
+        it.host.run(1)
+        it.host.remove_base(next(base for base in it.host.endpoint._bases.values() if not base.server))
+        it.host.run(0.1)
+        it.host.add_base(f"10.9.0.{number}", interface="wlan0", cost=10)
+        assert it.gap() == pytest.approx(DELAY, abs=0.0011)
+    assert (it.bases(), it.relay.allocations) == (before, 1)
 
 
 def test_rfc8016_where_no_address_comes_it_is_given_up() -> None:
@@ -373,11 +398,14 @@ def test_rfc8016_closing_gives_back_what_was_moved_from_where_it_is() -> None:
     it, (lost, _) = roaming("wlan0", "wwan0", uri="turn:192.0.2.1?transport=tcp")
     it.host.remove_base(lost)
     it.host.run(1)
+    assert len(it.host._flows) == 2
     it.host.endpoint.close(now=it.host.now)
     it.host.drain()
-    it.host.run(0.1)
-    # A mobile allocation outlives its flow: the flow is closed after the server's word, and not before.
-    assert (it.relay.allocations, it.relay.deleted) == (0, 2)
+    # A mobile allocation outlives its flow: that is closed after the server's word, and not before.
+    it.host.run(1.5 * DELAY)
+    assert (len(it.host._flows), it.relay.allocations, it.relay.deleted) == (2, 0, 2)
+    it.host.run(DELAY)
+    assert len(it.host._flows) == 0
 
 
 # Servers that forget
@@ -434,6 +462,33 @@ def test_a_relay_that_is_down_for_a_while_is_asked_again_soon() -> None:
     it.host.run(4)
     assert len(it.bases()) == 1
     assert it.host.of(RelayGained) != []
+
+
+def test_a_relay_that_has_no_place_any_more_is_not_asked_soon() -> None:
+    it, _ = roaming("wlan0")
+    it.host.run(60)
+    it.server.allocated_until = None
+    it.server.errors[Method.ALLOCATE] = deque([486])
+    it.host.endpoint.probe(it.path, now=it.host.now)
+    it.host.drain()
+    it.host.run(59)
+    assert (len(it.host.of(RelayLost)), it.bases()) == (1, [])
+    it.host.run(2)
+    assert len(it.bases()) == 1
+
+
+def test_rfc8016_a_guest_that_is_lost_is_not_replaced() -> None:
+    it, (lost, _) = roaming("wlan0", "wwan0")
+    it.host.remove_base(lost)
+    it.host.run(1)
+    it.server.allocated_until = None
+    it.host.endpoint.probe(it.path, now=it.host.now)
+    it.host.drain()
+    it.host.run(60)
+    assert ([base.interface for base in it.bases()], it.relay.allocations) == (["wwan0"], 1)
+    relays = it.host.endpoint._relays
+    assert relays is not None
+    assert (relays._moves.links, relays._closing) == ([], [])
 
 
 def test_a_relay_that_loses_each_allocation_is_asked_less_and_less() -> None:
