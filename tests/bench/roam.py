@@ -1,6 +1,6 @@
 """How long a session is silent, and what it loses, where the network under it changes; network namespaces, as root.
 
-    python tests/bench/roam.py [--json] [--runs N] [--faults NAME,NAME] [--keep FOLDER]
+    python tests/bench/roam.py [--json] [--runs N] [--faults NAME,NAME] [--peer edgeice|chromium] [--keep FOLDER]
 
 A real agent on a device with uplinks `wlan0` (10 ms one way), `wwan0` (30 ms) and `eth0` (5 ms) behind NATs of their
 own that filter by address and port, without policy routing; a real operator (10 ms) behind another one; mosquitto and
@@ -19,6 +19,10 @@ fault (`tests/lab/roaming/faults.py`; `none` shows what the tools themselves do)
   `candidates` (one that was not, by the credentials of before), `restart_broker` and `restart_channel` (an ICE restart,
   by the road on which its offer or answer came first), `relay_ticket` (the relay's allocation moved), `same` (nothing).
 - `recovered` of `runs`.
+
+With `--peer chromium` the operator is a browser that knows nothing but the wire contract: it answers the device's ICE
+restarts, and offers one where it says itself that the path is lost.  Its roads are `restart_broker`, `restart_channel`,
+`moved` (to another pair, all by itself) and `same`.
 
 Goals: 150 ms and 2 round trips for the first four and `broker_down_carrier_loss`, 300 ms and 8 round trips for
 `cold_carrier_loss`, 1.5 s for `blackhole`, `wan_renumbered` and `nat_rebooted`, 10 ms for `better_link`, and nothing
@@ -43,6 +47,7 @@ from tests.lab.lab import missing_for_routers
 from tests.lab.roaming.faults import FAULTS, NONE
 from tests.lab.roaming.rounds import Found, run_round
 from tests.support.brokers import MOSQUITTO
+from tests.support.chromium import BROWSER
 from tests.support.coturn import COTURN
 
 __all__ = ["summarize"]
@@ -79,12 +84,12 @@ def summarize(found: Sequence[Found]) -> dict[str, Any]:
     }
 
 
-def measure(name: str, runs: int, keep: Path | None) -> list[Found]:
+def measure(name: str, runs: int, keep: Path | None, peer: str) -> list[Found]:
     """Run one fault so many times, and tell of each run."""
     found = []
     for number in range(1, runs + 1):
         kept = None if keep is None else keep / f"{name}-{number}"
-        each = run_round(FAULTS.get(name, NONE), keep=kept)
+        each = run_round(FAULTS.get(name, NONE), keep=kept, peer=peer)
         found.append(each)
         gap = "no recovery" if each.gap is None else f"{each.gap * 1000:.0f} ms by {each.road}"
         lost = "" if each.equal else f", not whole: lost {each.lost}, duplicated {each.duplicated} bytes"
@@ -98,18 +103,21 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     parser.add_argument("--runs", type=int, default=10, help="how often each fault comes (default 10)")
     parser.add_argument("--faults", "--fault", default=",".join(FAULTS), help="which of them, by commas; none for none")
+    parser.add_argument("--peer", choices=("edgeice", "chromium"), default="edgeice", help="who the operator is")
     parser.add_argument("--keep", type=Path, help="a new folder for the logs and traces of all runs")
     options = parser.parse_args()
     names = options.faults.split(",")
     if unknown := [name for name in names if name not in (*FAULTS, "none")]:
         raise SystemExit(f"roam.py: no fault {', '.join(unknown)}; there are none, {', '.join(FAULTS)}")
     programs = {"mosquitto": MOSQUITTO, "coturn": COTURN}
+    if options.peer == "chromium":
+        programs["chromium"] = BROWSER
     needs = ", ".join(name for name, program in programs.items() if program is None)
     if missing := missing_for_routers() or (f"needs {needs}" if needs else None):
         raise SystemExit(f"roam.py: {missing}")
     faults = {}
     for name in names:
-        summary = faults[name] = summarize(measure(name, options.runs, options.keep))
+        summary = faults[name] = summarize(measure(name, options.runs, options.keep, options.peer))
         gap = "no recovery" if summary["gap_ms"] is None else f"{summary['gap_ms']:.0f} ms"
         print(f"{name:<25} {gap:>12}  {summary['recovered']}/{summary['runs']} by {summary['road']}", flush=True)
     if options.json:

@@ -29,7 +29,7 @@ SERVER_NAME = "server.example"
 _SECRET = "laboratory"
 _READY = 10.0
 _STUN, _TLS, _HTTPS = 3478, 5349, 443
-_MQTT, _MQTTS = 1883, 8883
+_MQTT, _MQTTS, _WEBSOCKETS = 1883, 8883, 9001
 
 
 class Server:
@@ -113,7 +113,7 @@ class Coturn:
 
 @attrs.frozen
 class Broker:
-    """A running mosquitto that lets everybody in: MQTT on port 1883, with TLS on 8883."""
+    """A running mosquitto that lets everybody in: MQTT on port 1883, with TLS on 8883, by WebSockets on 9001."""
 
     address: str
     authority: Authority
@@ -123,6 +123,11 @@ class Broker:
     def url(self) -> str:
         """Its address without TLS."""
         return f"mqtt://{self.address}:{_MQTT}"
+
+    @property
+    def websocket_url(self) -> str:
+        """Its address for browsers."""
+        return f"ws://{self.address}:{_WEBSOCKETS}"
 
     @property
     def tls_url(self) -> str:
@@ -166,9 +171,10 @@ def mosquitto(host: Host, folder: Path) -> Iterator[Broker]:
     lines = ["allow_anonymous true", "persistence false", "user root", "set_tcp_nodelay true"]
     lines += [f"log_dest file {folder}/log", f"listener {_MQTT}", f"listener {_MQTTS}"]
     lines += [f"certfile {authority.certfile}", f"keyfile {authority.keyfile}"]
+    lines += [f"listener {_WEBSOCKETS}", "protocol websockets"]
     configuration = folder / "mosquitto.conf"
     configuration.write_text("\n".join(lines) + "\n")
-    with _running(host, [MOSQUITTO, "-c", str(configuration)], (_MQTT, _MQTTS), folder / "log") as server:
+    with _running(host, [MOSQUITTO, "-c", str(configuration)], (_MQTT, _MQTTS, _WEBSOCKETS), folder / "log") as server:
         yield Broker(host.addresses[0], authority, server)
 
 

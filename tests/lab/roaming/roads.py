@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Entry", "moved_at", "read_moves", "read_trace", "road_of"]
+__all__ = ["Entry", "browsers_road", "moved_at", "read_moves", "read_trace", "road_of"]
 
 Entry = Mapping[str, Any]
 
@@ -58,6 +58,19 @@ def road_of(entries: Sequence[Entry], moves: Sequence[Entry], struck_at: float, 
     return "same" if path == _path(earlier) else "backup"
 
 
+def browsers_road(events: Iterable[Entry], struck_at: float, back_at: float) -> str:
+    """The same for a browser, by what its page says: it tells of a session's pairs, and nothing of their past.
+
+    `restart_broker` and `restart_channel` where an offer or answer came since, `moved` where it took another pair all
+    by itself, and `same`.
+    """
+    until = [event for event in events if event["monotonic"] <= back_at]
+    restarted = _way(until, struck_at, None)
+    if restarted != "unknown":
+        return f"restart_{restarted}"
+    return "moved" if any(event["name"] == "pair" and event["monotonic"] > struck_at for event in until) else "same"
+
+
 def moved_at(entries: Sequence[Entry], struck_at: float) -> float | None:
     """When the session first said another path than at the fault; None if it never did."""
     before = _path(entry for entry in entries if entry["monotonic"] <= struck_at)
@@ -103,12 +116,12 @@ def _pair(entry: Entry) -> tuple[int, str] | None:
     return (entry["generation"], entry["path"]) if is_one else None
 
 
-def _way(entries: Iterable[Entry], struck_at: float, pair: tuple[int, str]) -> str:
-    """The road of the offer or answer that came last before a pair was valid, by its first copy."""
+def _way(entries: Iterable[Entry], struck_at: float, pair: tuple[int, str] | None) -> str:
+    """The road of the offer or answer that came last, before a pair was valid if one is given, by its first copy."""
     seen: set[tuple[str, int]] = set()
     way = "unknown"
     for entry in entries:
-        if _pair(entry) == pair and entry.get("state") == "succeeded":
+        if pair is not None and _pair(entry) == pair and entry.get("state") == "succeeded":
             break
         if entry["name"] != "heard" or entry["t"] not in ("offer", "answer"):
             continue

@@ -16,9 +16,9 @@ from typing import Any, Self
 
 import attrs
 
-from tests.agent.kit import environment
+from tests.agent.kit import FLEET, ROOT, environment
 from tests.lab.roaming.faults import Fault
-from tests.lab.roaming.roads import Entry, moved_at, read_moves, read_trace, road_of
+from tests.lab.roaming.roads import Entry, browsers_road, moved_at, read_moves, read_trace, road_of
 from tests.lab.roaming.stage import Stage, staged
 from tests.lab.roaming.stream import tally
 
@@ -33,7 +33,7 @@ BEFORE, AFTER = 0.5, 9.5
 PATIENCE = 60.0
 #: No record that was sent so long before the fault was under way when it came.
 _LONGEST_TRIP = 0.5
-_STREAMING = Path(__file__).with_name("streaming.py")
+_STREAMING, _BROWSING = (Path(__file__).with_name(f"{name}.py") for name in ("streaming", "browsing"))
 
 
 @attrs.frozen(kw_only=True)
@@ -57,12 +57,20 @@ class Found:
 
 
 class Streaming:
-    """The operator's process."""
+    """The operator's process.
 
-    def __init__(self, stage: Stage, trace: Path) -> None:
-        command = [sys.executable, str(_STREAMING), str(stage.config), stage.device_key, str(trace)]
+    Args:
+        stage: Where it runs, and with whom.
+        trace: File for what its session traces.
+        peer: `edgeice` or `chromium`.
+    """
+
+    def __init__(self, stage: Stage, trace: Path, peer: str = "edgeice") -> None:
+        arguments = [str(_STREAMING), str(stage.config), stage.device_key.raw.hex(), str(trace)]
+        if peer == "chromium":
+            arguments = [str(_BROWSING), json.dumps(_browser_config(stage))]
         self._process = subprocess.Popen(
-            stage.operator.command(*command),
+            stage.operator.command(sys.executable, *arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -100,6 +108,21 @@ class Streaming:
         return self.line()
 
 
+def _browser_config(stage: Stage) -> dict[str, Any]:
+    operator = stage.operator_key
+    return {
+        "url": stage.broker.websocket_url,
+        "username": f"{FLEET}/o/alice",
+        "root": ROOT,
+        "fleet": FLEET,
+        "operator": "alice",
+        "device": "pi",
+        "jwk": {"kty": "OKP", "crv": "Ed25519", "x": operator.x, "d": operator.d},
+        "deviceX": stage.device_key.x,
+        "iceServers": stage.turn.ice_servers("stun", "udp"),
+    }
+
+
 def judge(
     report: dict[str, Any],
     struck_at: float,
@@ -130,6 +153,11 @@ def judge(
     before = [trip for begun, trip in trips if struck_at - QUIET < begun < struck_at - _LONGEST_TRIP]
     counted = tally(len(sent), [number for number, _at in arrived]) if report["whole"] else None
     digests = report["digests"]
+    road = None
+    if after and "events" in report:
+        road = browsers_road(report["events"], struck_at, longest[1])
+    elif after:
+        road = road_of(trace, moves, struck_at, moved if gentle and moved else longest[1])
     return Found(
         gap=_length(longest) if after else None,
         quiet=max(map(_length, rest)),
@@ -138,7 +166,7 @@ def judge(
         lost=None if counted is None else counted.lost,
         duplicated=None if counted is None else counted.duplicated + counted.disordered + report["stray"],
         equal=report["whole"] and len(set(digests)) == 1,
-        road=road_of(trace, moves, struck_at, moved if gentle and moved else longest[1]) if after else None,
+        road=road,
         failures=tuple(report.get("failures", ())),
     )
 
@@ -165,6 +193,7 @@ def run_round(
     patience: float = PATIENCE,
     rest: float = SETTLING + QUIET,
     after: float = AFTER,
+    peer: str = "edgeice",
 ) -> Found:
     """Build what the fault needs, let it happen, and say what became of the stream.
 
@@ -174,14 +203,14 @@ def run_round(
         patience: Seconds after which a stream that is silent is given up.
         rest: Seconds before the fault in which nothing happens.
         after: Seconds after the fault for which the stream goes on at least.
+        peer: Who the operator is, `edgeice` or `chromium`.
     """
     with _folder(keep) as folder, staged(fault.setting, folder) as stage:
-        with Streaming(stage, folder / "operator.trace") as streaming:
+        with Streaming(stage, folder / "operator.trace", peer) as streaming:
             streaming.line()
             time.sleep(rest)
             struck_at = time.monotonic()
             fault.strike(stage)
             report = streaming.end(struck_at=struck_at, until=struck_at + after, patience=patience)
-        return judge(
-            report, struck_at, read_trace(folder / "operator.trace"), read_moves(stage.trace), gentle=fault.gentle
-        )
+        trace = read_trace(folder / "operator.trace") if peer == "edgeice" else []
+        return judge(report, struck_at, trace, read_moves(stage.trace), gentle=fault.gentle)

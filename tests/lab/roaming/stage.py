@@ -21,7 +21,7 @@ from pathlib import Path
 
 import attrs
 
-from tests.agent.kit import AgentProcess, Device, Operator
+from tests.agent.kit import AgentProcess, Device, Key, Operator
 from tests.lab.lab import Host, Impairment, Lab
 from tests.lab.nat import APDM_APDF, EIM_APDF
 from tests.lab.networks import Router
@@ -62,9 +62,10 @@ class Stage:
     broker: Broker
     turn: Coturn
     agent: AgentProcess
-    #: The operator's configuration, and the device's key.
+    #: The operator's configuration, its key, and the device's.
     config: Path
-    device_key: str
+    operator_key: Key
+    device_key: Key
     #: What the device's agent traces.
     trace: Path
 
@@ -128,9 +129,8 @@ def staged(setting: Setting, folder: Path, *, can: str = "exec", more: str = "")
         alice.pin(pi)
         agent = stack.enter_context(AgentProcess(pi))
         agent.wait_log_sync("^announced ")
-        yield Stage(
-            lab, device, operator, routers, broker, turn, agent, alice.config, pi.key.raw.hex(), pi.folder / "trace"
-        )
+        keys, trace = (alice.key, pi.key), pi.folder / "trace"
+        yield Stage(lab, device, operator, routers, broker, turn, agent, alice.config, *keys, trace)
 
 
 def _extra(turn: Coturn, login: dict[str, str], folder: Path) -> str:

@@ -21,9 +21,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import trio
+
+__all__ = ["DRAIN", "ECHO", "Seen", "next_order", "say", "watch_stream"]
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
@@ -42,8 +44,8 @@ _TIMEOUT = 20.0
 #: Seconds for which a stream goes on that is back, so that it shows its new round trip.
 _CALM = 2.0
 #: Seconds for what is under way when the stream is ended.
-_DRAIN = 30.0
-_ECHO = Path(__file__).with_name("echo.py")
+DRAIN = 30.0
+ECHO = Path(__file__).with_name("echo.py")
 
 
 class Stream:
@@ -99,8 +101,8 @@ class Stream:
         }
 
 
-async def _order() -> dict[str, Any]:
-    """The next line of input."""
+async def next_order() -> dict[str, Any]:
+    """The next line of input, an object as JSON."""
     line, source = b"", trio.lowlevel.FdStream(os.dup(0))
     while not line.endswith(b"\n"):
         line += await source.receive_some(1)
@@ -109,7 +111,7 @@ async def _order() -> dict[str, Any]:
 
 
 async def _run(session: Session) -> dict[str, Any]:
-    async with open_exec(await session.open(EXEC_PROTOCOL), [sys.executable, "-I", "-S", str(_ECHO)]) as process:
+    async with open_exec(await session.open(EXEC_PROTOCOL), [sys.executable, "-I", "-S", str(ECHO)]) as process:
         stream, failures = Stream(process), list[str]()
 
         async def guarded(work: Any, scope: trio.CancelScope) -> None:
@@ -123,16 +125,23 @@ async def _run(session: Session) -> dict[str, Any]:
             nursery.start_soon(guarded, stream.send, nursery.cancel_scope)
             nursery.start_soon(guarded, stream.receive, nursery.cancel_scope)
             await stream.streaming.wait()
-            _say({"streaming": True})
-            await _watch(stream, **await _order())
+            say({"streaming": True})
+            await watch_stream(stream, **await next_order())
             stream.stopped = True
-            with trio.move_on_after(_DRAIN):
+            with trio.move_on_after(DRAIN):
                 await stream.ended.wait()
             nursery.cancel_scope.cancel()
         return {**stream.report(), "failures": failures}
 
 
-async def _watch(stream: Stream, *, struck_at: float, until: float, patience: float) -> None:
+class Seen(Protocol):
+    """What has been seen of a stream."""
+
+    sent: list[float]
+    arrived: list[tuple[int, float]]
+
+
+async def watch_stream(stream: Seen, *, struck_at: float, until: float, patience: float) -> None:
     """Wait for the end of the time that counts."""
     back_at = math.inf
     while (now := time.monotonic()) < max(until, back_at + _CALM) and (now < struck_at + patience or back_at < now):
@@ -191,7 +200,8 @@ def _listen(session: Session, write: Callable[[Record], None]) -> None:
     connector.receive, connector.receive_channel = by_broker, by_channel  # type: ignore[method-assign]
 
 
-def _say(message: dict[str, Any]) -> None:
+def say(message: dict[str, Any]) -> None:
+    """Print an object as a line of JSON."""
     print(json.dumps(message), flush=True)
 
 
@@ -202,7 +212,7 @@ async def _main(config: Path, device_key: str, trace: TextIO) -> None:
             report = await _run(session)
     except* OperatorError as errors:
         report.setdefault("failures", []).extend(str(error) for error in errors.exceptions)
-    _say(report)
+    say(report)
 
 
 def main(config: str, device_key: str, trace_file: str) -> None:
