@@ -1,6 +1,7 @@
 """How long a session is silent, and what it loses, where the network under it changes; network namespaces, as root.
 
-    python tests/bench/roam.py [--json] [--runs N] [--faults NAME,NAME] [--peer edgeice|chromium] [--keep FOLDER]
+    python tests/bench/roam.py [--json] [--runs N] [--faults NAME,NAME] [--peer edgeice|chromium]
+                                [--flaps N] [--keep FOLDER]
 
 A real agent on a device with uplinks `wlan0` (10 ms one way), `wwan0` (30 ms) and `eth0` (5 ms) behind NATs of their
 own that filter by address and port, without policy routing; a real operator (10 ms) behind another one; mosquitto and
@@ -24,9 +25,14 @@ With `--peer chromium` the operator is a browser that knows nothing but the wire
 restarts, and offers one where it says itself that the path is lost.  Its roads are `restart_broker`, `restart_channel`,
 `moved` (to another pair, all by itself) and `same`.
 
+With `--flaps N` a device of three uplinks besides loses and regains them N times at random, some 8 times a second,
+while the stream goes on (`tests/lab/roaming/flaps.py`).  `flaps` has `count`, `seconds`, what the agent takes before
+them, with the session open, and after: `rss_mib_before`, `rss_mib_after`, and the same for `descriptors` and `tasks`;
+whether the session `lives`, `bytes_lost` and `bytes_duplicated`.
+
 Goals: 150 ms and 2 round trips for the first four and `broker_down_carrier_loss`, 300 ms and 8 round trips for
 `cold_carrier_loss`, 1.5 s for `blackhole`, `wan_renumbered` and `nat_rebooted`, 10 ms for `better_link`, and nothing
-lost nor duplicated.
+lost nor duplicated; of 1,000 flaps 1 MiB at most, and no descriptor or task.
 """
 
 from __future__ import annotations
@@ -41,10 +47,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.lab.lab import missing_for_routers
 from tests.lab.roaming.faults import FAULTS, NONE
+from tests.lab.roaming.flaps import flap
 from tests.lab.roaming.rounds import Found, run_round
 from tests.support.brokers import MOSQUITTO
 from tests.support.chromium import BROWSER
@@ -97,16 +106,32 @@ def measure(name: str, runs: int, keep: Path | None, peer: str) -> list[Found]:
     return found
 
 
+def measure_flaps(count: int, keep: Path | None) -> dict[str, Any]:
+    """What flaps come to."""
+    found = flap(count, seed=1, keep=None if keep is None else keep / "flaps")
+    read = {"before": attrs.asdict(found.before), "after": attrs.asdict(found.after)}
+    figures = {f"{name}_{when}": round(value, 2) for when, each in read.items() for name, value in each.items()}
+    return {
+        "count": count,
+        "seconds": round(found.seconds, 1),
+        **figures,
+        "lives": found.stream.gap is not None,
+        "bytes_lost": found.stream.lost,
+        "bytes_duplicated": found.stream.duplicated,
+    }
+
+
 def main() -> None:
     """Run as a program."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     parser.add_argument("--runs", type=int, default=10, help="how often each fault comes (default 10)")
-    parser.add_argument("--faults", "--fault", default=",".join(FAULTS), help="which of them, by commas; none for none")
+    parser.add_argument("--faults", "--fault", default=",".join(FAULTS), help="which of them, by commas")
     parser.add_argument("--peer", choices=("edgeice", "chromium"), default="edgeice", help="who the operator is")
+    parser.add_argument("--flaps", type=int, default=0, help="so many flaps besides (default none)")
     parser.add_argument("--keep", type=Path, help="a new folder for the logs and traces of all runs")
     options = parser.parse_args()
-    names = options.faults.split(",")
+    names = [name for name in options.faults.split(",") if name]
     if unknown := [name for name in names if name not in (*FAULTS, "none")]:
         raise SystemExit(f"roam.py: no fault {', '.join(unknown)}; there are none, {', '.join(FAULTS)}")
     programs = {"mosquitto": MOSQUITTO, "coturn": COTURN}
@@ -115,13 +140,16 @@ def main() -> None:
     needs = ", ".join(name for name, program in programs.items() if program is None)
     if missing := missing_for_routers() or (f"needs {needs}" if needs else None):
         raise SystemExit(f"roam.py: {missing}")
-    faults = {}
+    faults, flaps = {}, {}
     for name in names:
         summary = faults[name] = summarize(measure(name, options.runs, options.keep, options.peer))
         gap = "no recovery" if summary["gap_ms"] is None else f"{summary['gap_ms']:.0f} ms"
         print(f"{name:<25} {gap:>12}  {summary['recovered']}/{summary['runs']} by {summary['road']}", flush=True)
+    if options.flaps:
+        flaps = {"flaps": measure_flaps(options.flaps, options.keep)}
+        print(*(f"{name} {value}" for name, value in flaps["flaps"].items()), sep=", ", flush=True)
     if options.json:
-        print(json.dumps({"faults": faults}))
+        print(json.dumps({"faults": faults, **flaps}))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.bench.roam import summarize
-from tests.lab.roaming.roads import read_moves, road_of
+from tests.lab.roaming.roads import browsers_road, read_moves, road_of
 from tests.lab.roaming.rounds import Found, judge
 from tests.lab.roaming.stream import SIZE, Reader, record, tally
 
@@ -181,6 +181,24 @@ def test_a_gentle_fault_is_judged_by_when_the_path_changed() -> None:
     assert judge(stream, _STRUCK_AT, trace, gentle=True).road == "backup"
     assert judge(stream, _STRUCK_AT, trace).road == "same"
     assert judge(stream, _STRUCK_AT, _CARRYING, gentle=True).road == "same"
+
+
+_HEARD = {"name": "heard", "t": "offer", "gen": 1}
+
+
+@pytest.mark.parametrize(
+    ("events", "road"),
+    [
+        ([], "same"),
+        ([{"monotonic": 5.0, "name": "pair", "pair": "a"}], "same"),
+        ([{"monotonic": 11.0, "name": "pair", "pair": "b"}], "moved"),
+        ([{"monotonic": 11.0, "road": "channel", **_HEARD}], "restart_channel"),
+        ([{"monotonic": 11.0, "road": way, **_HEARD} for way in ("broker", "channel")], "restart_broker"),
+        ([{"monotonic": 13.0, "road": "broker", **_HEARD}], "same"),
+    ],
+)
+def test_what_brought_a_browser_back_is_read_from_its_page(events: list[dict[str, Any]], road: str) -> None:
+    assert browsers_road(events, 10.0, 12.0) == road
 
 
 @pytest.mark.parametrize(
