@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from edgeice.addresses import Base, Path
@@ -12,6 +13,7 @@ from edgeice.ice import (
     LocalCandidateGathered,
     LocalCandidatesEnded,
     LocalCandidateWithdrawn,
+    SendPathChanged,
 )
 from tests.support.ice_pair import Agent, World, address
 from tests.support.ice_roaming import Roaming, at, moves
@@ -184,3 +186,25 @@ def test_a_relayed_base_that_goes_by_another_interface_is_told_with_what_that_co
     assert (host.cost, remote.cost, remote.network) == (900, 900, 2)
     assert {pair.cost for pair in ours.checklist if pair.path.local == address(90)} == {910}
     assert {pair.cost for pair in theirs.checklist if pair.path.remote == address(90)} == {910}
+
+
+def test_that_the_relay_that_carries_data_is_reached_another_way_is_told() -> None:
+    world = World()
+    for agent in (world.a, world.b):
+        agent.mobile = True
+    world.hosts[address(90)] = world.a
+    base = Base(address(90), "wlan0", server=address(91), mapped=address(92), cost=10)
+    world.a.ice.base_added(base, now=world.now)
+    world.a.drain()
+    world.a.end()
+    world.b.add_base(at(2, 1), "eth0", 0)
+    world.b.end()
+    world.exchange()
+    world.run(5.0)
+    world.a.events.clear()
+    world.a.ice.base_added(attrs.evolve(base, interface="wwan0", cost=900), now=world.now)
+    world.a.drain()
+    (event,) = world.a.of(SendPathChanged)
+    assert isinstance(event, SendPathChanged)
+    assert event.path == Path(address(90), at(2, 1))
+    assert (event.interface, event.cause, event.nominated) == ("wwan0", "base_gone", True)

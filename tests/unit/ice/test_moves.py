@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
+from edgeice import stun
 from edgeice.addresses import Path
 from edgeice.ice import PairNominated
+from edgeice.sansio import Transmit
 from tests.support.ice_pair import Agent
 from tests.support.ice_roaming import Roaming, at, moves, nominating
 
@@ -121,3 +125,77 @@ def test_cold_what_did_not_work_before_is_checked_again_at_once(number: int) -> 
     world.run(20.0, lambda: world.states == ("completed", "completed"))
     world.run(10.0)
     assert world.ends[0] == world.ends[1]
+
+
+def is_request(sent: Transmit) -> bool:
+    return stun.decode(sent.data).message_class is stun.MessageClass.REQUEST
+
+
+def asked(agent: Agent, path: Path) -> list[float]:
+    """When an agent sent requests on a path."""
+    return [
+        when for sent, when in zip(agent.sent, agent.sent_at, strict=True) if sent.path == path and is_request(sent)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_consent_is_asked_for_as_often_as_elsewhere_once_a_metered_pair_carries_data(seed: int) -> None:
+    world = Roaming((2, 3), (1,), seed=seed)
+    world.run(13.0 + seed)
+    world.forget()
+    world.pull(1, 2)
+    world.run(60.0)
+    times = asked(world.a, Path(at(1, 3), at(2, 1)))
+    assert max(later - earlier for earlier, later in itertools.pairwise(times)) <= 6.0 + 0.01
+
+
+def test_the_answer_to_a_nomination_that_another_replaced_moves_nothing() -> None:
+    """A nominates a better link, and before the answer comes it follows B elsewhere."""
+    world = Roaming((3,), (1, 2), delay=0.1)
+    world.plug(1, 2)
+    current = world.a.ice._slots.current
+    world.run(10.0, lambda: current._selection.nomination.pair is not None)
+    assert [path for path, *_ in nominating(world.a)] == [Path(at(1, 2), at(2, 1))]
+    world.forget()
+    theirs = world.b.ice._slots.current
+    there = theirs.checklist.get(at(2, 2), at(1, 3))
+    assert there is not None
+    theirs._moves.move(there, "silent", now=world.now)
+    world.b.drain()
+    world.run(1.0)
+    assert moves(world.a) == [
+        (at(1, 3), at(2, 2), "peer_moved"),
+        (at(1, 3), at(2, 2), "nominated"),
+        (at(1, 2), at(2, 1), "better"),  # again, in its turn
+    ]
+    assert world.agree_on(2, 1)
+
+
+def test_a_move_whose_check_is_never_answered_lasts_as_long_as_consent_does() -> None:
+    """All transmissions of the one check are lost, those of consent are not: they say the same."""
+    world = Roaming((2,), (2, 3))
+    passes, table = world.filter, world.b.ice._slots.current._checks
+    world.filter = lambda agent, sent: (
+        passes(agent, sent) and not (agent is world.b and table.get(stun.decode(sent.data).transaction_id))
+    )
+    world.pull(2, 2)
+    world.run(14.5)
+    assert world.agree_on(2, 3)
+    world.run(60.0)
+    assert world.agree_on(2, 3)
+    assert [path for path, *_ in moves(world.b)] == [at(2, 3), at(2, 3)]
+
+
+def test_who_becomes_the_controlling_side_after_a_move_nominates_the_pair() -> None:
+    world = Roaming((2,), (2, 3), delay=0.1)
+    passes = world.filter
+    world.filter = lambda agent, sent: passes(agent, sent) and not (agent is world.a and is_request(sent))
+    world.pull(2, 2)
+    world.run(0.25)
+    assert world.states == ("connected", "connected")  # B moved and A followed; its nomination is lost
+    for agent in (world.a, world.b):
+        agent.ice._take_role(agent.ice.role.opposite)
+        agent.drain()
+    world.filter = passes
+    world.run(5.0)
+    assert world.agree_on(2, 3)
