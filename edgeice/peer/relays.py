@@ -344,9 +344,10 @@ class Relays:
         if not link.allocation.is_mobile:
             return False
         self._leave(link)
-        # RFC 8656 §3.1: an allocation is a 5-tuple's, and that of this base may have one.
-        is_free = link.target.transport == "udp" and Path(base.address, link.target.server) not in self._by_path
-        if not link.carry(base, None if is_free else next(self._flow_ids), now=now):
+        # RFC 8656 §3.1: an allocation is a 5-tuple's, and those of another interface's bases are for its own.
+        is_own = base.interface == link.home and Path(base.address, link.target.server) not in self._by_path
+        by_base = link.target.transport == "udp" and is_own
+        if not link.carry(base, None if by_base else next(self._flow_ids), now=now):
             return False
         self._enter(link)
         if (surplus := self._moves.carried(link)) is not None:

@@ -180,6 +180,26 @@ def test_rfc8016_a_peer_that_follows_is_told_what_the_relayed_address_costs_now(
     assert told.partition(" network-id ")[::2] == (lines[0].partition(" network-id ")[0], "2 network-cost 900")
 
 
+def test_rfc8016_a_guest_takes_no_place_of_its_hosts_own() -> None:
+    it, (lost,) = roaming("wlan0")
+
+    def full() -> Server:
+        server = mobile()
+        server.errors[Method.ALLOCATE] = deque([486])
+        return server
+
+    it.relay.make = full
+    it.host.add_base("10.1.0.1", interface="wwan0", cost=900)
+    it.host.run(1)
+    it.host.remove_base(lost)
+    it.host.run(55)
+    assert [base.interface for base in it.bases()] == ["wwan0"]
+    it.host.run(10)
+    assert [base.interface for base in it.bases()] == ["wwan0", "wwan0"]
+    assert it.relay.allocations == 2
+    assert it.send(b"on")
+
+
 def test_rfc8016_of_several_interfaces_the_cheapest_carries_it_on() -> None:
     it, (lost, _, cheap) = roaming("wlan0", "wwan0", "eth0")
     it.host.remove_base(lost)
