@@ -47,7 +47,9 @@ class Move:
     @property
     def line(self) -> str:
         """In a line: the same with pause and reason."""
-        pause = f"pause {milliseconds(self.pause_ms)}" if self.pause_ms else "no pause"
+        # The peer may have had nothing to say for a while before it moved.
+        bound = "of at most " if self.cause == "peer_moved" else ""
+        pause = f"pause {bound}{milliseconds(self.pause_ms)}" if self.pause_ms else "no pause"
         return f"{self.text}; {pause}, {_CAUSES.get(self.cause, self.cause)}; {self.path}"
 
     def as_dict(self) -> dict[str, object]:

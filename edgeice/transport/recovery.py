@@ -9,7 +9,7 @@ from typing import Final, Protocol, TypeAlias
 import attrs
 import trio
 
-from edgeice.addresses import Base
+from edgeice.addresses import Base, Path
 from edgeice.peer import PathChanged, RestartEnded
 from edgeice.sansio import Event
 from edgeice.signaling import AnswerReceived, LocalOfferCanceled, OfferExpired, OfferReceived, OfferRejected
@@ -98,9 +98,11 @@ class PathRecovery:
         self._patience = patience
         # Random, and so not the same for all sessions of a device that moved.
         spread = zlib.crc32(signaled.session.id.sid.encode()) / 0xFFFFFFFF * _ORDER_SPREAD
-        self._policy = RestartPolicy(order_wait=ORDER_WAIT + (0.0 if offerer else _ORDER_APART) + spread)
+        order_wait = ORDER_WAIT + (0.0 if offerer else _ORDER_APART) + spread
+        self._policy = RestartPolicy(order_wait=order_wait, controlling=offerer)
         self._changed = trio.Event()
         self._begun = False
+        self._path: Path | None = None
         #: Since when no path carries data, and since when there is no address; None while there is one.
         self._lost_at: float | None = None
         self._missing_at: float | None = None
@@ -112,7 +114,9 @@ class PathRecovery:
         match progress:
             case PathChanged():
                 self._look(now)
-                self._policy.moved(progress.cause, now=now)
+                if progress.path != self._path:  # a path is told again when something is known of it
+                    self._path = progress.path
+                    self._policy.moved(progress.cause, now=now)
                 if progress.nominated and not self._begun:
                     self._begun = True
                     self._policy.began()

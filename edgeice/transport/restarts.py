@@ -50,7 +50,7 @@ _NICE_TRIES: Final = 4
 #: The cost from which on an interface is metered.
 _METERED: Final = 500
 #: Causes of a move that a path's end brought about, rather than a better path.
-_FAILOVERS: Final = frozenset({"base_gone", "silent", "peer_moved"})
+_FAILOVERS: Final = frozenset({"base_gone", "silent"})
 
 
 class Need(StrEnum):
@@ -98,10 +98,13 @@ class RestartPolicy:
 
     Args:
         order_wait: Seconds of quiet before a restart for good order: different at both ends, so that one suffices.
+        controlling: This end nominates, so that it follows the peer only where that had to move; the other end follows
+            whatever is nominated.
     """
 
-    def __init__(self, *, order_wait: float = ORDER_WAIT) -> None:
+    def __init__(self, *, order_wait: float = ORDER_WAIT, controlling: bool = True) -> None:
         self._order_wait = order_wait
+        self._failovers = _FAILOVERS | {"peer_moved"} if controlling else _FAILOVERS
         self._outlook = Outlook()
         self._bucket = TokenBucket(BURST, _RATE)
         #: When the latest offer was made, and how many there were since something changed.
@@ -142,7 +145,7 @@ class RestartPolicy:
     def moved(self, cause: str, *, now: float) -> None:
         """Data goes another way, for this cause (`ice.SendPathChanged.cause`)."""
         self._disturbed(now)
-        if cause not in _FAILOVERS:
+        if cause not in self._failovers:
             return
         if self._outlook.mobility:
             self._order_at = now + self._order_wait

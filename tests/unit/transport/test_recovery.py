@@ -461,11 +461,15 @@ async def test_after_a_failover_there_is_one_restart_for_good_order_when_all_is_
     assert len(session.offers) == 1
 
 
-@pytest.mark.parametrize("cause", ["nominated", "better", "restart", "first"])
+@pytest.mark.parametrize(
+    ("cause", "offerer"),
+    [("nominated", True), ("better", True), ("restart", True), ("first", True), ("peer_moved", False)],
+)
 async def test_after_a_move_that_was_wished_for_there_is_none(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, cause: str
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, cause: str, offerer: bool
 ) -> None:
-    session = Session(WLAN, WWAN, mobility=True)
+    """Who does not nominate is moved by the peer also where that only prefers another path."""
+    session = Session(WLAN, WWAN, mobility=True, offerer=offerer)
     nursery.start_soon(session.run)
     session.move(on(WWAN, cause))
     await trio.sleep(1000)
@@ -479,7 +483,7 @@ async def test_of_both_ends_the_one_that_opened_the_session_restarts_for_good_or
     ends = [Session(WLAN, WWAN, mobility=True, offerer=offerer) for offerer in (True, False)]
     for end in ends:
         nursery.start_soon(end.run)
-        end.move(on(WWAN, "peer_moved"))
+        end.move(on(WWAN, "peer_moved" if end is ends[0] else "base_gone"))
     await trio.sleep(2.5)
     assert [len(end.offers) for end in ends] == [1, 0]
     ends[1].hear(OFFERED)
