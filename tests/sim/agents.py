@@ -128,7 +128,7 @@ class Agent:
         #: Open sockets.
         self.bases: dict[TransportAddress, Interface] = {}
         self._hosts = hosts or {}
-        self._flows: dict[int, Flow] = {}
+        self.flows: dict[int, Flow] = {}
         self._paths: dict[tuple[TransportAddress, TransportAddress], Path] = {}
         #: A relay has something to send.
         self._relayed = False
@@ -212,10 +212,10 @@ class Agent:
             case OpenFlow():
                 self._open_flow(action)
             case SendStream():
-                if action.flow_id in self._flows:
-                    self._flows[action.flow_id].send(action.data)
+                if action.flow_id in self.flows:
+                    self.flows[action.flow_id].send(action.data)
             case CloseFlow():
-                flow = self._flows.pop(action.flow_id, None)
+                flow = self.flows.pop(action.flow_id, None)
                 if flow is not None:
                     flow.close()
             case _:
@@ -247,13 +247,13 @@ class Agent:
             host,
             lambda data: self._tell(lambda: self.endpoint.receive_stream(flow_id, data, now=self.now)),
         )
-        self._flows[flow_id] = flow
+        self.flows[flow_id] = flow
         delay = 2 * (interface.plan.link.delay + self.network.topology.core_delay)
         local = attrs.evolve(client, ip=next(iter(interface.plan.ips)))
         self.network.clock.after(delay, lambda: self._flow_opened(flow_id, local))
 
     def _flow_opened(self, flow_id: int, local: TransportAddress) -> None:
-        if flow_id in self._flows:
+        if flow_id in self.flows:
             self._tell(lambda: self.endpoint.flow_opened(flow_id, local, now=self.now))
 
     def _tell(self, call: Callable[[], None]) -> None:

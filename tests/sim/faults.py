@@ -12,6 +12,7 @@ from tests.sim.scenario import SERVERS, Builder
 from tests.sim.topology import HostPlan, InterfacePlan, ServerPlan, Topology
 
 __all__ = [
+    "IN_USE",
     "Blackhole",
     "BrokerDown",
     "Dark",
@@ -30,6 +31,10 @@ __all__ = [
 ]
 
 _COSTS: Final = {"eth0": 0, "wlan0": 10, "wwan0": 900}
+
+
+#: In place of an interface's name: the one that data leaves by, or any where there is none.
+IN_USE: Final = ""
 
 
 @attrs.frozen
@@ -151,10 +156,10 @@ def _draw_topology(dice: random.Random, *, rough: bool, slow: bool) -> Topology:
     builder = Builder(dice, rough=rough, swift=not rough)
     plans: list[HostPlan] = []
     for number in range(2):
-        names = dice.sample(tuple(_COSTS), dice.choices((1, 2, 3), (2, 5, 3))[0])
+        names = dice.sample(tuple(_COSTS), dice.choices((1, 2, 3), (1, 5, 4))[0])
         interfaces: list[InterfacePlan] = []
         for place, name in enumerate(names):
-            plan = builder.interface(name, number, place, up=place == 0 or dice.random() < 0.7)
+            plan = builder.interface(name, number, place, up=place == 0 or dice.random() < 0.85)
             if slow:
                 plan = attrs.evolve(
                     plan, link=attrs.evolve(plan.link, delay=1.2, rate=None, jitter=0.0, reordering=0.0)
@@ -178,7 +183,7 @@ def _draw_lose(dice: random.Random, host: str, interface: str) -> Lose:
 
 def _draw_fault(dice: random.Random, topology: Topology, *, calm: bool) -> Fault:
     host = dice.choice(topology.hosts)
-    where = host.name, dice.choice(host.interfaces).name
+    where = host.name, dice.choice((IN_USE, dice.choice(host.interfaces).name))
     faults: list[Fault] = [
         *(_draw_lose(dice, *where) for _ in range(3)),
         Gain(*where),

@@ -84,6 +84,11 @@ class Happenings:
         }
 
     @property
+    def now(self) -> float:
+        """Virtual time."""
+        return self._network.clock.now
+
+    @property
     def plans(self) -> dict[tuple[str, str], InterfacePlan]:
         """All interfaces as they are now."""
         return {(host.name, each.name): each for host in self._network.topology.hosts for each in host.interfaces}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from edgeice.addresses import Base
+from edgeice.addresses import Base, Path
 from edgeice.peer import PathChanged
 from edgeice.transport.restarts import ORDER_WAIT, Outlook, RestartPolicy
 
@@ -45,17 +45,22 @@ class Recovery:
     def __init__(
         self, session: Recovered, restart: Callable[[], None], give_up: Callable[[], None], *, order_apart: bool
     ) -> None:
-        self.policy = RestartPolicy(order_wait=ORDER_WAIT + (_ORDER_APART if order_apart else 0.0))
+        self.policy = RestartPolicy(
+            order_wait=ORDER_WAIT + (_ORDER_APART if order_apart else 0.0), controlling=not order_apart
+        )
         self._session = session
         self._restart = restart
         self._give_up = give_up
         self._begun = False
+        self._path: Path | None = None
         self._lost_at: float | None = None
 
     def path_changed(self, event: PathChanged, now: float) -> None:
         """Data goes another way."""
         self.look(now)
-        self.policy.moved(event.cause, now=now)
+        if event.path != self._path:
+            self._path = event.path
+            self.policy.moved(event.cause, now=now)
         if event.nominated and not self._begun:
             self._begun = True
             self.policy.began()

@@ -98,6 +98,8 @@ class Roamer:
         self._used = False
         self._restarting = False
         self._accepted = False
+        #: What came before the first offer.
+        self._early: list[bytes | str] = []
         agent.parties.append(self)
 
     # What others ask
@@ -301,9 +303,13 @@ class Roamer:
         verified = verify(decode(jws if isinstance(jws, bytes) else jws.encode()), _KEYS[_OPERATOR].public)
         envelope = Envelope.decode(verified.claims)
         offer = decode_body(envelope)
-        if isinstance(offer, Offer):
-            self._accepted = True
-            self.signaling.accept_first(verified, envelope, offer, now=now)
+        if not isinstance(offer, Offer):
+            self._early.append(jws)
+            return
+        self._accepted = True
+        self.signaling.accept_first(verified, envelope, offer, now=now)
+        for early in self._early:
+            self.signaling.receive_jws(early, "mqtt", now=now, wall=_WALL)
 
     def _heard(self, event: Event) -> None:
         now, connection = self.agent.now, self.connection

@@ -13,9 +13,15 @@ from edgeice.ice import IceConfig
 from edgeice.peer import TurnServer
 from tests.sim.agents import Agent
 from tests.sim.faults import (
+    IN_USE,
     Blackhole,
     Fault,
+    Flap,
+    Gain,
+    Lose,
     NatReboot,
+    Quiet,
+    Readdress,
     RelayRestart,
     Renumber,
     RoamingScenario,
@@ -25,6 +31,7 @@ from tests.sim.happenings import Happenings
 from tests.sim.links import PROBE, Fairness
 from tests.sim.network import Clock, Network, StalledError
 from tests.sim.oracle import Oracle, Verdict
+from tests.sim.promises import METERED, interface_of, promised_pause
 from tests.sim.roads import Broker
 from tests.sim.roamers import Roamer, join
 from tests.sim.roaming_rules import RoamingMonitor
@@ -57,7 +64,8 @@ _ARRIVES: Final = 300.0
 _ASKED: Final = 12
 _SETTLES: Final = 10.0
 _LINGERS: Final = 33.0
-_METERED: Final = 500
+#: After a move it may take so long until metered links are left.
+_THRIFT: Final = 30.0
 
 
 class Roaming:
@@ -177,7 +185,7 @@ class Roaming:
         """What the oracle says at present; without metered interfaces, or relays by streams, which die slowly."""
         happenings = self.happenings
         plans = happenings.plans
-        up = {place for place in happenings.up - happenings.broken if not unmetered or plans[place].cost < _METERED}
+        up = {place for place in happenings.up - happenings.broken if not unmetered or plans[place].cost < METERED}
         topology = self.network.topology
         if not streams:
             servers = tuple(attrs.evolve(each, takes_streams=False) for each in topology.servers)
@@ -200,9 +208,12 @@ class Roaming:
         """Let things happen and their consequences run their course."""
         clock, ends = self.clock, self.ends
         begun = clock.now
+        step = attrs.evolve(step, faults=tuple((delay, self._aimed(fault)) for delay, fault in step.faults))
         self.happenings.until = begun
         self._busy_until = begun + _WATCHES
         self.monitor.note(begun, f"STEP {step}")
+        calm = self.is_settled and not self.happenings.broken
+        promised = promised_pause(step, ends, self.happenings, self.monitor) if self.scenario.is_calm else None
         # A piece of each goes first, so that what is under way is lost with what carries it.
         self._send()
         for end in ends:
@@ -213,19 +224,33 @@ class Roaming:
         clock.run(0.0)
         while clock.now < self.happenings.until:
             clock.run(self.happenings.until - clock.now)
-        self._await_path(step)
+        found = self._await_path(step)
+        pause = max(end.stream.pause for end in ends)
         self.pauses.append((ends[0].stream.pause, ends[1].stream.pause))
-        if not self.has_ended:
+        if promised is not None and pause > promised:
+            self._complain("pause", f"{pause:.3f} s at {step}, {promised:.3f} are promised")
+        if calm and isinstance(step.faults[0][1], Quiet):
+            self.monitor.check_quiet(begun, clock.now)
+        if found:
             clock.run(_RESTS)
             self.check()
 
-    def _await_path(self, step: Step) -> None:
-        """Wait until data flows both ways again, and see that it does in time."""
+    def _aimed(self, fault: Fault) -> Fault:
+        """A fault at the interface that it is to hit."""
+        if getattr(fault, "interface", None) != IN_USE:
+            return fault
+        assert isinstance(fault, Lose | Gain | Readdress | Blackhole | Flap)
+        end = next(each for each in self.ends if each.name == fault.host)
+        first = next(name for host, name in self.happenings.plans if host == fault.host)
+        return attrs.evolve(fault, interface=interface_of(end) or first)
+
+    def _await_path(self, step: Step) -> bool:
+        """Wait until data flows both ways again, and see that it does in time; False while no path can be."""
         clock, ends = self.clock, self.ends
         verdict = self.judge()
         if verdict.reach == "none":
             clock.run(5.0)
-            return
+            return False
         # Data that was sent from now on must arrive.
         marks = [end.stream.sent for end in ends]
         begun = clock.now
@@ -240,12 +265,13 @@ class Roaming:
             return all(end.is_connected for end in ends)
 
         if clock.run(limit, recovered) and not self.has_ended:
-            return
+            return True
         if self.has_ended:
             self._complain("ended", f"the session ended: {[end.ended for end in ends]}")
         else:
             text = [f"{end.name}: {end.path.path} settled={end.is_settled}" for end in ends]
             self._complain("recovery", f"no path {limit} s after {step}, but {verdict.reach} is possible: {text}")
+        return False
 
     def _happen(self, fault: Fault) -> None:
         self.monitor.note(self.clock.now, f"FAULT {fault}")
@@ -262,6 +288,16 @@ class Roaming:
             return
         if all(end.is_connected for end in self.ends):
             self._check_agreement()
+        if self.monitor.mobile and self.scenario.is_calm and self.judge(unmetered=True).reach != "none":
+            self.clock.run(_THRIFT, lambda: not self._pays())
+            if self._pays():
+                self._complain("metered", f"{self._pays()} is used, and a path without it is possible")
+
+    def _pays(self) -> list[str]:
+        """The metered interfaces that data goes by."""
+        plans = self.happenings.plans
+        used = [(end.name, interface_of(end)) for end in self.ends]
+        return [f"{name}'s {each}" for name, each in used if each and plans[name, each].cost >= METERED]
 
     def _check_agreement(self) -> None:
         """What one end sends arrives where the other one sends from, both ways; asked again where one just moves."""
@@ -307,15 +343,34 @@ class Roaming:
         if reachable and not self.clock.run(_ARRIVES, self._is_complete):
             missing = [f"{end.name} sent {end.stream.sent}, {end.peer.stream.received} came" for end in ends]
             self._complain("lost", ", ".join(missing))
-        for end in ends:
-            if end.ended is None:
-                end.close()
+        heard = reachable and self.scenario.is_calm and all(end.is_connected for end in ends)
+        closer, other = ends if self.scenario.seed % 4 < 2 else reversed(ends)
+        if closer.ended is None:
+            closer.close()
+        self.clock.run(self.network.horizon)
+        if other.ended is None:
+            if heard:
+                self._complain("close", f"{other.name} was not told that the session is over")
+            other.close()
         self.clock.run(_LINGERS)
         for agent in self.agents.values():
-            endpoint = agent.endpoint
-            left = len(endpoint._sessions), len(endpoint._routes), len(endpoint._bases) - len(agent.bases)
-            if any(left):
-                self._complain("left", f"{agent.name} has {left} sessions, routes and relayed bases left")
+            self._check_left(agent)
+
+    def _check_left(self, agent: Agent) -> None:
+        """After the last session its host holds its own bases and nothing else, and waits for nothing but servers."""
+        endpoint = agent.endpoint
+        left = {
+            "sessions": len(endpoint._sessions),
+            "parties": len(agent.parties),
+            "routes": len(endpoint._routes),
+            "relayed bases": len(endpoint._bases) - len(agent.bases),
+            "flows": len(agent.flows),
+        }
+        if any(left.values()):
+            self._complain("left", f"{agent.name} has left: {left}")
+        for end in self.ends:
+            if end.agent is agent and (end.connection.next_timeout() is not None or end.signaling.next_timeout()):
+                self._complain("left", f"{agent.name} still waits for something")
 
 
 def _is_told(fault: Fault) -> bool:

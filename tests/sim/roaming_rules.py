@@ -28,19 +28,26 @@ _URGENT: Final = 40
 _RESTARTS: Final = 34
 
 
+#: Moves of one end to a better pair while nothing happens.
+_IMPROVEMENTS: Final = 2
+
+
 class RoamingMonitor(Monitor):
     """Sees everything that sessions do that roam.
 
     Attributes:
-        moves: Of each end: when data began to go another way, and where.
+        moves: Of each end: when data began to go another way, where, and why.
+        round_trips: By end and path, as last measured.
+        mirrors: The same pair as the other end sees it.
     """
 
     def __init__(self, servers: set[TransportAddress], *, traced: bool = False) -> None:
         super().__init__(servers, traced=traced)
         # What may be lost is judged path by path.
         self.disturbed = True
-        self.moves: dict[str, list[tuple[float, Path | None]]] = {}
+        self.moves: dict[str, list[tuple[float, Path | None, str]]] = {}
         self.round_trips: dict[tuple[str, Path], float] = {}
+        self.mirrors: dict[tuple[str, Path], Path] = {}
         #: Whether the path that an end uses was agreed on.
         self._nominated: dict[str, bool] = {}
         self._numbers: dict[tuple[str, str, bool], tuple[int, Path]] = {}
@@ -58,7 +65,7 @@ class RoamingMonitor(Monitor):
             if event.path is None and before is not None and self._nominated.get(party.name):
                 self._check_loss(party, before, now)
             if event.path != before:
-                moves.append((now, event.path))
+                moves.append((now, event.path, event.cause))
             self._nominated[party.name] = event.nominated
         elif isinstance(event, ConnectionEnded) and event.step != "closed":
             self.violate("ended", now, f"{party.name} ended: {event.step}: {event.reason}")
@@ -121,6 +128,20 @@ class RoamingMonitor(Monitor):
         request = self._requests.get(transaction)
         if request is not None and request.path == path and len(request.times) == 1:
             self.round_trips[agent.name, path] = now - request.times[0]
+
+    def _asked(self, agent: Agent, data: bytes, path: Path, now: float) -> None:
+        super()._asked(agent, data, path, now)
+        request = self._requests.get(data[8:20])
+        if request is not None and request.party is not None:
+            self.mirrors[agent.name, path] = request.path
+            self.mirrors[request.party.name, request.path] = path
+
+    def check_quiet(self, begun: float, now: float) -> None:
+        """Where nothing happens data stays where it is, but for what was being improved."""
+        for name, moves in self.moves.items():
+            since = [(path, cause) for at, path, cause in moves if at > begun]
+            if len(since) > _IMPROVEMENTS or any(path is None or cause == "silent" for path, cause in since):
+                self.violate("flap", now, f"{name} moved without a cause: {since}")
 
     def check_restarts(self, ends: Iterable[Roamer], now: float) -> None:
         """They are bounded in rate."""
