@@ -21,9 +21,8 @@ import trio
 from edgeice.cli.connecting import load_operator_key
 from edgeice.cli.demo_echo import EchoStream
 from edgeice.cli.demo_fleet import (
+    ADDRESSES,
     DEVICE,
-    FIRST_ADDRESS,
-    SECOND_ADDRESS,
     Child,
     DemoError,
     Fleet,
@@ -33,7 +32,7 @@ from edgeice.cli.demo_fleet import (
 from edgeice.cli.groups import first_of
 from edgeice.cli.options import timeout_option
 from edgeice.errors import EdgeIceError
-from edgeice.operator.interface import Step
+from edgeice.operator.interface import Move, Step
 from edgeice.operator.session import Session, open_session
 from edgeice.services import EXEC_PROTOCOL, PING_PROTOCOL, STDOUT, ServiceError, open_exec
 from edgeice.signaling import Party, PublicKey
@@ -65,6 +64,7 @@ class _Result:
     pair: str | None = None
     new_pair: str | None = None
     restart_gap_ms: float | None = None
+    cause: str | None = None
     messages_sent: int = 0
     messages_lost: int | None = None
 
@@ -79,14 +79,15 @@ Examples:
 
 \b
 The JSON object: ok, connect_ms (offer sent to usable channels), pair (of the first path), new_pair (after
-the switch), restart_gap_ms (longest silence of the echo around the switch), messages_sent, messages_lost;
-where it failed also step, error and the end of the device's log.""",
+the switch), restart_gap_ms (longest silence of the echo around the switch), cause (what moved the session,
+as `edgeice ping` tells it), messages_sent, messages_lost; where it failed also step, error and the end of
+the device's log.""",
 )
 @click.option("--once", is_flag=True, help="End by itself when everything was shown.")
 @click.option("--json", "as_json", is_flag=True, help="Print nothing but one JSON object at the end.")
 @timeout_option(_TOUR_TIME, "Seconds that the tour may take.")
 def command(*, once: bool, as_json: bool, timeout: float) -> None:
-    """Start a broker, a device and an operator on this machine, connect them, and move the device to another address.
+    """Start a broker, a device and an operator on this machine, connect them, and take the address they use away.
 
     The device is the agent as it is installed on a Raspberry Pi, in a process of its own.  Nothing leaves this
     machine, no root is needed, and everything is gone afterwards.
@@ -115,6 +116,7 @@ class _Demo:
         self._up = trio.Event()
         self._offered_at = 0.0
         self._paths: list[str] = []
+        self._moves: list[Move] = []
         self._moved = trio.Event()
 
     async def run(self) -> None:
@@ -238,8 +240,11 @@ class _Demo:
         self._say("echo", f"{echo.returned} numbered messages came back, round trip {echo.round_trip * 1000:.2f} ms")
         self._begin("switch")
         assert self._device is not None
-        self._say("switch", f"the device's address {FIRST_ADDRESS} goes away, {SECOND_ADDRESS} comes")
-        await trio.to_thread.run_sync(fleet.move_device, SECOND_ADDRESS)
+        gone = next(each for each in ADDRESSES if f"-> host {each}:" in self._paths[-1])
+        self._say("switch", f"the device's address {gone}, which the session uses, goes away")
+        await trio.to_thread.run_sync(fleet.take_address, gone)
+        self._moves.clear()
+        self._moved = trio.Event()
         echo.watch_silence()
         self._device.hang_up()
         await self._moved.wait()
@@ -247,8 +252,11 @@ class _Demo:
         await echo.wait_returned(echo.sent + _ECHOES)
         self._result.restart_gap_ms = round(echo.longest_silence * 1000, 1)
         self._result.new_pair = self._paths[-1]
+        self._result.cause = self._moves[0].cause
         self._count(echo)
-        self._say("switch", f"silence of {self._result.restart_gap_ms:g} ms, then the echo went on by the new pair")
+        self._say(
+            "switch", f"silence of {self._result.restart_gap_ms:g} ms, then the echo went on by the other address"
+        )
 
     async def _settle(self, echo: EchoStream) -> None:
         """Wait for the last echoes, and count."""
@@ -285,8 +293,10 @@ class _Demo:
                 self._say("device", f"candidate: host {address}")
             case {"event": "net.base_closed", "address": address}:
                 self._say("device", f"socket {address} closed")
-            case {"event": "restart"}:
-                self._say("device", "no path left: offers an ICE restart through the broker")
+            case {"event": "path", "cause": "base_gone", "path": path, "pause_ms": pause}:
+                self._say("device", f"goes on by {path}, without signaling: heard again after {pause} ms")
+            case {"event": "restart", "why": why}:
+                self._say("device", f"offers an ICE restart beside the path that works ({why})")
             case {"event": "ice.check_sent", "path": path}:
                 self._say("device", f"check sent: {path}")
             case {"event": "ice.check_succeeded", "path": path, "rtt": float(rtt)}:
@@ -305,9 +315,12 @@ class _Demo:
                 return
             self._paths.append(step.text)
             self._result.pair = self._result.pair or step.text
-            if f"{SECOND_ADDRESS}:" in step.text:
-                self._moved.set()
             self._say("operator", f"selected pair: {step.text}" if "->" in step.text else step.text)
+            return
+        if step.move is not None:
+            self._moves.append(step.move)
+            self._moved.set()
+            self._say("operator", f"moved: {step.move.line}")
             return
         if step.name == "offer":
             self._offered_at = trio.current_time()

@@ -23,11 +23,11 @@ from edgeice.sansio import Entropy
 from edgeice.signaling import KnownDevices, Party, PrivateKey, PublicKey
 from edgeice.signaling.trust import OperatorLine
 
-__all__ = ["DEVICE", "FIRST_ADDRESS", "SECOND_ADDRESS", "Child", "DemoError", "Fleet", "start_broker", "start_device"]
+__all__ = ["ADDRESSES", "DEVICE", "Child", "DemoError", "Fleet", "start_broker", "start_device"]
 
 DEVICE: Final = "demo-pi"
-FIRST_ADDRESS: Final = "127.0.0.1"
-SECOND_ADDRESS: Final = "127.0.0.2"
+#: Those that the device has; the operator has the first.
+ADDRESSES: Final = ("127.0.0.1", "127.0.0.2")
 
 _FLEET: Final = "demo"
 _OPERATOR: Final = "you"
@@ -86,12 +86,12 @@ class Fleet:
         replace_file(fleet.agent_config.parent / "device.key", device_key.openssh_bytes())
         line = OperatorLine(_OPERATOR, operator_key.public, ("shell", "exec"))
         replace_file(fleet.agent_config.parent / "authorized_operators", f"{line.format()}\n".encode(), 0o644)
-        fleet.write_agent_config(broker, FIRST_ADDRESS)
+        fleet.write_agent_config(broker, *ADDRESSES)
         replace_file(fleet.home / "operator.key", operator_key.openssh_bytes())
         known = KnownDevices("", source="known_devices")
         known.pin(Party.device(_FLEET, DEVICE), device_key.public)
         replace_file(fleet.home / "known_devices", known.text().encode(), 0o644)
-        text = f'fleet = "{_FLEET}"\noperator = "{_OPERATOR}"\n{broker}{_ice(FIRST_ADDRESS)}'
+        text = f'fleet = "{_FLEET}"\noperator = "{_OPERATOR}"\n{broker}{_ice(ADDRESSES[0])}'
         replace_file(fleet.home / "operator.toml", text.encode(), 0o644)
         return fleet
 
@@ -109,20 +109,22 @@ class Fleet:
         """The operator's configuration, read as every command reads it."""
         return load_config(self.home / "operator.toml")
 
-    def write_agent_config(self, broker: str, address: str) -> None:
-        """Write the device's configuration, with the loopback address that is its only one."""
-        text = f'fleet = "{_FLEET}"\ndevice = "{DEVICE}"\n{broker}{_ice(address)}[log]\nlevel = "debug"\njson = true\n'
+    def write_agent_config(self, broker: str, *addresses: str) -> None:
+        """Write the device's configuration, with loopback addresses that are all it has."""
+        text = (
+            f'fleet = "{_FLEET}"\ndevice = "{DEVICE}"\n{broker}{_ice(*addresses)}[log]\nlevel = "debug"\njson = true\n'
+        )
         replace_file(self.agent_config, text.encode(), 0o644)
 
-    def move_device(self, address: str) -> None:
-        """Give the device another address; it takes it over at SIGHUP."""
+    def take_address(self, address: str) -> None:
+        """Take one of its addresses from the device, which notices at SIGHUP."""
         text = self.agent_config.read_text(encoding="utf-8")
         broker = text[text.index("[broker]") : text.index("[ice]")]
-        self.write_agent_config(broker, address)
+        self.write_agent_config(broker, *(each for each in ADDRESSES if each != address))
 
 
-def _ice(address: str) -> str:
-    return f'[ice]\nloopback = ["{address}"]\ninterfaces = false\n'
+def _ice(*addresses: str) -> str:
+    return f"[ice]\nloopback = {json.dumps(addresses)}\ninterfaces = false\n"
 
 
 async def start_broker(nursery: trio.Nursery, folder: Path) -> tuple[Child, int]:
