@@ -52,6 +52,8 @@ __all__ = ["Driver"]
 BATCH = 64
 #: Seconds until a machine is asked again that left a due deadline standing: a bug, which must not spin the CPU.
 STALL_DELAY = 0.001
+#: Seconds that flows may take, once the driver ends, to write what is left.
+PARTING_TIMEOUT = 0.5
 
 
 class _Entry:
@@ -214,8 +216,7 @@ class Driver:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                answers = FlowAnswers(self._router, self.touch, self._clock)
-                self._flows = FlowTable(nursery, answers, self.counters, self._tls_context, self.traffic)
+                await nursery.start(self._run_flows)
                 self._resolver = Resolver(
                     nursery, self._resolved, self.counters, bases=lambda: self.bases, on_located=self._located
                 )
@@ -228,6 +229,31 @@ class Driver:
             for udp in self._sockets.values():
                 self._close(udp)
             self._sockets.clear()
+
+    async def _run_flows(self, *, task_status: trio.TaskStatus[None]) -> None:
+        started, ended = trio.Event(), trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hold_flows, started, ended)
+            try:
+                await started.wait()
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                ended.set()
+
+    async def _hold_flows(self, started: trio.Event, ended: trio.Event) -> None:
+        """Keep flows until all else has ended, and for as long as it takes to write what servers are told last."""
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                answers = FlowAnswers(self._router, self.touch, self._clock)
+                self._flows = FlowTable(nursery, answers, self.counters, self._tls_context, self.traffic)
+                started.set()
+                await ended.wait()
+                if len(self._flows):
+                    self._router.close(now=self._clock())
+                    self.touch(self._router)
+                    self._flows.close_all()
+                nursery.cancel_scope.deadline = trio.current_time() + PARTING_TIMEOUT
 
     # Time
 

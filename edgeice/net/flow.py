@@ -118,6 +118,11 @@ class FlowTable:
             flow.scope.deadline = trio.current_time() + (LINGER_TIMEOUT if flow.buffered else 0)
             flow.wakeup.set()
 
+    def close_all(self) -> None:
+        """Close all flows so."""
+        for flow_id in list(self._flows):
+            self.close(flow_id)
+
     def __len__(self) -> int:
         return len(self._flows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import statistics
 import time
 from collections.abc import AsyncIterator
@@ -198,3 +199,22 @@ async def test_rfc8016_a_relay_that_was_killed_is_replaced_soon(
         print(f"over {way} with {options}: ready after {ready:.2f} s, another allocation after {taken:.2f} s")
         assert taken < ready + 3
         assert it.names().count("RelayLost") == 1
+
+
+@pytest.mark.parametrize("way", ["udp", "tcp", "tls"])
+@pytest.mark.parametrize("moved", [False, True])
+async def test_turn_04_cancellation_gives_mobile_allocations_back(tmp_path: Path, way: Way, moved: bool) -> None:
+    # With a ticket an allocation outlives its connection, and a guest has no base of its own.
+    async with coturn(tmp_path, *MOBILE) as server:
+        async with meeting(server, way) as it:
+            it.here._driver.open_base("127.0.0.2", "lo", cost=900)
+            await it.until_told("RelayGained", 2)
+            if moved:
+                it.here._driver.close_base(
+                    next(base.address for base in it.here.bases if base.address.ip == "127.0.0.1")
+                )
+                await it.until_told("RelayMoved")
+            await trio.sleep(0.1)
+        with trio.fail_after(5):
+            while len(re.findall(r"lifetime=0\b", server.log())) < 3:  # noqa: ASYNC110  # another process writes it
+                await trio.sleep(0.01)

@@ -17,6 +17,7 @@ import trio
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.errors import LocalProtocolError
 from edgeice.net import Driver
+from edgeice.net.driver import PARTING_TIMEOUT
 from edgeice.net.udp import SEND_QUEUE_LIMIT
 from edgeice.sansio import CloseFlow, Delivery, Event, OpenFlow, Resolve, SendStream, Transmit
 from edgeice.trace import Record
@@ -427,3 +428,58 @@ async def test_the_router_says_goodbye_while_its_sockets_are_open() -> None:
             remote = TransportAddress("127.0.0.1", server.getsockname()[1])
             farewell = Transmit(Path(base.address, remote), b"bye")
         assert await receive(server) == (b"bye", ("127.0.0.1", base.address.port))
+
+
+@pytest.mark.parametrize("way", ["tcp", "udp"])
+async def test_the_router_says_goodbye_while_its_flows_are_open(way: str) -> None:
+    class Polite(ToyRouter):
+        def close(self, *, now: float) -> None:
+            super().close(now=now)
+            self.actions.append(SendStream(1, b"bye"))
+
+    heard: list[bytes] = []
+
+    async def listen(stream: trio.SocketStream) -> None:
+        heard.append(bytes(await stream.receive_some()))
+
+    router = Polite()
+    with stranger() as server:
+        async with trio.open_nursery() as nursery:
+            [listener] = await nursery.start(partial(trio.serve_tcp, listen, 0, host="127.0.0.1"))
+            port = listener.socket.getsockname()[1] if way == "tcp" else server.getsockname()[1]
+            async with driving(router) as driver:
+                remote = TransportAddress("127.0.0.1", port)
+                router.actions += [OpenFlow(1, remote, datagrams=way == "udp"), OpenFlow(2, remote)]
+                driver.touch(router)
+                await until(lambda: "flow_opened" in [each[0] for each in router.inputs])
+            assert len(driver._flows) == 0
+            if way == "udp":
+                assert (await receive(server))[0] == b"bye"
+            else:
+                with trio.fail_after(5):
+                    await until(lambda: heard == [b"bye"])
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_takes_nothing_does_not_hold_up_the_end() -> None:
+    class Polite(ToyRouter):
+        def close(self, *, now: float) -> None:
+            super().close(now=now)
+            self.actions.append(SendStream(1, bytes(200_000)))
+
+    async def ignore(stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    router = Polite()
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, ignore, 0, host="127.0.0.1"))
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        async with driving(router) as driver:
+            router.actions.append(OpenFlow(1, TransportAddress("127.0.0.1", listener.socket.getsockname()[1])))
+            driver.touch(router)
+            await until(lambda: "flow_opened" in [each[0] for each in router.inputs])
+            router.actions += [SendStream(1, bytes(200_000))]
+            driver.touch(router)
+            ended_at = trio.current_time()
+        assert trio.current_time() - ended_at < PARTING_TIMEOUT + 0.5
+        nursery.cancel_scope.cancel()
