@@ -234,7 +234,8 @@ def test_runs_come_to_a_median_in_which_what_is_lost_is_endless() -> None:
     )  # fmt: skip
     summary = summarize([back, gone, back])
     assert (summary["gap_ms"], summary["road"], summary["recovered"], summary["runs"]) == (100.0, "backup", 2, 3)
-    assert (summary["bytes_lost"], summary["hashes_equal"], summary["quiet_ms"]) == (0, 2, 30.0)
+    assert (summary["bytes_lost"], summary["hashes_equal"], summary["quiet_ms"]) == (0, 2, 20.0)
+    assert summary["beyond_quiet_ms"] == 80.0
     assert summary["gaps_ms"] == [100.0, None, 100.0]
     summary = summarize([gone, back, gone])
     assert (summary["gap_ms"], summary["recovered"]) == (None, 1)
