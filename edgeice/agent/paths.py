@@ -73,6 +73,10 @@ class SessionPath:
         """Keep it; returns once there was none for too long."""
         await self._recovery.run()
 
+    def report(self) -> dict[str, object]:
+        """What was tried for it: see `PathRecovery.report`."""
+        return self._recovery.report()
+
     def describe(self, *, used: bool = False) -> str | None:
         """The pair that carries data in a few words, `host 192.0.2.1:4000 -> srflx 198.51.100.2:5000`; None without.
 

@@ -471,7 +471,7 @@ class Sessions:
         path = session.path.describe(used=True)
         self._log.info("ended", operator=session.id.peer.name, sid=session.id.sid, why=why, path=path, seconds=seconds)
         if self._tracer is not ignore:
-            self._trace("verdict", session, **self._node.verdict(peer))
+            self._trace("verdict", session, **self._node.verdict(peer), recovery=session.path.report())
         self._tell("ended", session.id, why=why)
 
 

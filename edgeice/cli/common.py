@@ -249,7 +249,8 @@ def fail(
 
 def _tried(error: OperatorError, verdict: dict[str, Any], *, timeline: bool) -> Iterator[str]:
     """Where paths were tried, the verdict in words and everything that led there."""
-    if _PATH_STEPS & {error.step, verdict.get("step")}:
+    gave_up = verdict.get("recovery") and verdict.get("state") == "interrupted"
+    if gave_up or _PATH_STEPS & {error.step, verdict.get("step")}:
         from edgeice.operator.verdict import verdict_lines  # noqa: PLC0415  # see above
 
         yield from verdict_lines(verdict)

@@ -79,6 +79,10 @@ class SessionPath:
             await self._recovery.run()
             nursery.cancel_scope.cancel()
 
+    def report(self) -> dict[str, object]:
+        """What was tried for it: see `PathRecovery.report`."""
+        return self._recovery.report()
+
     # Inside
 
     def _changed(self, path: PathChanged) -> None:

@@ -185,6 +185,8 @@ class Session:
         if self._signaled is None:
             return {"outcome": "failed", "step": self._step, "phases": steps}
         verdict = self._node.verdict(self._signaled.peer)
+        if self._path is not None:
+            verdict["recovery"] = self._path.report()
         phases = verdict.get("phases")
         if isinstance(phases, dict):
             verdict["phases"] = {**steps, **{name: spent for name, spent in phases.items() if name != "new"}}

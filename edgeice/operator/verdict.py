@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
-from edgeice.text import printable
+from edgeice.text import duration, printable
 
 __all__ = ["verdict_lines"]
 
@@ -37,6 +37,12 @@ _RESULTS: Final = {
     "malformed": "answered with what cannot be understood",
     "consent_expired": "worked, then there was no answer for 30 s",
     "consent_revoked": "worked, then the device let go of it",
+}
+#: What became of restarts.
+_OUTCOMES: Final = {
+    "unanswered": "nobody answered",
+    "refused": "the device refused it",
+    "failed": "no path was found",
 }
 _CREDENTIALS: Final = "does not take the user name and password: they are wrong, or have expired"
 _ANSWERS: Final = {
@@ -79,14 +85,30 @@ def verdict_lines(verdict: _Verdict) -> Iterator[str]:
         yield policy
     if path := verdict.get("path"):
         yield f"path {path['local']} -> {path['remote']}{_milliseconds(path.get('rtt'))}"
+    if recovery := verdict.get("recovery"):
+        yield _recovery(recovery)
     yield from _some(verdict, "pairs", partial(_pair, found=bool(path)))
     yield from _some(verdict, "servers", _server)
     yield from _some(verdict, "bases", _base)
-    if not verdict.get("path"):
+    if not verdict.get("path") or (recovery and recovery.get("no_network")):
         yield from _some(verdict, "left_out", _left_out)
     if phases := verdict.get("phases"):
         spent = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in phases.items())
         yield f"time: {spent}"
+
+
+def _recovery(tried: _Verdict) -> str:
+    """What was tried for a path that got lost."""
+    offered = tried["offered"]
+    parts = [f"a restart was offered {_times(offered)}" if offered else "no restart was offered"]
+    parts += [f"{_times(tried[name])} {words}" for name, words in _OUTCOMES.items() if tried.get(name)]
+    if tried.get("no_network"):
+        parts.append(f"there was no network here for {duration(tried['no_network'])}")
+    return ", ".join(parts)
+
+
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
 
 
 def _some(verdict: _Verdict, name: str, describe: Any) -> Iterator[str]:  # noqa: ANN401  # one of those below

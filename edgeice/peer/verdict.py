@@ -13,7 +13,8 @@ A verdict is one dict, the same whether the session failed to come about, goes o
 - `pairs`: of every pair that was formed in the latest generation, what became of it;
 
 and, of the host (`Endpoint.report`), `servers` (what each server answered last to each address) and `bases` (the
-addresses that were sent from, with what the kernel refused); whoever has the interfaces adds `left_out`.
+addresses that were sent from, with what the kernel refused); whoever has the interfaces adds `left_out`, and whoever
+keeps the path `recovery` (`PathRecovery.report`).
 """
 
 from __future__ import annotations

@@ -107,6 +107,21 @@ class PathRecovery:
         self._lost_at: float | None = None
         self._missing_at: float | None = None
         self._told_missing = False
+        #: What was tried, see `report`.
+        self._tried = dict.fromkeys(("offered", "unanswered", "refused", "failed"), 0)
+        self._missed = 0.0
+
+    def report(self) -> dict[str, object]:
+        """What was tried for the path so far, for a verdict; empty where nothing was necessary.
+
+        `offered` restarts, of which so many were `unanswered`, `refused` by the peer and `failed` to find a path (no
+        matter whose), and the seconds without a network here, `no_network`.
+        """
+        now = trio.current_time()
+        missed = self._missed + (0.0 if self._missing_at is None else now - self._missing_at)
+        if not any(self._tried.values()) and missed < _MISSING_TIME:
+            return {}
+        return {**self._tried, "no_network": round(missed, 1)}
 
     def watch(self, progress: Progress) -> None:
         """Hear what the peer connection has to say."""
@@ -123,6 +138,7 @@ class PathRecovery:
             case RestartEnded(succeeded=True):
                 self._policy.began()
             case RestartEnded():
+                self._tried["failed"] += 1
                 self._policy.failed()
             case _:
                 return
@@ -133,6 +149,8 @@ class PathRecovery:
         now = trio.current_time()
         match event:
             case OfferExpired() | OfferRejected() | LocalOfferCanceled():
+                if not isinstance(event, LocalOfferCanceled):
+                    self._tried["unanswered" if isinstance(event, OfferExpired) else "refused"] += 1
                 self._policy.failed()
             case AnswerReceived() | OfferReceived():
                 self._policy.checking(now=now)
@@ -176,6 +194,7 @@ class PathRecovery:
             self._missing_at = now if self._missing_at is None else self._missing_at
         elif self._missing_at is not None:
             missing_at, self._missing_at = self._missing_at, None
+            self._missed += now - missing_at
             if self._told_missing:
                 self._told_missing = False
                 self._tell(NetworkReturned(now - missing_at))
@@ -201,6 +220,7 @@ class PathRecovery:
         if need is not None and self._policy.next_at(now=now) <= now:
             self._policy.take(now=now)
             self._policy.offered(now=now)
+            self._tried["offered"] += 1
             self._signaled.restart()
             self._tell(RestartOffered(need))
 

@@ -78,6 +78,7 @@ async def test_a_device_that_is_gone_for_good(pair: tuple[Device, Operator], mon
                     await shell.wait()
             assert str(session.ended_error()) == "the session with silent ended: lost: no path for 1 s"
             assert session.ended_error().exit_code == 3
+            assert session.verdict()["recovery"]["offered"] > 0  # type: ignore[index]  # a dict
     last = [step.text for step in said if step.name == "notice"][-1]
     assert re.fullmatch(rf"silent: no answer for 0\.5 s, trying again {_PATH}", last)
 

@@ -126,3 +126,20 @@ def test_a_long_list_is_cut_and_says_so() -> None:
     found = lines(pairs=[PAIR] * 15)
     assert len(found) == 13
     assert found[-1] == "… 3 more pairs: --json has them"
+
+
+def test_what_was_tried_for_a_path_that_got_lost() -> None:
+    path = {"local": "host 10.0.0.1:1", "remote": "host 10.0.0.2:2"}
+    left_out = [{"interface": "wlan0", "ip": "", "why": "no carrier"}]
+    tried = {"offered": 42, "unanswered": 39, "refused": 1, "failed": 2, "no_network": 0.0}
+    assert lines(path=path, left_out=left_out, recovery=tried) == [
+        "path host 10.0.0.1:1 -> host 10.0.0.2:2",
+        "a restart was offered 42 times, 39 times nobody answered, once the device refused it, twice no path was found",
+    ]
+    waited = {"offered": 0, "unanswered": 0, "refused": 0, "failed": 0, "no_network": 598.4}
+    assert lines(path=path, left_out=left_out, recovery=waited) == [
+        "path host 10.0.0.1:1 -> host 10.0.0.2:2",
+        "no restart was offered, there was no network here for 10 min",
+        "left out wlan0: no carrier",
+    ]
+    assert lines(recovery={}) == []

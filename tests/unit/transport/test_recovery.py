@@ -14,7 +14,7 @@ import trio.testing
 from edgeice.addresses import Base, Path, TransportAddress
 from edgeice.peer import PathChanged, RestartEnded
 from edgeice.sansio import Event
-from edgeice.signaling import AnswerReceived, OfferExpired, OfferReceived, Party, SessionId
+from edgeice.signaling import AnswerReceived, OfferExpired, OfferReceived, OfferRejected, Party, SessionId
 from edgeice.transport import (
     NetworkMissing,
     NetworkReturned,
@@ -284,6 +284,27 @@ async def test_silence_asks_for_a_restart_until_it_ends(
     session.recovery.fell_silent(silent=False)
     await trio.sleep(100)
     assert (session.offers, session.restarts) == ([0.0, 11.0], [])
+
+
+async def test_what_was_tried_is_reported(autojump_clock: trio.testing.MockClock, session: Session) -> None:
+    assert session.recovery.report() == {}
+    session.lose_path()
+    await trio.sleep(5)
+    session.hear(EXPIRED)
+    await trio.sleep(5)
+    session.hear(OfferRejected(SESSION, 2, "unsupported", "", None))
+    await trio.sleep(5)
+    session.hear(ANSWERED)
+    session.end_restart(succeeded=False)
+    await trio.sleep(5)
+    session.have()
+    await trio.sleep(20)
+    session.have(WLAN)
+    await trio.sleep(5)
+    session.have()
+    await trio.sleep(0.25)
+    tried = {"offered": 5, "unanswered": 1, "refused": 1, "failed": 1, "no_network": 20.2}
+    assert session.recovery.report() == tried
 
 
 # The network
