@@ -14,6 +14,7 @@ import attrs
 from edgeice.addresses import Path
 from edgeice.ice.checklist import Checklist
 from edgeice.ice.config import Role
+from edgeice.ice.liveness import Pulse
 from edgeice.ice.pair import CandidatePair
 from edgeice.ice.shared import Shared
 from edgeice.sansio import Entropy
@@ -21,8 +22,9 @@ from edgeice.stun import Attribute, AuthenticatedMessage, MessageClass
 
 __all__ = ["Consent", "ConsentAnswer", "Consents"]
 
-#: Unanswered requests that are remembered; at 4 s apart 8 reach over the 30 s in which an answer counts.
-_OUTSTANDING: Final = 16
+#: Unanswered requests that are remembered: those that ask whether a silent path lives, in the time in which an answer
+#: counts; at 4 s apart 8 are enough.
+_OUTSTANDING: Final = 80
 #: Seconds between requests on a metered pair that only waits: two more fit in before consent ends.
 _SPARING_INTERVAL: Final = 12.0
 #: The errors of RFC 7675 §5.2 and RFC 8445 §7.3.1.1.
@@ -38,14 +40,16 @@ class Consent:
     went unanswered.
     """
 
-    __slots__ = ("_entropy", "_interval", "_lifetime", "_outstanding", "due_at", "expires_at", "unanswered")
+    __slots__ = ("_entropy", "_interval", "_lifetime", "_outstanding", "due_at", "expires_at", "pulse", "unanswered")
 
     def __init__(self, *, interval: float, lifetime: float, entropy: Entropy, now: float) -> None:
         self._interval = interval
         self._lifetime = lifetime
         self._entropy = entropy
-        #: transaction id -> in which role it was sent, and whether it nominated the pair
-        self._outstanding: dict[bytes, tuple[Role, bool]] = {}
+        #: transaction id -> in which role it was sent, whether it nominated the pair, and when, as `Liveness` counts
+        self._outstanding: dict[bytes, tuple[Role, bool, float]] = {}
+        #: How long answers take here, and how many come.
+        self.pulse = Pulse()
         self.expires_at = now + lifetime
         #: When the next request is due; None once one waits for its turn.
         self.due_at: float | None = now + self._spread(interval)
@@ -56,21 +60,28 @@ class Consent:
         # RFC 7675 §5.1: randomized, so that sessions do not fall into step, and never under 4 s.
         return interval * self._entropy.jitter.uniform(0.8, 1.2)
 
-    def sent(self, transaction_id: bytes, role: Role, now: float, *, nominates: bool = False) -> None:
-        """Note a request; the next one is due one interval from now."""
+    def sent(
+        self, transaction_id: bytes, role: Role, now: float, *, nominates: bool = False, asked_at: float = 0.0
+    ) -> None:
+        """Note a request; the next one is due one interval from now.  `asked_at`: what `Liveness.ask` gave for it."""
         while len(self._outstanding) >= _OUTSTANDING:
             del self._outstanding[next(iter(self._outstanding))]
-        self._outstanding[transaction_id] = (role, nominates)
+        self._outstanding[transaction_id] = (role, nominates, asked_at)
         self.unanswered += 1
         self.due_at = now + self._spread(self._interval)
 
-    def take(self, transaction_id: bytes) -> tuple[Role, bool] | None:
+    def take(self, transaction_id: bytes) -> tuple[Role, bool, float] | None:
         """What `sent` was told of an open request, which is closed by this; None if there is none such."""
         return self._outstanding.pop(transaction_id, None)
 
     def expects(self, transaction_id: bytes) -> bool:
         """Whether an answer to this transaction may still come."""
         return transaction_id in self._outstanding
+
+    @property
+    def renewed_at(self) -> float:
+        """When it was given, or an answer came last."""
+        return self.expires_at - self._lifetime
 
     def fades_at(self, ahead: float) -> float:
         """Until when the next answer must have come, for consent to be fresh: so long ahead of its end."""
@@ -139,8 +150,11 @@ class Consents:
                 now=now,
             )
             self._granted[pair] = None
+            if pair.rtt is not None:
+                pair.consent.pulse.measure(pair.rtt)
         else:
             pair.consent.renew(now, sparing=sparing)
+        self._shared.liveness.answer(pair.consent.pulse, None, now=now)
 
     def next(self, wants: Callable[[CandidatePair], bool]) -> tuple[CandidatePair, Consent] | None:
         """Whose request waits for its turn and is needed soonest, of the pairs that are wanted."""
@@ -162,11 +176,13 @@ class Consents:
             sent = consent.take(response.transaction_id) if pair.path == path else None
             if sent is None:
                 continue
-            role, nominates = sent
+            role, nominates, asked_at = sent
             if response.message_class is MessageClass.SUCCESS:
                 consent.renew(now, sparing=spares(pair))
                 pair.note_answer(now)
                 pair.responses_received += 1
+                self._shared.liveness.answer(consent.pulse, asked_at, now=now)
+                pair.rtt = consent.pulse.srtt
                 return ConsentAnswer(pair, nominated=nominates)
             error = response.get(Attribute.ERROR_CODE)
             code = 0 if error is None else error.code

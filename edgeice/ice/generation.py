@@ -375,7 +375,13 @@ class Generation:
             repeats = self.remote.lite and pair is self.selected and self._shared.role is Role.CONTROLLING
             nominates = pair.nominate_next or repeats
             sent = self._checks.send_once(pair, self.remote, use_candidate=nominates)
-            consent.sent(sent, self._shared.role, now, nominates=nominates)
+            asked_at = self._shared.liveness.ask(consent.pulse, now=now)
+            consent.sent(sent, self._shared.role, now, nominates=nominates, asked_at=asked_at)
+
+    def ask_soon(self, pair: CandidatePair) -> None:
+        """Send a consent check on a pair before its time, to see whether it lives; pacing says when."""
+        if pair.consent is not None:
+            pair.consent.due_at = None
 
     def _consent_answered(self, message: AuthenticatedMessage, path: Path, now: float) -> Role | None:
         answer = self._consents.answer(message, path, spares=self._selection.spares, now=now)

@@ -83,7 +83,9 @@ class Outlook:
             # (RFC 8445 §12.1): what the peer sends goes by it too, so its loss must show.
             pair = pending.best_pair or current.alternative
         consent = None if pair is None else pair.consent
-        fading = consent is not None and now >= consent.fades_at(self._shared.config.consent_fading)
+        fading = pair is not None and (
+            pair.suspect or (consent is not None and now >= consent.fades_at(self._shared.config.consent_fading))
+        )
         base = None if pair is None else self._bases.get(pair.path.local)
         interface = "" if base is None else base.interface
         told = None if pair is None else (pair, pair.nominated, fading, interface)

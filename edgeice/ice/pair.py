@@ -115,7 +115,7 @@ class CandidatePair:
     retried: bool = False
     #: How often data was taken off the pair because it did not work: each time it must prove itself for longer.
     left: int = 0
-    #: Round-trip time of the latest answer to a check sent once (Karn), in seconds.
+    #: Round-trip time of the latest answer to a check sent once (Karn), in seconds; smoothed once consent is asked for.
     rtt: float | None = None
     #: How often the peer said that both ends claim one role; more than a few is no conflict but a loop.
     role_conflicts: int = 0

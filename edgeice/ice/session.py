@@ -33,6 +33,7 @@ from edgeice.ice.requests import Requests
 from edgeice.ice.responder import Responder
 from edgeice.ice.shared import Shared
 from edgeice.ice.slots import Slots
+from edgeice.ice.watch import Watch
 from edgeice.sansio import REFUSALS, DropCounter, Entropy, Event, Transmit
 from edgeice.stun import Message, MessageClass, Method, RefusalBudget
 from edgeice.trace import Tracer, ignore
@@ -103,6 +104,7 @@ class IceSession:
         self._responder = Responder(self._shared, self._slots, refusals, now=now)
         self._requests = Requests(self._slots, Turn(pacer, config.pacing))
         self._outlook = Outlook(self._shared, self._slots, self._bases)
+        self._watch = Watch(self._shared, self._slots)
         self._pair_trace = None if tracer is ignore else self._trace_pairs(tracer)
 
     @staticmethod
@@ -273,6 +275,15 @@ class IceSession:
         self._settle(now)
         return moved
 
+    def note_outstanding(self, outstanding: bool, *, now: float) -> None:
+        """Data waits to be acknowledged from now on, or none does: only then is the silence of a path judged."""
+        self._watch.note_outstanding(outstanding, now=now)
+
+    def note_heard(self, path: Path, *, now: float) -> None:
+        """Data that only the peer can have sent came on a path."""
+        if self._watch.note_heard(path, now=now):
+            self._settle(now)
+
     # Restart
 
     def restart(self, *, now: float) -> IceCredentials:
@@ -378,6 +389,7 @@ class IceSession:
             return None
         times = [generation.next_timeout() for generation in self._slots.all()]
         times += [self._requests.due_at, self._slots.next_timeout(), self._outlook.fades_at]
+        times.append(self._watch.next_timeout())
         return min((at for at in times if at is not None), default=None)
 
     def poll_action(self) -> Transmit | None:
@@ -405,6 +417,7 @@ class IceSession:
         for generation in self._slots.active():
             generation.work(now=now)
         self._move_slots(now)
+        self._watch.work(now=now)
         self._requests.send(now)
         self._outlook.tell(now)
         if self._pair_trace is not None:

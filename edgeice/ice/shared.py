@@ -9,6 +9,7 @@ import attrs
 from edgeice.addresses import Path
 from edgeice.ice.config import IceConfig, Role
 from edgeice.ice.destinations import Destinations
+from edgeice.ice.liveness import Liveness
 from edgeice.sansio import BoundedQueue, DropCounter, Entropy, Event, Transmit
 from edgeice.trace import Record, Tracer, ignore
 
@@ -62,6 +63,8 @@ class Shared:
     events: BoundedQueue[Event] = attrs.field(factory=_events)
     drops: DropCounter = attrs.field(factory=DropCounter)
     networks: Networks = attrs.field(factory=Networks)
+    #: Of the path that carries data.
+    liveness: Liveness = attrs.field(factory=Liveness)
 
     def transmit(self, path: Path, data: bytes) -> None:
         """Queue a datagram."""

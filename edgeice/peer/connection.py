@@ -66,6 +66,11 @@ class Connection(PeerSession):
         self._channels: sctp.DataChannels | None = None
         self._timers: TimerTable[_Timer] = TimerTable()
         self._associated = False
+        #: The path that the latest datagrams came on, and how many were the peer's by then.
+        self._came_by: Path | None = None
+        self._heard_dtls = 0
+        #: Whether ICE was told that data waits to be acknowledged.
+        self._outstanding = False
 
     # What it knows
 
@@ -163,7 +168,21 @@ class Connection(PeerSession):
     def receive_datagram(self, data: bytes, path: Path, *, now: float) -> None:
         """Take a datagram that the endpoint routed here."""
         if self._link.receive(data, path, now=now):
+            if path is not self._came_by:
+                self._note_heard(now)
+                self._came_by = path
             self._receive_dtls(data, now)
+
+    def batch_received(self, *, now: float) -> None:
+        """Act on the datagrams that came."""
+        self._note_heard(now)
+        super().batch_received(now=now)
+
+    def _note_heard(self, now: float) -> None:
+        """Tell ICE on which path the peer's data came."""
+        if self._dtls is not None and self._came_by is not None and self._dtls.authenticated != self._heard_dtls:
+            self._heard_dtls = self._dtls.authenticated
+            self._link.ice.note_heard(self._came_by, now=now)
 
     def handle_timeout(self, *, now: float) -> None:
         """Act on every deadline that has come."""
@@ -278,6 +297,9 @@ class Connection(PeerSession):
         if channels is not None:
             while (packet := channels.poll_transmit()) is not None:
                 dtls.send(packet, now=now)
+            if channels.outstanding is not self._outstanding:
+                self._outstanding = channels.outstanding
+                self._link.ice.note_outstanding(self._outstanding, now=now)
             if channels.established is not self._associated:
                 self._associated = channels.established
                 self._link.trace(now, "association", established=self._associated)

@@ -28,7 +28,7 @@ from edgeice.sansio import Action, Entropy, Event, Transmit, drain
 from edgeice.sctp import ChannelOpened, MessageReceived
 from edgeice.stun import is_stun
 
-__all__ = ["Host", "Roamers", "Wire"]
+__all__ = ["Echo", "Host", "Roamers", "Wire"]
 
 E = TypeVar("E", bound=Event)
 
@@ -246,3 +246,37 @@ class Roamers:
                 host.connection.end_of_candidates(event.ufrag, now=self.now)
             case CandidateWithdrawn():
                 host.connection.remove_remote_candidate(event.candidate, event.ufrag, now=self.now)
+
+
+class Echo:
+    """A message from one host each 10 ms, which the other sends back."""
+
+    def __init__(self, world: Roamers, sender: Host) -> None:
+        self.world = world
+        self.sender = sender
+        self.said: list[bytes] = []
+        self.heard: list[tuple[float, bytes]] = []
+        world.on_message = self._on_message
+
+    def _on_message(self, host: Host, event: MessageReceived) -> None:
+        assert isinstance(event.data, bytes)
+        if host is self.sender:
+            self.heard.append((self.world.now, event.data))
+        else:
+            host.connection.channels.send(self.world.channel, event.data, now=self.world.now)
+            host.connection.flush(now=self.world.now)
+
+    def run(self, seconds: float) -> None:
+        """Echo for so long."""
+        for _ in range(round(seconds * 100)):
+            data = b"%d" % len(self.said)
+            self.said.append(data)
+            self.world.send(self.sender, data)
+            self.world.run(0.01)
+
+    def finish(self) -> float:
+        """All came back once and in order; gives the longest silence."""
+        self.world.run(5.0)
+        assert [data for _, data in self.heard] == self.said
+        times = [at for at, _ in self.heard]
+        return max(later - earlier for earlier, later in itertools.pairwise(times))
