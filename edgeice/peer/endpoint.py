@@ -245,15 +245,6 @@ class Endpoint:
             return False
         return self._relays.send(path, data, selected=self._routes.is_selected(path), now=now)
 
-    def probe(self, path: Path, *, now: float) -> None:
-        """A session hears nothing on a path: a relay that it goes through is asked at once whether it is still there.
-
-        What has gone follows as any base that goes.
-        """
-        if self._relays is not None:
-            self._relays.probe(path, now=now)
-            self._settle(now)
-
     def handle_timeout(self, *, now: float) -> None:
         """Ask servers again."""
         self._reflexive.handle_timeout(now=now)

@@ -15,12 +15,15 @@ __all__ = ["RelayLink", "RelayTarget"]
 
 #: Seconds after which a channel is asked for again; the server keeps one for 600 (RFC 8656 §12).
 _REBIND: Final = 300.0
-#: Seconds without a word from the server to what is sent through it, until it is asked whether it has the allocation
-#: at all; twice that each time, and twice the longest silence of late where peers are far, up to the second.
+#: Seconds without a datagram through the server after one was sent, until it is asked whether it has the allocation
+#: at all; twice as long where peers took to answer of late, and twice that each time, up to the second.
 _SILENCE: Final = 0.5
 _SILENCE_MOST: Final = 12.0
-#: Of the longest silence of late, what is left of it after each shorter one.
+#: Of the longest time that peers took of late, what is left of it after each shorter one.
 _FADING: Final = 7 / 8
+#: How what peers sent comes from the server (RFC 8656 §11.5, §12.5).
+_CHANNELS: Final = b"\x40"
+_DATA_INDICATION: Final = b"\x00\x17"
 #: Peers whose Path object is kept for the next datagram; the oldest is made anew.
 _PATH_LIMIT: Final = 256
 
@@ -80,9 +83,12 @@ class RelayLink:
         self._closing = False
         #: Peers that a channel was asked for, and when.
         self._bound: dict[TransportAddress, float] = {}
-        #: Since when datagrams go to the server and none comes from it; None while that is not so.
-        self._silent_since: float | None = None
-        self._patience = _SILENCE
+        #: When something was sent last, None once a peer was heard after that.
+        self._sent_at: float | None = None
+        #: How long peers may be silent, and how long they may go on to be: before any was heard, for long.
+        self._patience, self._pause = _SILENCE, _SILENCE_MOST
+        #: When the server is asked whether it has the allocation, None while peers are heard or nothing is sent.
+        self._ask_at: float | None = None
         self._paths: OrderedDict[TransportAddress, Path] = OrderedDict()
 
     def flow_opened(self) -> None:
@@ -108,7 +114,7 @@ class RelayLink:
         self.base, self.flow_id, self.carried_at = base, flow_id, now
         self.path = Path(base.address, self.target.server) if flow_id is None else None
         self._open = self._opened_told = flow_id is None
-        self._silent_since = None
+        self._sent_at = self._ask_at = None
         self.relayed = tuple(attrs.evolve(each, interface=base.interface, cost=base.cost) for each in self.relayed)
         return True
 
@@ -129,33 +135,34 @@ class RelayLink:
             self._bound[peer] = now
             self.allocation.bind(peer, now=now)
         self._note(path)
-        if self._silent_since is None:
-            self._silent_since = now
+        if self._ask_at is None:
+            self._ask_at = now + self._pause
+        self._sent_at = now
         self.allocation.send(peer, data, now=now)
 
     def receive(self, data: bytes, *, now: float) -> None:
         """Take a datagram of the server's, or bytes of its flow."""
-        if self._silent_since is not None:
-            longest = max(2 * (now - self._silent_since), self._patience * _FADING)
-            self._patience = min(max(longest, _SILENCE), _SILENCE_MOST)
-            self._silent_since = None
+        # What the server says of its own proves nothing about its peers.
+        if self._sent_at is not None and (data[:1] >= _CHANNELS or data[:2] == _DATA_INDICATION):
+            longest = max(2 * (now - self._sent_at), self._patience * _FADING)
+            self._patience = self._pause = min(max(longest, _SILENCE), _SILENCE_MOST)
+            self._sent_at = self._ask_at = None
         self.allocation.receive(data, now=now)
 
     def handle_timeout(self, *, now: float) -> None:
-        """Act on the allocation's deadlines, and ask a silent server whether it still has it."""
-        if self._silent_since is not None and self._silent_since + self._patience <= now:
-            self._silent_since = None
-            self._patience = min(2 * self._patience, _SILENCE_MOST)
+        """Act on the allocation's deadlines, and ask the server whether it still has it where nobody is heard."""
+        if self._ask_at is not None and self._ask_at <= now:
+            self._ask_at = None
+            self._pause = min(2 * self._pause, _SILENCE_MOST)
             self.allocation.confirm(now=now)
         self.allocation.handle_timeout(now=now)
 
     def next_timeout(self) -> float | None:
         """The earliest deadline."""
         at = self.allocation.next_timeout()
-        if self._silent_since is None or self.allocation.is_ended:
+        if self._ask_at is None or self.allocation.is_ended:
             return at
-        silence_at = self._silent_since + self._patience
-        return silence_at if at is None else min(at, silence_at)
+        return self._ask_at if at is None else min(at, self._ask_at)
 
     def close(self, *, now: float) -> None:
         """Give the allocation back; the flow goes with it."""

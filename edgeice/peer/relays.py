@@ -201,13 +201,6 @@ class Relays:
         self._touch(link, now)
         return True
 
-    def probe(self, path: Path, *, now: float) -> None:
-        """A session hears nothing on a path: where that goes through a relay, ask at once whether it is still there."""
-        link = self._by_relayed.get(path.local)
-        if link is not None:
-            link.allocation.confirm(now=now)
-            self._touch(link, now)
-
     def handle_timeout(self, *, now: float) -> None:
         """Repeat, refresh, race, give back."""
         if self._release_at is not None and self._release_at <= now:
