@@ -10,7 +10,8 @@ coturn on the internet (`tests/lab/roaming/stage.py` has the picture).  In each 
 fault (`tests/lab/roaming/faults.py`; `none` shows what the tools themselves do):
 
 - `gap_ms`: the longest silence of that echo in the 10 s around the fault; the median of the runs, null where that is no
-  recovery: a run that is not back within 60 s counts as endless.  `gaps_ms` has all of them.
+  recovery: a run that is not back within 60 s counts as endless.  `gaps_ms` has all of them, and
+  `gaps_at_ms` when each began after the fault.
 - `quiet_ms`: the longest silence in the 3 s before the fault, the median of the runs: 10 ms, and how busy the machine
   is.  `beyond_quiet_ms` is by how much the gap is longer, the median of the runs.
 - `rtt_before_ms`, `rtt_after_ms`: the echo's round trip, medians.
@@ -92,6 +93,7 @@ def summarize(found: Sequence[Found]) -> dict[str, Any]:
         "rtt_before_ms": _median([each.round_trip_before for each in found]),
         "rtt_after_ms": _median([each.round_trip_after for each in back]) if back else None,
         "gaps_ms": [_milliseconds(each.gap) for each in found],
+        "gaps_at_ms": [_milliseconds(each.gap_at) for each in found],
     }
 
 

@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from tests.bench.roam import summarize
 from tests.lab.roaming.roads import browsers_road, read_moves, road_of
-from tests.lab.roaming.rounds import Found, judge
+from tests.lab.roaming.rounds import judge
 from tests.lab.roaming.stream import SIZE, Reader, record, tally
 
 _COUNT = 2000
@@ -98,6 +99,7 @@ def test_a_silence_around_the_fault_is_found() -> None:
     found = judge(report(list(range(_COUNT)), 11.5), _STRUCK_AT, _TRACE)
     # The last one before it came in at 10 s at the latest.
     assert found.gap == pytest.approx(1.5, abs=0.011)
+    assert found.gap_at == pytest.approx(0, abs=0.011)
     assert found.quiet == pytest.approx(_INTERVAL, abs=1e-6)
     assert found.round_trip_before == pytest.approx(_TRIP)
     assert found.round_trip_after == pytest.approx(_TRIP)
@@ -224,14 +226,10 @@ def test_that_an_allocation_moved_is_read_from_the_devices_trace(
 
 
 def test_runs_come_to_a_median_in_which_what_is_lost_is_endless() -> None:
-    back = Found(
-        gap=0.1, quiet=0.02, round_trip_before=0.04, round_trip_after=0.08, lost=0, duplicated=0, equal=True,
-        road="backup",
-    )  # fmt: skip
-    gone = Found(
-        gap=None, quiet=0.03, round_trip_before=0.04, round_trip_after=None, lost=None, duplicated=None, equal=False,
-        road=None,
-    )  # fmt: skip
+    back = judge(report(list(range(_COUNT)), 10.1), _STRUCK_AT, _TRACE)
+    back = attrs.evolve(back, gap=0.1, quiet=0.02, road="backup")
+    gone = judge({**report(list(range(1000)), 10.02), "whole": False}, _STRUCK_AT, _TRACE)
+    gone = attrs.evolve(gone, quiet=0.03)
     summary = summarize([back, gone, back])
     assert (summary["gap_ms"], summary["road"], summary["recovered"], summary["runs"]) == (100.0, "backup", 2, 3)
     assert (summary["bytes_lost"], summary["hashes_equal"], summary["quiet_ms"]) == (0, 2, 20.0)

@@ -42,6 +42,8 @@ class Found:
 
     #: The longest silence around the fault; None where nothing that was sent later came back.
     gap: float | None
+    #: When it began, from the fault on.
+    gap_at: float | None
     #: The longest silence in the rest before.
     quiet: float
     round_trip_before: float
@@ -160,6 +162,7 @@ def judge(
         road = road_of(trace, moves, struck_at, moved if gentle and moved else longest[1])
     return Found(
         gap=_length(longest) if after else None,
+        gap_at=longest[0] - struck_at if after else None,
         quiet=max(map(_length, rest)),
         round_trip_before=statistics.median(before),
         round_trip_after=statistics.median(after[-100:]) if after else None,
@@ -212,5 +215,6 @@ def run_round(
             struck_at = time.monotonic()
             fault.strike(stage)
             report = streaming.end(struck_at=struck_at, until=struck_at + after, patience=patience)
+        (folder / "report").write_text(json.dumps({"struck_at": struck_at, **report}))
         trace = read_trace(folder / "operator.trace") if peer == "edgeice" else []
         return judge(report, struck_at, trace, read_moves(stage.trace), gentle=fault.gentle)
