@@ -19,6 +19,8 @@ __all__ = ["RelayMoves"]
 
 #: Guests at once; beyond these the one that was used longest ago is given back.
 _MAX_GUESTS: Final = 4
+#: Links that wait for an address at once; further ones are given back.
+_MAX_STRANDED: Final = 4
 #: Seconds after the last data through a guest whose own interface has another allocation, until it is given back.
 _IDLE: Final = 30.0
 #: Seconds that an allocation waits for an address to go on from.
@@ -74,8 +76,8 @@ class RelayMoves:
         return link.allocation.is_mobile and now - link.carried_at >= _LASTING
 
     def strand(self, link: RelayLink, now: float) -> bool:
-        """Let a link wait for an address; False if it cannot go on from another."""
-        if not link.allocation.is_mobile:
+        """Let a link wait for an address; False if it cannot go on from another, or too many wait."""
+        if not link.allocation.is_mobile or len(self._stranded) >= _MAX_STRANDED:
             return False
         self.guests.pop(link, None)
         self._stranded[link] = now + _STRANDED

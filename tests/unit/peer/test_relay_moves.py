@@ -316,6 +316,21 @@ def test_rfc8016_an_allocation_waits_for_the_address_that_an_interface_is_given_
     assert (it.bases(), it.relay.allocations) == (before, 1)
 
 
+def test_rfc8016_few_wait_at_once() -> None:
+    it, bases = roaming("wlan0", "wwan0", "eth0", "eth1", "eth2", "eth3")
+    assert len(it.bases()) == 6
+    for base in bases[:-1]:
+        it.host.remove_base(base)
+        it.host.run(0.1)
+    # Of the five that moved on to the last interface four are left, and its own.
+    assert len(it.bases()) == 5
+    it.host.remove_base(bases[-1])
+    assert len(it.bases()) == 4
+    it.host.add_base("10.9.0.7", interface="eth3")
+    it.host.run(1)
+    assert (len(it.bases()), it.host.of(RelayLost)) == (4, [])
+
+
 def test_rfc8016_where_no_address_comes_it_is_given_up() -> None:
     it, (lost,) = roaming("wlan0")
     it.host.remove_base(lost)
