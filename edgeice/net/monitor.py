@@ -143,7 +143,7 @@ class InterfaceMonitor:
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno != errno.ENOBUFS:
+                if error.errno not in {errno.ENOBUFS, errno.ENOMEM}:
                     raise
                 heard.add(self._overrun())
                 continue

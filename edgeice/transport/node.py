@@ -69,6 +69,8 @@ def _blind(_change: NetworkChange) -> None:
 
 #: Seconds until a socket is tried again that could not be opened: its address may have gone and come in between.
 _RETRY: Final = 1.0
+#: The same at most, as it doubles each time that nothing has changed.
+_LAST_RETRY: Final = 64.0
 #: All interfaces that work, whatever the configuration keeps from sessions.
 _EVERY_INTERFACE: Final = InterfacePolicy(include=("*",))
 
@@ -278,10 +280,12 @@ class Node:
                 self._snapshot = monitor.read()
                 self._settle()
                 task_status.started()
+                retry = _RETRY
                 while True:
                     before = self._snapshot
-                    with trio.move_on_after(_RETRY if self._may_open_later else math.inf):
+                    with trio.move_on_after(retry if self._may_open_later else math.inf) as scope:
                         self._snapshot = await monitor.changed()
+                    retry = min(2 * retry, _LAST_RETRY) if scope.cancelled_caught else _RETRY
                     self._settle()
                     if self._snapshot is not before:
                         self._tell(delta(self._of_use(before), self._of_use(self._snapshot)))
