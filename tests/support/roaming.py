@@ -268,6 +268,7 @@ class Side:
         """Keep the path until it is given up."""
         await self.recovery.run()
         self.over.set()
+        self.peer.abort()
 
     def _watch(self, progress: Progress) -> None:
         self.signaled.watch(progress)
