@@ -97,6 +97,9 @@ class HeardPaths:
 class EarlyChecks:
     """The latest check of each path, at most 32, until the peer's description says what to make of them.
 
+    What an earlier one nominated stays: it was answered, so that the peer does not say it again, and goes on with
+    checks that nominate nothing, such as those of consent.
+
     Further paths are dropped and counted; the peer repeats what matters.
     """
 
@@ -108,6 +111,9 @@ class EarlyChecks:
 
     def add(self, check: PeerCheck) -> None:
         """Keep a check."""
+        before = self._by_path.get(check.path)
+        if before is not None and not (check.use_candidate or check.nomination):
+            check = attrs.evolve(check, use_candidate=before.use_candidate, nomination=before.nomination)
         if check.path in self._by_path or len(self._by_path) < _EARLY_LIMIT:
             self._by_path[check.path] = check
         else:

@@ -149,7 +149,7 @@ class RestartPolicy:
             return
         if self._outlook.mobility:
             self._order_at = now + self._order_wait
-        elif cause == "base_gone":
+        elif cause == "base_gone" and self._outlook.path is not None:
             self._base_gone = True
 
     def fell_silent(self, *, silent: bool) -> None:
