@@ -115,6 +115,8 @@ class Requester:
         self._hold = hold
         self._held: Request | None = None
         self._challenge: TransactionRejected | None = None
+        #: Round trip to the server as it was measured last, seconds.
+        self.rtt = 0.0
         #: Whether challenges are answered; otherwise they end their request.
         self.answers_challenges = True
 
@@ -304,6 +306,7 @@ class Requester:
             request = self._requests.pop(outcome.transaction_id)
             rtt = None if isinstance(outcome, TransactionFailed) else outcome.rtt
             self._rto.record(self._server_ip, rtt, now=now)
+            self.rtt = self.rtt if rtt is None else rtt
             self._judge(request, outcome, now)
         self._open(now)
 

@@ -34,7 +34,8 @@ _DEFAULT_LIFETIME: Final = 600
 #: After a Refresh without a usable answer, while there is time; and the least between two: servers give 600 s and more
 #: (RFC 8656 §7.2), and what is to be refreshed more often than this is lost instead.
 _REFRESH_PAUSE: Final = 5.0
-#: How much later than a refusal of a move that nobody signed a proved answer may come, or as long as that took.
+#: How long a proved answer to a move may take at least where somebody refused it without proof: seconds, twice what
+#: that took, or three round trips.
 _PROOF_TIME: Final = 0.1
 
 
@@ -194,7 +195,8 @@ class Upkeep:
             self._doubt(now)
         elif request.purpose is _MOVE and not self._mobility.refused:
             self._mobility.refused = True
-            at = now + max(now - request.asked_at, _PROOF_TIME)
+            # Who is nearer than the server may be first; but the server's own answer must not come too late.
+            at = request.asked_at + max(2 * (now - request.asked_at), 3 * self._requests.rtt, _PROOF_TIME)
             self._timers.set(_Timer.MOVE, min(at, self._timers.at(_Timer.MOVE) or at))
 
     def hear_garbled(self) -> None:

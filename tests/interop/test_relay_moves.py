@@ -151,7 +151,7 @@ async def meeting(server: Coturn, way: Way) -> AsyncIterator[Meeting]:
     assert not [text for text in everything if any(ticket in text for ticket in tickets)]
 
 
-@pytest.mark.parametrize(("way", "most"), [("udp", 0.1), ("tcp", 0.2), ("tls", 0.3)])
+@pytest.mark.parametrize(("way", "most"), [("udp", 0.3), ("tcp", 0.4), ("tls", 0.5)])
 async def test_rfc8016_a_session_lives_through_another_address(tmp_path: Path, way: Way, most: float) -> None:
     async with coturn(tmp_path, *MOBILE) as server, meeting(server, way) as it:
         before = it.session.path
@@ -175,7 +175,7 @@ async def test_rfc8016_a_session_lives_on_as_a_guest_of_another_interface(tmp_pa
         it.here._driver.close_base(next(base.address for base in it.here.bases if base.address.ip == "127.0.0.1"))
         gap = await it.quiet(0.5)
         print(f"gap to another interface over {way}: {gap * 1000:.0f} ms")
-        assert gap < 0.2
+        assert gap < 0.5
         # The same pair by another network, and so it is told.
         assert it.session.path == attrs.evolve(before, interface="lo", cause="base_gone")
         assert it.names() == ["RelayGained", "RelayGained", "RelayMoved"]

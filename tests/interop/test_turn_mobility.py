@@ -38,8 +38,8 @@ Way = Literal["udp", "tcp", "tls"]
 WAYS: list[Way] = ["udp", "tcp", "tls"]
 #: Without the second, coturn 4.6 garbles its answer to a move.
 MOBILE = ("--mobility", "--no-software-attribute")
-#: Less than any repetition takes (RFC 8489 §6.2.1).
-AT_ONCE = 0.4
+#: Less than what a server that is silent has.
+AT_ONCE = 3.0
 
 
 class Roamer:
@@ -144,6 +144,25 @@ class Roamer:
                 await self._changed.wait()
         return trio.current_time() - start
 
+    def at_once(self) -> bool:
+        """Whether no request that moved the allocation had to be repeated for want of an answer."""
+        return all(event.rtt is not None for event in self.events if isinstance(event, AllocationMoved))
+
+    async def send_until(self, peer: Peer, data: bytes) -> None:
+        """Send to a peer until it gets that; the server may lose what comes in the middle of a move."""
+        with trio.fail_after(5):
+            while True:
+                self.allocation.send(peer.address, data, now=trio.current_time())
+                await self.pump()
+                with trio.move_on_after(0.2):
+                    received, source = await peer.socket.recvfrom(2048)
+                    assert (received, source) == (data, (self.relayed.ip, self.relayed.port))
+                    break
+        await trio.sleep(0.05)
+        with trio.move_on_after(0):
+            while True:
+                await peer.socket.recvfrom(2048)
+
     async def got(self, data: bytes) -> None:
         """Wait until a peer's datagram is there."""
         with trio.fail_after(5):
@@ -215,11 +234,12 @@ async def test_rfc8016_a_channel_goes_on_from_three_addresses(tmp_path: Path, wa
                 await peer.send(client, b"in %d" % number)
                 await client.go(f"127.0.0.{number + 1}")
                 # Data goes right behind the ticket, over a stream once that is answered.
-                await client.send(peer, b"behind %d" % number)
-                assert await client.heard(AllocationMoved, number) < AT_ONCE
+                await client.send_until(peer, b"behind %d" % number)
+                await client.heard(AllocationMoved, number)
             await client.send(peer, b"last")
             await peer.send(client, b"last")
             assert [type(event) for event in client.events] == [ServerChallenged, Allocated, *[AllocationMoved] * 3]
+            assert client.at_once()
             client.allocation.close(now=trio.current_time())
             await client.pump()
             await client.heard(AllocationReleased)
@@ -246,9 +266,10 @@ async def test_rfc8016_a_coturn_that_garbles_its_answer_is_understood_at_once(tm
         await client.send(peer, b"hello")
         for number in range(1, 4):
             await client.go(f"127.0.0.{number + 1}")
-            assert await client.heard(AllocationMoved, number) < AT_ONCE
+            await client.heard(AllocationMoved, number)
             await client.send(peer, b"out %d" % number)
             await peer.send(client, b"in %d" % number)
+        assert client.at_once()
 
 
 @pytest.mark.parametrize("options", [MOBILE, ("--mobility",)])
@@ -257,7 +278,8 @@ async def test_rfc8016_an_answer_that_is_lost_is_asked_for_again(tmp_path: Path,
         await client.send(peer, b"hello")
         client.losing = 1
         await client.go("127.0.0.2")
-        assert await client.heard(AllocationMoved) < 2
+        await client.heard(AllocationMoved)
+        assert not client.at_once()
         await client.send(peer, b"out")
         await client.go("127.0.0.3")
         await client.heard(AllocationMoved, 2)
@@ -270,7 +292,8 @@ async def test_rfc8016_another_binding_of_the_nat_is_moved_to(tmp_path: Path) ->
         await client.go("127.0.0.1", tell=False)
         client.allocation.confirm(now=trio.current_time())
         await client.pump()
-        assert await client.heard(AllocationMoved) < AT_ONCE
+        await client.heard(AllocationMoved)
+        assert client.at_once()
         await client.send(peer, b"out")
         await peer.send(client, b"in")
 

@@ -360,6 +360,29 @@ def test_rfc8016_3_2_4_a_refusal_that_nobody_signs_counts_if_nothing_better_come
     assert link.events[2:] == [AllocationLost("move_refused")]
 
 
+def test_rfc8016_5_who_is_nearer_than_the_server_does_not_forestall_it() -> None:
+    server = TurnServer()
+    server.mobility = "given"
+    link = Link(server, mobile=True)
+    held = silent(link, Method.ALLOCATE)
+    link.exchange()
+    for _ in range(2):
+        link.advance(0.3)
+        server.hook = lambda _request: None
+        answers = server.receive(held[-1].data, link.now)
+        held = silent(link, Method.ALLOCATE)
+        for answer in answers:
+            link.allocation.receive(answer, now=link.now)
+        link.exchange()
+    held = silent(link)
+    walk(link)
+    link.allocation.receive(server.unsigned_error(held[0], 437), now=link.now)
+    link.advance(0.89)
+    assert not [event for event in link.events if isinstance(event, AllocationLost)]
+    link.advance(0.02)
+    assert link.events[-1] == AllocationLost("move_refused")
+
+
 def test_rfc8016_5_a_forged_success_changes_nothing() -> None:
     link = mobile()
     held = silent(link)
