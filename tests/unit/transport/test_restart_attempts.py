@@ -29,8 +29,8 @@ def test_a_slow_path_gets_more_time_to_be_found_again() -> None:
 
 def test_what_can_wait_does_not_take_the_place_of_a_restart_that_found_a_path() -> None:
     policy = lost(None)
-    policy.moved("base_gone", now=5.0)
     policy.look(Outlook(path=PATH, interface="eth0", bases=(BASE,)), now=5.0)
+    policy.moved("base_gone", now=5.0)
     assert policy.need(now=10.0) is Need.BASE_GONE
     assert policy.next_at(now=10.0) == 60.0
     policy.failed()
