@@ -42,6 +42,8 @@ class Peer:
     path: PathChanged = attrs.field(factory=lambda: on(WLAN))
     awaits_answer: bool = False
     mobility: bool = False
+    heard_at: float = attrs.field(factory=trio.current_time)
+    ended: object = None
 
 
 @attrs.define
