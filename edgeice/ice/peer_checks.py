@@ -56,7 +56,7 @@ class PeerChecks:
         number = check.number(renomination=selection.renominates)
         nominates = number > 0 and self._shared.role is Role.CONTROLLED
         moves = check.move > 0 and selection.mobile and self._shared.role is Role.CONTROLLING
-        pair = self._pair_of(check, number if nominates else 0, moves=moves)
+        pair = self._pair_of(check, number if nominates else 0, moves=moves, now=now)
         if pair is None:
             return
         pair.requests_received += 1
@@ -80,7 +80,7 @@ class PeerChecks:
         pair.apply(PairInput.TRIGGER)
         self._checklist.trigger(pair)
 
-    def _pair_of(self, check: PeerCheck, number: int, *, moves: bool) -> CandidatePair | None:
+    def _pair_of(self, check: PeerCheck, number: int, *, moves: bool, now: float) -> CandidatePair | None:
         """The pair that a check arrived on, made if there is none.
 
         `number`: which nomination of it that is; `moves`: the peer says that its data comes this way.
@@ -96,10 +96,14 @@ class PeerChecks:
         remote = self._pairing.remotes.get(path.remote)
         if remote is None:
             # An address that is new may be all that is left of the peer's interface.
+            if self._selection.mobile:
+                used = {pair.remote.address for pair in self._checklist if pair.state is not PairState.FAILED}
+                self._pairing.remotes.forget_learned(used)
             remote = self._pairing.remotes.learn(check, nominates=number > 0)
         elif not number and not moves and not self._selection.wants((host.network, remote.network)):
             return None  # this side dropped the pair, and the peer still asks for consent
         if remote is None:
             return None
+        self._selection.tidy(now)
         replaces = number > self._selection.number
         return self._checklist.add_heard(host, remote, above=0 if replaces else self._selection.worth)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 import attrs
@@ -30,6 +31,9 @@ class RemoteCandidates:
         self._all: dict[TransportAddress, Candidate] = {}
         #: How many were learned at each base from each IP.
         self._learned: Counter[tuple[TransportAddress, str]] = Counter()
+        #: Those that were learned and not forgotten, with the base.
+        self._learned_at: dict[TransportAddress, TransportAddress] = {}
+        self._numbers = itertools.count(1)
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -76,11 +80,27 @@ class RemoteCandidates:
         known = self._all.get(address)
         if known is None or known.type is CandidateType.PEER_REFLEXIVE:
             return []
-        gone = [self._all.pop(address)]
-        rest = [candidate for candidate in self._all.values() if candidate.network == known.network]
+        gone = [known]
+        rest = [each for each in self._all.values() if each.network == known.network and each is not known]
         if known.network and all(candidate.type is CandidateType.PEER_REFLEXIVE for candidate in rest):
-            gone += [self._all.pop(candidate.address) for candidate in rest]
+            gone += rest
+        for candidate in gone:
+            del self._all[candidate.address]
+            base = self._learned_at.pop(candidate.address, None)
+            if base is not None:
+                self._learned[base, candidate.address.ip] -= 1
         return gone
+
+    def forget_learned(self, used: Collection[TransportAddress]) -> None:
+        """Make room, once half of it is taken: forget what was learned from checks and is of no use any more."""
+        if 2 * len(self._all) < self._shared.config.max_remote_candidates and 2 * len(self._learned_at) < _PER_SOURCE:
+            return
+        for address, base in list(self._learned_at.items()):
+            if address not in used:
+                del self._learned_at[address]
+                self._learned[base, address.ip] -= 1
+                if self._all[address].type is CandidateType.PEER_REFLEXIVE:
+                    del self._all[address]
 
     def learn(self, check: PeerCheck, *, nominates: bool) -> Candidate | None:
         """Make a peer-reflexive candidate of the source of an authenticated check.
@@ -95,9 +115,10 @@ class RemoteCandidates:
             self._shared.drops.count("remote_candidates_full")
             return None
         self._learned[base, address.ip] += 1
+        self._learned_at[address] = base
         # RFC 8445 §7.3.1.3: its foundation is like no other's; what the peer signals has no colon in it.
         candidate = Candidate(
-            f"prflx:{self._learned.total()}",
+            f"prflx:{next(self._numbers)}",
             check.priority,
             address,
             CandidateType.PEER_REFLEXIVE,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from edgeice.ice.backups import choose_backups, is_wanted
 from edgeice.ice.checklist import Checklist
 from edgeice.ice.checks import CheckTable
@@ -141,8 +143,9 @@ class Selection:
         self.nomination.conclude()
         pair.nominated = True
         pair.move = 0
-        self.settle_at = now + self._shared.config.settle_time  # RFC 8445 §8.3.1
-        self._release(keep_valid=True)
+        if self.settle_at is None or not self.mobile:
+            self.settle_at = now + self._shared.config.settle_time  # RFC 8445 §8.3.1
+        self._release(keep_since=-math.inf)
         return True
 
     def move(self, pair: CandidatePair, cause: str, now: float) -> bool:
@@ -182,9 +185,17 @@ class Selection:
 
     def settle(self, now: float) -> None:
         """Release the unselected pairs once their time has come."""
-        if self.settle_at is not None and self.settle_at <= now and self.pair is not None:
-            self.settle_at = None
-            self._release(keep_valid=False)
+        if self.settle_at is None or self.settle_at > now or self.pair is None:
+            return
+        self.settle_at = None
+        if not self.mobile:
+            self._release(keep_since=math.inf)
+            return
+        # Moves may come one after the other: a pair that works since a moment ago may be where the peer is moving to.
+        self._release(keep_since=now - self._shared.config.settle_time)
+        kept = {self.pair, *self.backups}
+        if any(pair not in kept and not pair.is_dead for pair in self._checklist):
+            self.tidy(now)
 
     def tidy(self, now: float) -> None:
         """With mobility: pairs came since; those that are of no use by then are released in a while.
@@ -209,7 +220,7 @@ class Selection:
         self.mobile = False
         self.pair = None
         self.nomination.conclude()
-        self._release(keep_valid=False)
+        self._release(keep_since=math.inf)
         self.settle_at = None
 
     # Inside
@@ -224,8 +235,11 @@ class Selection:
             return pair.nomination > self.number or (self.pair is None and not self.mobile)
         return self.pair is None or pair.priority > self.pair.priority
 
-    def _release(self, *, keep_valid: bool) -> None:
-        """Drop unselected pairs and all their checks (RFC 8445 §8.1.2), but for those that may be selected yet."""
+    def _release(self, *, keep_since: float) -> None:
+        """Drop unselected pairs and all their checks (RFC 8445 §8.1.2), but for those that may be selected yet.
+
+        Valid ones that answered since then stay, too.
+        """
         used = set() if self._retired else {pair for pair in self._checklist if self._may_follow(pair)}
         if self.mobile and self.pair is not None:
             backups = self.backups
@@ -236,7 +250,9 @@ class Selection:
                 self._checks.forget(pair)
         # A pair whose consent ended stays known, so that its path is not taken up again (RFC 7675 §5.1).
         self._checklist.keep(
-            lambda pair: pair is self.pair or pair in used or pair.is_dead or (keep_valid and pair.is_valid)
+            lambda pair: (
+                pair is self.pair or pair in used or pair.is_dead or (pair.is_valid and pair.answered_at > keep_since)
+            )
         )
 
     def _may_follow(self, pair: CandidatePair) -> bool:

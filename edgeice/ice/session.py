@@ -223,6 +223,8 @@ class IceSession:
         if newest.is_mobile:
             for base in self._bases.values():  # those that came after the end of candidates, too
                 newest.base_added(base, now=now)
+            for (base_address, server), mapped in self._reflexive.items():
+                newest.add_server_reflexive(base_address, mapped, server)
         if remote.lite:
             self._take_role(Role.CONTROLLING)  # RFC 8445 §6.1.1
         if newest is self._slots.current:

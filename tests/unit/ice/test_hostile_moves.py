@@ -188,6 +188,28 @@ def test_a_base_that_comes_and_goes_all_the_time_leaves_nothing_behind() -> None
     assert world.agree_on(2, 2)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_peer_that_changes_its_port_all_the_time_is_followed_without_any_signaling(number: int) -> None:
+    """What was learned of the ports before makes room; nothing is left of them."""
+    world = Roaming((2,), (2,))
+    world.a.signals = world.b.signals = False
+    mover, other = world.agent(number), world.agent(3 - number)
+    port = 4000
+    for _ in range(200):
+        world.pull(number, 2, port)
+        port += 1
+        world.plug(number, 2, port)
+        world.run(1.0, lambda port=port: other.sends_to() == at(number, 2, port))  # type: ignore[misc]
+        assert other.sends_to() == at(number, 2, port)
+        world.run(0.5)
+    assert mover.ice.drops.snapshot() == other.ice.drops.snapshot() == {}
+    current = other.ice._slots.current
+    assert len(list(current.remotes)) <= 33
+    world.run(60.0)
+    assert world.states == ("completed", "completed")
+
+
 def claim(world: Roaming, number: int) -> None:
     """The agent announces mobility, and goes by RFC 8445 alone."""
     selection = world.agent(number).ice._slots.current._selection

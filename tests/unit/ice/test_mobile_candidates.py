@@ -159,9 +159,10 @@ def test_a_base_that_came_after_the_end_but_before_the_peers_description_is_told
         agent.add_base(at(number, 2), "wlan0", 10)
         agent.end()
     world.a.add_base(at(1, 3), "wwan0", 900)
+    world.a.ice.add_server_reflexive(at(1, 3), address(99), address(98), now=world.now)
     assert len(told(world.a, LocalCandidateGathered)) == 1
     world.exchange()
-    assert len(told(world.a, LocalCandidateGathered)) == 2
+    assert [each.address for each in told(world.a, LocalCandidateGathered)][1:] == [at(1, 3), address(99)]
     world.run(5.0)
     assert len(valid(world.a)) == len(valid(world.b)) == 2
 
