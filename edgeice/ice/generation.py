@@ -268,6 +268,7 @@ class Generation:
 
     def _select(self, pair: CandidatePair, *, now: float) -> None:
         if self._selection.select(pair, now):
+            self._pairing.forget_learned()
             local = pair.valid_local or pair.local
             self._shared.emit(PairNominated(pair.path, local, pair.remote, self.number))
 

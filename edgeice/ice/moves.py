@@ -110,6 +110,7 @@ class Moves:
     def move(self, pair: CandidatePair, cause: str, *, now: float) -> None:
         """Data goes by another valid pair from now on, and the peer is told there: at once, ahead of all that waits."""
         self._shared.trace(now, "moved", path=pair.path, cause=cause)
+        self._pairing.forget_learned()
         self._moved_at = now
         self._patience_at, self._is_overdue = None, False
         is_new = pair.answered_at >= now or cause == "peer_moved"

@@ -146,6 +146,11 @@ class CandidatePair:
         return self.state in {PairState.FROZEN, PairState.WAITING, PairState.IN_PROGRESS}
 
     @property
+    def has_failed(self) -> bool:
+        """Whether its check failed, and nothing that could still make it valid is known."""
+        return self.state is PairState.FAILED
+
+    @property
     def is_relayed(self) -> bool:
         """Whether datagrams of the pair go through a relay of either side."""
         return CandidateType.RELAYED in (self.local.type, self.remote.type)

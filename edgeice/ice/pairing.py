@@ -125,6 +125,14 @@ class Pairing:
                     self._checklist.replace_remote(known, candidate)
         self._checklist.form(self.locals, new, above=above)
 
+    def forget_learned(self) -> None:
+        """With mobility: data goes another way, and peer-reflexive candidates without a pair have had their time.
+
+        Not before: two NATs that map by destination show new ones with each check, and never lead anywhere.
+        """
+        if self.mobile:
+            self.remotes.forget_learned({pair.remote.address for pair in self._checklist if not pair.has_failed})
+
     def remove_remotes(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The peer has these candidates no more; gives those that are gone now.  Unknown ones are counted."""
         gone = []

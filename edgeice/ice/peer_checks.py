@@ -96,9 +96,6 @@ class PeerChecks:
         remote = self._pairing.remotes.get(path.remote)
         if remote is None:
             # An address that is new may be all that is left of the peer's interface.
-            if self._selection.mobile:
-                used = {pair.remote.address for pair in self._checklist if pair.state is not PairState.FAILED}
-                self._pairing.remotes.forget_learned(used)
             remote = self._pairing.remotes.learn(check, nominates=number > 0)
         elif not number and not moves and not self._selection.wants((host.network, remote.network)):
             return None  # this side dropped the pair, and the peer still asks for consent
