@@ -194,7 +194,8 @@ class Presence:
                     connection = trio.CancelScope()
                     self._keeper.connected()
                     self._refused.clear()
-                    self._log.info("broker-connected", mqtt=event.version, session=event.session_present)
+                    by = event.interface or None
+                    self._log.info("broker-connected", mqtt=event.version, session=event.session_present, by=by)
                     nursery.start_soon(self._announce, connection)
                 case MqttDisconnected():
                     connection.cancel()

@@ -159,6 +159,8 @@ class MqttConnected(Event):
     #: The broker kept our session, with its subscriptions and what came meanwhile.
     session_present: bool
     version: MqttVersion
+    #: The interface that the connection goes by, where that is known.
+    interface: str = ""
 
 
 @attrs.frozen

@@ -46,6 +46,8 @@ __all__ = ["MqttClient"]
 _ANSWERS = frozenset({FailureKind.BAD_CREDENTIALS, FailureKind.NOT_AUTHORIZED, FailureKind.REFUSED_BY_BROKER})
 #: How long `disconnect` waits for its DISCONNECT to leave, seconds.
 _GOODBYE_TIMEOUT = 2.0
+#: Seconds between the beginnings of two attempts at least where a change of the network hurries them.
+_ATTEMPT_SPACING = 0.5
 #: Seconds between two probes at least.
 _PROBE_SPACING = 5.0
 #: Attempts that a broker may leave unanswered in a row before it is doubted that it still speaks version 5.
@@ -100,7 +102,7 @@ class MqttClient:
         self._link: Link | None = None
         #: What is under way while there is no connection.
         self._attempt: tuple[Link, Dial] | None = None
-        self._probed_at = -math.inf
+        self._attempted_at = self._probed_at = -math.inf
         self._knows_five = False
         self._silences = 0
         self._versions = VersionMemory() if versions is None else versions
@@ -289,7 +291,7 @@ class MqttClient:
                 self._hurried = True
                 self._link.abandon(f"its address {self._link.footing.local} is gone")
         elif self._attempt is None:
-            self._pause.cancel()
+            self._hurry()
         else:
             link, dial = self._attempt
             if link.footing is None:
@@ -301,12 +303,17 @@ class MqttClient:
         """Find out whether the broker can still be heard, for when something else fell silent without any event.
 
         Sends a ping, at most one each 5 s.  Where nothing at all is heard for a second, or three round trips, the
-        connection is re-made at once, by another interface first.
+        connection is re-made at once, by another interface first.  Where there is no connection, the next attempt is
+        not waited for.
         """
         now = trio.current_time()
-        if self._link is not None and now >= self._probed_at + _PROBE_SPACING:
-            self._probed_at = now
+        if now < self._probed_at + _PROBE_SPACING:
+            return
+        self._probed_at = now
+        if self._link is not None:
             self._link.probe()
+        elif self._attempt is None:
+            self._hurry()
 
     async def disconnect(self) -> None:
         """End cleanly: DISCONNECT, so that no Will fires; `run` returns.  Unacknowledged publishes fail."""
@@ -323,6 +330,10 @@ class MqttClient:
         finally:
             self._scope.cancel()
         await self._finished.wait()
+
+    def _hurry(self) -> None:
+        """Let the wait for the next attempt end."""
+        self._pause.deadline = min(self._pause.deadline, self._attempted_at + _ATTEMPT_SPACING)
 
     def _end(self) -> None:
         self._outbox.fail_all(MqttUnavailableError("the client has ended"))
@@ -349,6 +360,7 @@ class MqttClient:
 
     async def _cycle(self) -> None:
         """One attempt, the connection if it leads to one, and the wait before the next attempt."""
+        self._attempted_at = trio.current_time()
         try:
             link = await self._connect()
         except ConnectError as failure:
@@ -356,8 +368,8 @@ class MqttClient:
             self._tell(MqttConnectFailed(failure.kind, failure.message, delay))
         else:
             delay = await self._use(link)
-        with trio.CancelScope() as self._pause:
-            await trio.sleep(delay)
+        with trio.move_on_after(delay) as self._pause:
+            await trio.sleep_forever()
 
     async def _connect(self) -> Link:
         if self._will_is_due:
@@ -416,7 +428,8 @@ class MqttClient:
         self._link = link
         delay = 0.0
         try:
-            self._tell(MqttConnected(link.session_present, self._version))
+            interface = "" if link.footing is None else link.footing.interface
+            self._tell(MqttConnected(link.session_present, self._version, interface))
             link.flush()
             await link.run()
         finally:

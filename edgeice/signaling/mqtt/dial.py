@@ -177,7 +177,8 @@ class Dial:
         try:
             await self._names.look_up()
         except ConnectError as error:
-            self._note(error)
+            if not self._names.targets:  # else it is their silence that counts
+                self._note(error)
         self._looking_up = False
         self._next_at = -math.inf
         self._wake.set()

@@ -35,7 +35,11 @@ class PahoClient(paho.Client):
     def connect_over(self, sock: socket.socket, config: BrokerConfig, arguments: dict[str, Any]) -> None:
         """Send CONNECT on a connected socket, which this closes from here on."""
         self._given = sock
-        self.connect(config.host, config.port, config.keepalive, **arguments)
+        try:
+            self.connect(config.host, config.port, config.keepalive, **arguments)
+        except BaseException:
+            sock.close()
+            raise
 
     def ping(self) -> None:
         """Send PINGREQ now."""
