@@ -199,3 +199,28 @@ def test_who_becomes_the_controlling_side_after_a_move_nominates_the_pair() -> N
     world.filter = passes
     world.run(5.0)
     assert world.agree_on(2, 3)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_pair_that_works_since_a_moment_ago_is_kept_for_the_peer_to_move_to(number: int) -> None:
+    """What tells the move is lost once, and meanwhile the time comes to release pairs that came before."""
+    world = silent(Roaming((2,), (2,), delay=0.1))
+    mover, other = world.agent(number), world.agent(3 - number)
+    passes = world.filter
+    lost: list[Transmit] = []
+
+    def loses_the_first(agent: Agent, sent: Transmit) -> bool:
+        if agent is mover and not lost and nominating(mover):
+            lost.append(sent)
+            return False
+        return passes(agent, sent)
+
+    world.filter = loses_the_first
+    world.pull(number, 2)
+    world.plug(number, 2, 4100)
+    began = world.now
+    other.ice._slots.current._selection.settle_at = began + 0.35
+    world.run(5.0, lambda: other.sends_to() == at(number, 2, 4100))
+    assert len(lost) == 1
+    # The answer to the mover's check after 0.2 s, the next transmission 0.5 s later, and half a round trip.
+    assert world.now - began == pytest.approx(0.8)
