@@ -21,8 +21,10 @@ import pytest
 import trio
 
 from edgeice.sansio import Entropy
+from edgeice.signaling import Info, open_info
 from edgeice.signaling.broker import BrokerConfig, MqttConnected, MqttDisconnected, TlsConfig
 from edgeice.transport import NetworkChange, NodeConfig, open_node, ways_to_broker
+from tests.agent.kit import Device, environment
 from tests.lab.lab import Host, Impairment, Lab, missing_for_routers
 from tests.lab.nat import EIM_APDF
 from tests.lab.services import SERVER_NAME, Broker, mosquitto
@@ -124,7 +126,7 @@ def roamer(tmp_path: Path) -> Iterator[Roamer]:
                 with host.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
                     sock.sendto(b"", (broker.address, 9))
-            watcher = Watcher(server, broker, "t/#")
+            watcher = Watcher(server, broker, "#")
             try:
                 yield Roamer(lab, host, server, broker, watcher)
             finally:
@@ -272,3 +274,75 @@ async def test_a_broker_that_is_away_during_the_move_is_found_when_it_is_back(ro
         # TCP asks again after 1, 3 and 7 s.
         assert time.monotonic() - back < 2.0 + _SLACK
         assert (await roamer.watcher.next()).payload == "x"
+
+
+# Presence: what a subscriber sees of a device that moves
+
+
+@contextlib.contextmanager
+def agent(roamer: Roamer, folder: Path, broker: str) -> Iterator[Device]:
+    """Run a device on the roaming host, with such lines about the broker."""
+    device = Device(folder, roamer.broker.url)
+    text = device.config.read_text().replace("will_delay = 0", broker)
+    device.config.write_text(text.replace('loopback = ["127.0.0.1"]\ninterfaces = false\n', ""))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            roamer.host.command(*device.command("run")),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment(),
+        )
+    try:
+        yield device
+    finally:
+        process.terminate()
+        process.wait(10)
+        assert "Traceback" not in (folder / "log").read_text()
+
+
+async def next_info(roamer: Roamer, device: Device) -> Info:
+    heard = await roamer.watcher.next()
+    assert heard.topic == device.topic("info")
+    return open_info(heard.payload.encode()).info
+
+
+async def next_status(roamer: Roamer, device: Device) -> dict[str, object]:
+    heard = await roamer.watcher.next()
+    assert heard.topic == device.topic("status")
+    status: dict[str, object] = json.loads(heard.payload)
+    return status
+
+
+async def test_a_move_shorter_than_the_will_delay_shows_only_the_new_epoch(roamer: Roamer, tmp_path: Path) -> None:
+    with trio.fail_after(40), agent(roamer, tmp_path / "pi", "will_delay = 30") as device:
+        before = await next_info(roamer, device)
+        assert await next_status(roamer, device) == {"s": "ready", "epoch": before.epoch}
+        await trio.to_thread.run_sync(roamer.host.uplinks["wlan0"].down)
+        # As on every connect: the epoch grows by one, and the nonce is another one.
+        after = await next_info(roamer, device)
+        assert (after.epoch, after.nonce == before.nonce) == (before.epoch + 1, False)
+        assert await next_status(roamer, device) == {"s": "ready", "epoch": after.epoch}
+        # No Will follows, and a better link that appears changes nothing.
+        await trio.to_thread.run_sync(roamer.host.uplinks["wlan0"].up)
+        with trio.move_on_after(2.0) as quiet:
+            await roamer.watcher.next()
+        assert quiet.cancelled_caught
+
+
+async def test_a_move_longer_than_the_will_delay_shows_the_device_as_lost_and_then_ready(
+    roamer: Roamer, tmp_path: Path
+) -> None:
+    uplinks = roamer.host.uplinks.values()
+    # The broker gives a client up that it has not heard for one and a half times the keepalive.
+    with trio.fail_after(40), agent(roamer, tmp_path / "pi", "will_delay = 1\nkeepalive = 5") as device:
+        before = await next_info(roamer, device)
+        assert await next_status(roamer, device) == {"s": "ready", "epoch": before.epoch}
+        for uplink in uplinks:
+            await trio.to_thread.run_sync(uplink.down)
+        assert await next_status(roamer, device) == {"s": "lost", "epoch": before.epoch}
+        for uplink in uplinks:
+            await trio.to_thread.run_sync(uplink.up)
+        after = await next_info(roamer, device)
+        assert after.epoch == before.epoch + 1
+        assert await next_status(roamer, device) == {"s": "ready", "epoch": after.epoch}
