@@ -28,7 +28,7 @@ USUAL_CHANNELS: Final = 64
 class Move:
     """Data went another way, and the device was heard there."""
 
-    #: The ways from and to, as seen from this side: `wlan0 direct`, `wwan0 relay`.
+    #: The ways from and to, as seen from this side: `wlan0 direct`, `eth0 relay to wifi`.
     was: str
     way: str
     #: The pair that carries data now: `host 192.0.2.1:4000 -> srflx 198.51.100.2:5000`.

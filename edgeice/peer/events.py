@@ -86,6 +86,8 @@ class PathChanged(Event):
     rtt: float | None = None
     #: Why data goes this way now (`ice.SendPathChanged.cause`).
     cause: str = ""
+    #: What the peer says that its interface costs (`addresses.Base.cost`), None where it does not.
+    remote_cost: int | None = None
 
 
 @attrs.frozen

@@ -22,6 +22,10 @@ __all__ = ["Moves", "way_of"]
 #: Causes of a move from a path that carries nothing any more, or may have stopped before.
 _BREAKS: Final = frozenset({"base_gone", "silent", "peer_moved", "consent"})
 
+#: Classes of links by what they cost; a metered one may be of any.
+_LINKS: Final = {0: "wired", 10: "wifi", 100: "cellular"}
+_METERED: Final = 500
+
 
 @attrs.define
 class _Move:
@@ -89,8 +93,15 @@ class Moves:
 
 
 def way_of(path: PathChanged) -> str:
-    """A path in a person's words, as seen from this side: `wlan0 direct`, `wwan0 relay`, `none`."""
+    """A path in a person's words, as seen from this side: `wlan0 direct`, `eth0 relay to wifi`, `none`."""
     if path.path is None:
         return "none"
     kind = "relay" if "relay" in (path.local_type, path.remote_type) else "direct"
-    return f"{path.interface} {kind}".lstrip()
+    # Where this side has no interface, as on loopback, neither has the peer one that matters.
+    there = "" if path.remote_cost is None or not path.interface else f" to {_link_of(path.remote_cost)}"
+    return f"{path.interface} {kind}{there}".lstrip()
+
+
+def _link_of(cost: int) -> str:
+    """The class of the peer's link, as far as its cost tells."""
+    return _LINKS.get(cost, "metered" if cost >= _METERED else "other")

@@ -147,6 +147,7 @@ class Pathways:
             event.interface,
             event.rtt,
             event.cause,
+            event.remote.cost if event.remote is not None and event.remote.network else None,
         )
         self.broke |= event.broke
         if event.path is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,51 @@ async def test_an_independent_operator_is_refused_what_it_may_not(fleet: Fleet, 
         result = await run(fleet, device, fleet.operator, request)
     assert result["reject"] == "unauthorized"
     assert "exec" in result["reason"]
+
+
+@pytest.mark.skipif(find_spec("aiortc") is None, reason="aiortc is not installed")
+async def test_an_operator_that_cannot_restart_has_its_session_while_its_path_works(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """It answers no restart; the device offers some, and says at the end what it did."""
+    device = Device(tmp_path / "pi", fleet.url, "unmoved", extra='[limits]\nlost_time = 10\n[trace]\nfile = "trace"\n')
+    device.trust(fleet.operator, "exec")
+    text = device.config.read_text().replace('["127.0.0.1"]', '["127.0.0.1", "127.0.0.2"]')
+    device.config.write_text(text)
+
+    def have(address: str) -> None:
+        device.config.write_text(text.replace('["127.0.0.1", "127.0.0.2"]', f'["{address}"]'))
+        agent.hang_up()
+
+    async def sleep() -> None:
+        with suppress(AssertionError, trio.TooSlowError):  # it is ended, and so is its command
+            await aiortc_exec(fleet, device, fleet.operator, {"argv": ["sleep", "60"], "stdin": "", "want": ["exec"]})
+
+    with AgentProcess(device) as agent:
+        await agent.wait_log("^announced ")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sleep)
+            await agent.wait_log("^opened ")
+            await trio.sleep(4)  # other pairs are released by then
+            ((_, used),) = [each["path"].split()[:2] for each in (await agent.status())["sessions"]]
+            other = "127.0.0.2" if used.startswith("127.0.0.1:") else "127.0.0.1"
+            # One that it does not use goes, and nothing happens.
+            have(used.partition(":")[0])
+            await agent.wait_log("^reloaded")
+            await trio.sleep(0.5)
+            assert len((await agent.status())["sessions"]) == 1
+            have(other)
+            restart = await agent.wait_log(r"^restart .*$")
+            assert restart[0].endswith("why=lost")
+            ended = await agent.wait_log(r"^ended .*$")
+            assert 'why="lost: no path for 10 s"' in ended[0]
+            nursery.cancel_scope.cancel()
+        (verdict,) = (
+            facts
+            for line in (device.folder / "trace").read_text().splitlines()
+            if (facts := json.loads(line))["name"] == "verdict"
+        )
+        # The first may expire, and the second be made, in the very moment in which patience ends.
+        tried = verdict["recovery"]
+        assert 1 <= tried["offered"] <= 2
+        assert (tried["refused"], tried["failed"], tried["no_network"]) == (0, 0, 0.0)

@@ -120,3 +120,25 @@ def test_each_move_is_told_once(world: World) -> None:
         ("better", 0.0),
         ("base_gone", 0.6),
     ]
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "interface", "cost", "said"),
+    [
+        ("host", "srflx", "wlan0", None, "wlan0 direct"),
+        ("prflx", "relay", "wlan0", None, "wlan0 relay"),
+        ("relay", "host", "eth0", 0, "eth0 relay to wired"),
+        ("host", "host", "eth0", 10, "eth0 direct to wifi"),
+        ("host", "host", "eth0", 50, "eth0 direct to other"),
+        ("host", "host", "eth0", 100, "eth0 direct to cellular"),
+        ("host", "host", "eth0", 900, "eth0 direct to metered"),
+        ("host", "host", "", 10, "direct"),
+    ],
+)
+def test_a_path_in_words(local: str, remote: str, interface: str, cost: int | None, said: str) -> None:
+    path = Path(TransportAddress(A, 1), PEER)
+    assert way_of(PathChanged(path, local, remote, interface=interface, remote_cost=cost)) == said
+
+
+def test_no_path_in_words() -> None:
+    assert way_of(PathChanged(None)) == "none"

@@ -216,10 +216,12 @@ async def test_a_move_to_another_interface_needs_no_signaling_and_is_followed_by
         assert device.interface == "wwan0"
         assert await until(lambda: operator.moves and device.moves, 10) < 0.2
         assert [(move.cause, way_of(move.before), way_of(move.after)) for move in device.moves] == [
-            ("base_gone", "wlan0 direct", "wwan0 direct")
+            ("base_gone", "wlan0 direct to wired", "wwan0 direct to wired")
         ]
         assert device.moves[0].pause == pytest.approx(0.08)
-        assert [move.cause for move in operator.moves] == ["peer_moved"]
+        assert [(move.cause, way_of(move.before), way_of(move.after)) for move in operator.moves] == [
+            ("peer_moved", "eth0 direct to wifi", "eth0 direct to metered")
+        ]
         assert await until(lambda: operator.offers, 10) < 3
         await trio.sleep(120)
         assert (operator.offers, device.offers) == ([Need.ORDER], [])
