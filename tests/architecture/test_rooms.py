@@ -134,7 +134,7 @@ def test_the_browser_runs_only_its_own_scripts_and_mqtt_js() -> None:
         for page in pages.glob("*.html")
         for source in re.findall(r'<script[^>]*\bsrc="([^"]*)"', page.read_text())
     }
-    assert scripts == {"node_modules/mqtt/dist/mqtt.min.js", "operator.js", "adapter.js"}
+    assert scripts == {"node_modules/mqtt/dist/mqtt.min.js", "operator.js", "adapter.js", "stream.js"}
     for script in pages.glob("*.js"):
         assert not re.search(
             r"^\s*import\b|\bimport\s*\(|\bimportScripts\b|\brequire\s*\(", script.read_text(), re.MULTILINE
