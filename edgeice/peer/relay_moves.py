@@ -40,7 +40,7 @@ class RelayMoves:
 
     def __init__(self, uplinks: Mapping[str, Uplink]) -> None:
         self._uplinks = uplinks
-        #: Links that another interface than their own carries.
+        #: Links that no interface holds: another one than their own carries them, or theirs holds a newer one.
         self.guests: dict[RelayLink, None] = {}
         #: Links that nothing carries, and until when they wait.
         self._stranded: dict[RelayLink, float] = {}
@@ -84,10 +84,14 @@ class RelayMoves:
         return True
 
     def carried(self, link: RelayLink) -> RelayLink | None:
-        """A link is carried again; gives another one that has to go for it."""
-        self._stranded.pop(link, None)
+        """A link is carried again; gives another one that has to go for it.
+
+        One that comes home is a guest still, unless it is what its interface holds or, having waited, is to hold.
+        """
+        waited = self._stranded.pop(link, None) is not None
         self.guests.pop(link, None)
-        if link.base.interface == link.home:
+        home = self._uplinks.get(link.home) if link.base.interface == link.home else None
+        if home is not None and (home.held is link or (waited and home.held is None)):
             return None
         self.guests[link] = None
         if len(self.guests) <= _MAX_GUESTS:

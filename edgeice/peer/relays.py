@@ -118,7 +118,7 @@ class Relays:
         uplink = self._uplinks.setdefault(base.interface, Uplink(self._owner, self._turn))
         uplink.bases.append(base)
         for link in self._moves.stranded:
-            if self._carry(link, now) and link.home == link.base.interface:
+            if self._carry(link, now) and link not in self._moves.guests:
                 uplink.resume(link, now=now)
         if self._wanted:
             uplink.race(self._servers.targets, now=now)

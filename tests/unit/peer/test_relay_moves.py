@@ -391,6 +391,42 @@ def test_rfc8016_an_interface_that_flaps_fills_nothing() -> None:
     assert (len(relays._links), relays._closing, len(relays._by_path), relays._by_flow) == (2, [], 2, {})
 
 
+def test_rfc8016_interfaces_that_flap_in_turn_fill_nothing() -> None:
+    """A guest that comes home finds another allocation there, and is a guest still."""
+    it, bases = roaming("wlan0", "wwan0")
+    for number in range(50):
+        name, cost = (("wlan0", 10), ("wwan0", 900))[number % 2]
+        it.host.remove_base(bases[number % 2])
+        it.host.run(0.3)
+        bases[number % 2] = it.host.add_base(f"10.0.1.{number}", interface=name, cost=cost)
+        it.host.run(0.7)
+    relays = it.host.endpoint._relays
+    assert relays is not None
+    assert len(it.bases()) <= 6
+    it.host.run(60)
+    assert len(it.bases()) == 2
+    assert (len(relays._links), relays._closing, len(relays._by_path), relays._by_flow) == (2, [], 2, {})
+
+
+def test_rfc8016_of_several_that_waited_for_their_interface_it_holds_one() -> None:
+    it, (wlan, wwan) = roaming("wlan0", "wwan0")
+    it.host.remove_base(wlan)
+    it.host.run(1)
+    wlan = it.host.add_base("10.0.1.1", interface="wlan0", cost=10)
+    it.host.run(1)
+    assert len(it.bases()) == 3  # two of them are wlan0's
+    it.host.remove_base(wlan)
+    it.host.remove_base(wwan)
+    it.host.add_base("10.0.1.2", interface="wlan0", cost=10)
+    it.host.add_base("10.0.1.3", interface="wwan0", cost=900)
+    relays = it.host.endpoint._relays
+    assert relays is not None
+    assert relays._uplinks["wlan0"].held not in (None, *relays._moves.guests)
+    it.host.run(60)
+    assert sorted(base.interface for base in it.bases()) == ["wlan0", "wwan0"]
+    assert (len(relays._links), len(relays._by_path), relays._by_flow) == (2, 2, {})
+
+
 def test_rfc8016_a_guest_whose_host_goes_too_moves_on() -> None:
     it, (first, second, _) = roaming("wlan0", "eth0", "wwan0")
     it.host.remove_base(first)
