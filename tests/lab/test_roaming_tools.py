@@ -183,6 +183,9 @@ def test_a_gentle_fault_is_judged_by_when_the_path_changed() -> None:
     assert judge(stream, _STRUCK_AT, trace, gentle=True).road == "backup"
     assert judge(stream, _STRUCK_AT, trace).road == "same"
     assert judge(stream, _STRUCK_AT, _CARRYING, gentle=True).road == "same"
+    browser = {**stream, "events": [{"monotonic": 14.0, "name": "pair", "pair": "b"}]}
+    assert judge(browser, _STRUCK_AT, gentle=True).road == "moved"
+    assert judge(browser, _STRUCK_AT).road == "same"
 
 
 _HEARD = {"name": "heard", "t": "offer", "gen": 1}

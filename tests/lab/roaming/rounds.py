@@ -157,7 +157,7 @@ def judge(
     digests = report["digests"]
     road = None
     if after and "events" in report:
-        road = browsers_road(report["events"], struck_at, longest[1])
+        road = browsers_road(report["events"], struck_at, times[-1] if gentle else longest[1])
     elif after:
         road = road_of(trace, moves, struck_at, moved if gentle and moved else longest[1])
     return Found(
