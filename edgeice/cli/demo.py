@@ -78,8 +78,8 @@ Examples:
   edgeice demo --once --json     the same for programs
 
 \b
-The JSON object: ok, connect_ms (offer sent to usable channels), pair (of the first path), new_pair (after
-the switch), restart_gap_ms (longest silence of the echo around the switch), cause (what moved the session,
+The JSON object: ok, connect_ms (offer sent to usable channels), pair (before the switch), new_pair (after
+it), restart_gap_ms (longest silence of the echo around the switch), cause (what moved the session,
 as `edgeice ping` tells it), messages_sent, messages_lost; where it failed also step, error and the end of
 the device's log.""",
 )
@@ -240,6 +240,7 @@ class _Demo:
         self._say("echo", f"{echo.returned} numbered messages came back, round trip {echo.round_trip * 1000:.2f} ms")
         self._begin("switch")
         assert self._device is not None
+        self._result.pair = self._paths[-1]
         gone = next(each for each in ADDRESSES if f"-> host {each}:" in self._paths[-1])
         self._say("switch", f"the device's address {gone}, which the session uses, goes away")
         await trio.to_thread.run_sync(fleet.take_address, gone)
@@ -294,9 +295,9 @@ class _Demo:
             case {"event": "net.base_closed", "address": address}:
                 self._say("device", f"socket {address} closed")
             case {"event": "path", "cause": "base_gone", "path": path, "pause_ms": pause}:
-                self._say("device", f"goes on by {path}, without signaling: heard again after {pause} ms")
+                self._say("device", f"goes on by {path}: heard you again after {pause} ms")
             case {"event": "restart", "why": why}:
-                self._say("device", f"offers an ICE restart beside the path that works ({why})")
+                self._say("device", f"offers an ICE restart ({why})")
             case {"event": "ice.check_sent", "path": path}:
                 self._say("device", f"check sent: {path}")
             case {"event": "ice.check_succeeded", "path": path, "rtt": float(rtt)}:
