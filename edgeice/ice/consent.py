@@ -154,7 +154,6 @@ class Consents:
                 pair.consent.pulse.measure(pair.rtt)
         else:
             pair.consent.renew(now, sparing=sparing)
-        self._shared.liveness.answer(pair.consent.pulse, None, now=now)
 
     def next(self, wants: Callable[[CandidatePair], bool]) -> tuple[CandidatePair, Consent] | None:
         """Whose request waits for its turn and is needed soonest, of the pairs that are wanted."""

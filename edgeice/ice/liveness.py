@@ -118,12 +118,8 @@ class Pulse:
             self.unanswered.popleft()
             self._count(0.0)
 
-    def answer(self, sent_at: float | None, at: float) -> None:
-        """The request of that time is answered, or some other."""
-        if sent_at is None:
-            self.answered_at = at
-            self.hear(at)
-            return
+    def answer(self, sent_at: float, at: float) -> None:
+        """The request of that time is answered."""
         prompt = at - sent_at <= self.timeout
         waits = sent_at in self.unanswered
         if waits:
@@ -205,8 +201,8 @@ class Liveness:
         pulse.unanswered.append(at)
         return at
 
-    def answer(self, pulse: Pulse, asked_at: float | None, *, now: float) -> None:
-        """The request that `ask` gave this time for is answered; None for a check, which is repeated."""
+    def answer(self, pulse: Pulse, asked_at: float, *, now: float) -> None:
+        """The request that `ask` gave this time for is answered."""
         pulse.answer(asked_at, self._listen(now))
         if pulse is self._pulse:
             self._end_silence()

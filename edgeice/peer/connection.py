@@ -265,8 +265,9 @@ class Connection(PeerSession):
 
     def _pump(self, now: float) -> None:
         """Move what each part has for the others until nothing moves."""
-        if self._pathways.take_events(now=now):
-            self._path_changed(now)
+        self._pathways.take_events(now=now)
+        if (broke := self._pathways.take_move()) is not None:
+            self._path_changed(now, broke=broke)
         if self._pathways.failure is not None and not self._associated:
             self._end(self._pathways.failure, now)
         dtls = self._dtls
@@ -274,19 +275,19 @@ class Connection(PeerSession):
             self._pump_dtls(dtls, now)
         self._settle_state(now)
 
-    def _path_changed(self, now: float) -> None:
+    def _path_changed(self, now: float, *, broke: bool) -> None:
         self._link.release()
         if self._link.ice.send_path is not None and self._dtls is not None and self._dtls.state.name == "NEW":
             self._dtls.start(now=now)
         if self._channels is not None:
-            self._follow_path(self._channels, now)
+            self._follow_path(self._channels, now, broke=broke)
 
-    def _follow_path(self, channels: sctp.DataChannels, now: float) -> None:
+    def _follow_path(self, channels: sctp.DataChannels, now: float, *, broke: bool = False) -> None:
         """Tell the association which path it is on, or that its timers stand still until there is one."""
         if self._link.ice.send_path is None:
             channels.path_gone()
         else:
-            channels.path_changed(lost=self._pathways.broke, rtt=self._pathways.current.rtt, now=now)
+            channels.path_changed(lost=broke, rtt=self._pathways.current.rtt, now=now)
 
     def _pump_dtls(self, dtls: DtlsConnection, now: float) -> None:
         while (event := dtls.poll_event()) is not None:

@@ -46,10 +46,10 @@ class Pathways:
         self.current = PathChanged(None)
         #: The same of the last pair that carried data.
         self.last = self.current
-        #: The path before carries nothing any more: what was sent on it and not acknowledged is lost.
-        self.broke = False
         #: Why no path was found, once ICE gave up.
         self.failure: ConnectionEnded | None = None
+        #: What `take_move` will say.
+        self._broke: bool | None = None
         self._link = link
         self._emit = emit
         self._gathered: dict[str, list[str]] = {}
@@ -76,10 +76,17 @@ class Pathways:
         self._now = now
         self._moves.heard(now=now)
 
-    def take_events(self, *, now: float) -> bool:
-        """Pass on what ICE has to say; True if data goes another way from now on."""
+    def take_move(self) -> bool | None:
+        """Whether the path that carried data broke, if data goes another way since the last call; else None.
+
+        What was sent on one that broke and is not acknowledged is lost.
+        """
+        broke, self._broke = self._broke, None
+        return broke
+
+    def take_events(self, *, now: float) -> None:
+        """Pass on what ICE has to say."""
         self._now = now
-        moved = self.broke = False
         while (event := self._link.ice.poll_event()) is not None:
             if self._link.is_traced:
                 self._trace(event, now)
@@ -95,7 +102,7 @@ class Pathways:
                 case LocalCandidatesEnded():
                     self._note_end(event.ufrag, now)
                 case SendPathChanged():
-                    moved = self._take_path(event) or moved
+                    self._take_path(event)
                 case RestartSucceeded() | RestartFailed():
                     self._link.rebind()
                     self._emit(RestartEnded(isinstance(event, RestartSucceeded)))
@@ -103,7 +110,6 @@ class Pathways:
                     self.failure = ConnectionEnded("ice", event.verdict.reason)
                 case _:
                     pass
-        return moved
 
     def _trace(self, event: Event, now: float) -> None:
         match event:
@@ -136,7 +142,7 @@ class Pathways:
         if ufrag in self._described:
             self._emit(CandidatesEnded(ufrag))
 
-    def _take_path(self, event: SendPathChanged) -> bool:
+    def _take_path(self, event: SendPathChanged) -> None:
         before: Path | None = self.current.path
         self.current = PathChanged(
             event.path,
@@ -149,13 +155,13 @@ class Pathways:
             event.cause,
             event.remote.cost if event.remote is not None and event.remote.network else None,
         )
-        self.broke |= event.broke
+        if event.path != before or event.broke:
+            self._broke = bool(self._broke) or event.broke
         if event.path is not None:
             self.last = self.current
         self._link.note_selected(event.path if event.nominated else None)
         self._emit(self.current)
         self._moves.changed(self.current, now=self._now)
-        return event.path != before or event.broke
 
     def _moved(self, move: PathMoved) -> None:
         self._emit(move)

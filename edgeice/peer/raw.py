@@ -75,7 +75,8 @@ class IceConnection(PeerSession):
     def _pump(self, now: float) -> None:
         if self._state is ConnectionState.CLOSED:
             return
-        if self._pathways.take_events(now=now):
+        self._pathways.take_events(now=now)
+        if self._pathways.take_move() is not None:
             self._link.release()
             has_path = self._link.ice.send_path is not None
             self._set_state(ConnectionState.CONNECTED if has_path else ConnectionState.INTERRUPTED, now)

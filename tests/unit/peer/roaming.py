@@ -140,6 +140,8 @@ class Roamers:
         self._flying: list[tuple[float, int, Host, Transmit]] = []
         self._signaled: list[tuple[float, int, Host, Event]] = []
         self._order = itertools.count()
+        #: One object for each 5-tuple, as the driver has them.
+        self._paths: dict[Path, Path] = {}
         configs = ice or (IceConfig(), IceConfig())
         self.a = Host(self, 0, Role.CONTROLLING, a, configs[0])
         self.b = Host(self, 1, Role.CONTROLLED, b, configs[1])
@@ -233,6 +235,7 @@ class Roamers:
         heapq.heapify(self._flying)
         _, _, host, sent = flight
         path = Path(sent.path.remote, sent.path.local)
+        path = self._paths.setdefault(path, path)
         session = host.endpoint.receive_datagram(sent.data, path, now=self.now)
         if session is not None:
             session.receive_datagram(sent.data, path, now=self.now)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from edgeice.addresses import Path
 from edgeice.ice import IceConfig
 from edgeice.peer import PathChanged
+from edgeice.sansio import Transmit
 from tests.unit.peer.roaming import Echo, Host, Roamers, Wire
 
 PLAIN = IceConfig(renomination=False, mobility=False)
@@ -187,6 +189,53 @@ def test_a_busy_session_on_a_good_path_asks_nothing_else_either() -> None:
     echo.run(20.0)
     assert len(world.stun(world.a, begun)) <= 5 + 3
     echo.finish()
+
+
+def test_data_that_is_heard_needs_no_answers() -> None:
+    """All answers to requests are lost, which ends consent; until then the path is not in doubt."""
+    world = Roamers(*wires())
+    echo = Echo(world, world.a)
+    carry = world.carry
+
+    def loses_answers(sender: Host, sent: Transmit) -> None:
+        if sent.data[:2] != b"\x01\x01":
+            carry(sender, sent)
+
+    world.carry = loses_answers  # type: ignore[method-assign]  # the link
+    begun = world.now
+    echo.run(7.0)
+    assert world.a.paths == []
+    # Consent of two pairs, and that of one each second as it grows old.
+    assert len(world.stun(world.a, begun)) <= 10
+    echo.finish()
+
+
+def test_of_datagrams_that_come_together_each_counts_for_its_own_path() -> None:
+    world = Roamers(*wires())
+    wlan, wwan = (world.a.wires[base.address] for base in world.a.bases.values())
+    wlan.cut()
+    world.send(world.b, b"x")
+    world.send(world.b, b"y")
+    records = [sent.data for sent in world.data(world.b)]
+    world.run(0.01)
+    pulse = world.a.connection._link.ice._watch._liveness._pulse
+    assert pulse is not None
+    heard_at = pulse.heard_at
+    session = world.a.connection
+    for data, base in zip(records, world.a.bases.values(), strict=True):
+        session.receive_datagram(data, Path(base.address, next(iter(world.b.wires))), now=world.now)
+    session.batch_received(now=world.now)
+    assert pulse.heard_at == world.now > heard_at
+    assert wwan.works == (True, True)
+
+
+def test_a_slow_path_is_asked_no_more_than_a_quick_one() -> None:
+    wlan, wwan = Wire("wlan0", cost=10, delay=2.5), Wire("wwan0", cost=900, delay=0.010)
+    world = Roamers(wlan, wwan, settle=60.0)
+    for _ in range(240):
+        world.send(world.a, b"x")
+        world.run(0.5)
+    assert len(world.stun(world.a)) <= 120 / 4 + 120 / 9.6 + 1
 
 
 @pytest.mark.parametrize("sleeper", ["a", "b"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeice.addresses import Base
+from edgeice.ice import IceCredentials
 from edgeice.peer import ConnectionState
 from edgeice.stun import is_stun
 from tests.unit.peer.roaming import Echo, Roamers, Wire
@@ -73,6 +74,40 @@ def test_a_better_link_costs_nothing_and_repeats_nothing() -> None:
     assert max(sent) <= 600 + 12
     for host in world.hosts:
         assert host.connection.drop_counts().get("sctp.duplicate-tsn", 0) == 0
+
+
+def test_a_move_in_the_midst_of_an_answer_is_not_missed() -> None:
+    """What the peer's restart changes here at once is heard while the answer is made."""
+    world = Roamers(Wire("eth0", delay=0.0), b=wires())
+    next(iter(world.b.wires.values())).cut()
+    world.send(world.b, b"x")
+    link = world.b.connection._link
+    restart = link.restart
+
+    def moves_meanwhile(*, now: float) -> IceCredentials:
+        assert link.ice.leave(cause="silent", now=now)
+        return restart(now=now)
+
+    link.restart = moves_meanwhile  # type: ignore[method-assign]
+    offer = world.a.connection.restart(now=world.now)
+    world.a.connection.accept_answer(world.b.connection.accept_offer(offer, now=world.now), now=world.now)
+    world.run(0.04)
+    assert world.a.messages == [b"x"]
+
+
+def test_of_several_moves_at_once_one_that_broke_counts() -> None:
+    world = Roamers(*wires())
+    pathways = world.a.connection._pathways
+    assert pathways.take_move() is None
+    ice = world.a.connection._link.ice
+    assert ice.leave(cause="silent", now=world.now)
+    pathways.take_events(now=world.now)
+    ice._slots.current.selected.suspect = True  # type: ignore[union-attr]
+    ice.note_outstanding(True, now=world.now)
+    ice.handle_timeout(now=world.now + 0.001)
+    pathways.take_events(now=world.now)
+    assert pathways.take_move() is True
+    assert pathways.take_move() is None
 
 
 @pytest.mark.parametrize("patience", [5.0, 600.0])
