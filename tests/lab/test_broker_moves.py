@@ -43,7 +43,7 @@ pytestmark = [
 _DELAY = 0.03
 _ROUND_TRIP = 2 * _DELAY
 #: What processes and schedulers of a loaded machine take.
-_SLACK = 0.15
+_SLACK = 0.2
 
 _WATCHER = """
 import json, sys, time
@@ -272,7 +272,7 @@ async def test_a_broker_that_is_away_during_the_move_is_found_when_it_is_back(ro
         server.blackhole(on=False)
         assert (await party.next(MqttConnected)).session_present
         # TCP asks again after 1, 3 and 7 s.
-        assert time.monotonic() - back < 2.0 + _SLACK
+        assert time.monotonic() - back < 4.0 + _SLACK
         assert (await roamer.watcher.next()).payload == "x"
 
 
