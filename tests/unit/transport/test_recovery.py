@@ -216,6 +216,20 @@ async def test_patience_begins_anew_with_each_loss(autojump_clock: trio.testing.
     assert session.given_up == [249.0]
 
 
+async def test_patience_goes_on_whatever_the_host_s_addresses_do(
+    autojump_clock: trio.testing.MockClock, session: Session
+) -> None:
+    session.lose_path()
+    for _ in range(5):
+        await trio.sleep(10)
+        session.have()
+        session.lose_path()
+        await trio.sleep(10)
+        session.have(WWAN)
+    await trio.sleep(100)
+    assert session.given_up == [120.0]
+
+
 async def test_patience_ends_in_ten_minutes_by_default(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:

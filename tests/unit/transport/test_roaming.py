@@ -157,6 +157,26 @@ async def test_a_broker_that_is_away_during_the_move_costs_an_offer_each_ten_sec
         await assert_carries(operator, device)
 
 
+async def test_an_address_that_comes_while_an_offer_is_out_is_offered_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    broker = Broker(random.Random(1))
+    async with session_between(both, eth, ice=PLAIN, broker=broker) as (operator, device, internet):
+        broker.is_down = True
+        internet.silent.add("198.51.100.1")  # its other interface leads nowhere
+        device.host.down("wlan0")
+        await trio.sleep(3)
+        device.host.up("192.0.2.77", "eth0")
+        await trio.sleep(0.5)
+        broker.is_down = False
+        # The second offer's first copy.
+        assert await until(lambda: device.interface == "eth0" and operator.interface, 10) < 1
+        await trio.sleep(60)
+        assert (device.offers, operator.offers) == ([Need.LOST, Need.LOST], [])
+        assert (device.agreed, operator.answered) == ([2], [2])
+        await assert_carries(operator, device)
+
+
 async def test_a_cheaper_interface_is_moved_to_by_the_sessions_own_road_alone(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
