@@ -8,7 +8,7 @@ import pytest
 
 from edgeice.addresses import Base, TransportAddress
 from edgeice.ice import IceConfig
-from edgeice.peer import ConnectionEnded, PathChanged, RestartEnded
+from edgeice.peer import ConnectionEnded, ConnectionState, PathChanged, RestartEnded
 from edgeice.sansio import Transmit
 from tests.unit.peer.pair import End, Pair
 
@@ -98,3 +98,17 @@ def test_con_03_a_session_lives_for_an_hour_on_a_link_that_loses_thirty_percent(
     assert 5 <= link.restarts <= 200
     lost = [event for end in pair.ends for event in end.of(PathChanged) if event.path is None]
     assert len(lost) <= link.restarts / 5
+
+
+def test_a_path_that_ends_as_the_offer_of_a_restart_is_taken_is_not_overlooked() -> None:
+    """What ICE has to say goes by while the answer is put together: the association must hear of it all the same."""
+    pair = Pair(ice=IceConfig(mobility=False))
+    a, b = pair.a, pair.b
+    offer = a.connection.restart(now=pair.now)
+    (checked,) = b.connection._link.ice._slots.current.checklist
+    assert checked.consent is not None
+    b.connection.accept_offer(offer, now=checked.consent.expires_at)  # its timers have not fired yet
+    assert b.connection._link.ice.send_path is None
+    assert b.connection.state is ConnectionState.INTERRUPTED
+    assert b.connection._channels is not None
+    assert b.connection._channels.next_timeout() is None  # no time counts against the peer
