@@ -41,12 +41,14 @@ class Generation:
         locals: This side's candidates.
         remotes: The peer's.
         heard: Paths on which an authenticated message of the peer arrived.
+        is_rescue: It was opened by a restart, and the generation before has no path.
     """
 
     def __init__(self, shared: Shared, number: int, local: IceCredentials, preferences: LocalPreferences) -> None:
         self.number = number
         self.local = local
         self.remote: RemoteParameters | None = None
+        self.is_rescue = False
         self.heard = HeardPaths(2 * shared.config.max_remote_candidates)
         self.checklist = Checklist(role=shared.role, limit=shared.config.max_pairs, drops=shared.drops)
         self._shared = shared
@@ -319,7 +321,7 @@ class Generation:
                 consent.due_at = None  # it waits for its turn
         self._selection.settle(now)
         self._moves.work(now=now)
-        self._selection.choose(ended=self._has_all_candidates, now=now)
+        self._selection.choose(ended=self._has_all_candidates, hurried=self.is_rescue, now=now)
 
     def next_timeout(self) -> float | None:
         """The earliest deadline of `work`, and of failure."""

@@ -64,9 +64,18 @@ class Nomination:
         #: A nomination has left; the peer may have followed it although no answer came.
         self.sent = False
 
-    def choose(self, checklist: Checklist, *, ended: bool, now: float) -> None:
-        """Queue the nominating check, unless it is too early.  `ended`: neither side will add candidates."""
+    def choose(self, checklist: Checklist, *, ended: bool, hurried: bool, now: float) -> None:
+        """Queue the nominating check, unless it is too early.
+
+        Args:
+            checklist: What there is to choose from.
+            ended: Neither side will add candidates.
+            hurried: Wait for nothing better, which can still be nominated later.
+            now: Present time.
+        """
         pair = self._choose(checklist, ended=ended, now=now)
+        if hurried:
+            pair, self.deadline = checklist.best_valid(), None
         if pair is not None and self.begin(pair):
             checklist.trigger(pair, first=True)
 

@@ -112,8 +112,14 @@ class Selection:
 
     # What happens
 
-    def choose(self, *, ended: bool, now: float) -> None:
-        """Nominate what is to be nominated.  `ended`: neither side will add candidates."""
+    def choose(self, *, ended: bool, hurried: bool, now: float) -> None:
+        """Nominate what is to be nominated.
+
+        Args:
+            ended: Neither side will add candidates.
+            hurried: The session has no path: between sides that know mobility the first that works is nominated.
+            now: Present time.
+        """
         if self._shared.role is not Role.CONTROLLING or self.nomination.pair is not None:
             return
         if self.mobile and self.pair is not None and not self.pair.nominated:
@@ -122,7 +128,7 @@ class Selection:
                 self._checklist.trigger(self.pair, first=True)
             return
         if not self.completed and (self.renominates or not self.nomination.sent):
-            self.nomination.choose(self._checklist, ended=ended, now=now)
+            self.nomination.choose(self._checklist, ended=ended, hurried=hurried and self.mobile, now=now)
         elif self.completed and self.renominates:
             self.nomination.improve(self._checklist, self.pair, mobile=self.mobile, now=now)
 

@@ -416,6 +416,8 @@ class IceSession:
         """After any input: start what can start, move slots, tell what changed."""
         if self.state is IceState.CLOSED:
             return
+        if self._slots.pending is not None:
+            self._slots.pending.is_rescue = self._slots.current.best_pair is None
         for generation in self._slots.active():
             generation.work(now=now)
         self._move_slots(now)

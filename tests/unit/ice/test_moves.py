@@ -8,7 +8,7 @@ import pytest
 
 from edgeice import stun
 from edgeice.addresses import Path
-from edgeice.ice import PairNominated
+from edgeice.ice import PairNominated, RestartSucceeded
 from edgeice.sansio import Transmit
 from tests.support.ice_pair import Agent
 from tests.support.ice_roaming import Roaming, at, moves, nominating
@@ -125,6 +125,32 @@ def test_cold_what_did_not_work_before_is_checked_again_at_once(number: int) -> 
     world.run(20.0, lambda: world.states == ("completed", "completed"))
     world.run(10.0)
     assert world.ends[0] == world.ends[1]
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_restart_without_a_path_nominates_the_first_that_works_and_something_better_later(*, lost: bool) -> None:
+    world = Roaming((2,), (1,))
+    mover = world.a
+    if lost:
+        world.broken = {(1, 2), (1, 3)}
+        world.pull(1, 2)
+        world.plug(1, 2)
+    world.plug(1, 3)
+    world.broken = {(1, 2)} if lost else set()
+    began = world.now
+    world.restart()
+    world.run(20.0, lambda: bool(mover.of(RestartSucceeded)))
+    waited = world.now - began
+    assert mover.ice.send_path is not None
+    if lost:
+        # Two round trips, and Ta before the second check and before the third.
+        assert waited == pytest.approx(4 * world.delay + 2 * 0.020)
+        assert mover.ice.send_path.local == at(1, 3)
+        world.broken = set()
+    else:
+        assert mover.ice.send_path.local == at(1, 2)
+    world.run(120.0)
+    assert world.agree_on(2, 1)
 
 
 def is_request(sent: Transmit) -> bool:
