@@ -72,12 +72,14 @@ class Pulse:
     Times are those of a `Liveness`, which alone changes it.
     """
 
-    __slots__ = ("_variation", "answered_at", "heard_at", "share", "srtt", "unanswered")
+    __slots__ = ("_variation", "answered_at", "heard_at", "share", "srtt", "timeout", "unanswered")
 
     def __init__(self) -> None:
         #: Smoothed round trip in seconds, None before the first.
         self.srtt: float | None = None
         self._variation = 0.0
+        #: After how many seconds an answer is missing (RFC 9260 §6.3.1 has the formula).
+        self.timeout = _UNKNOWN_TIMEOUT
         #: The share of requests that are answered within the timeout, of late.
         self.share = _BEST
         #: When anything of the peer came last.
@@ -86,11 +88,6 @@ class Pulse:
         self.answered_at = -math.inf
         #: When the requests were sent that wait for an answer, oldest first.
         self.unanswered: deque[float] = deque(maxlen=_MAX_UNANSWERED)
-
-    @property
-    def timeout(self) -> float:
-        """After how many seconds an answer is missing (RFC 9260 §6.3.1 has the formula)."""
-        return _UNKNOWN_TIMEOUT if self.srtt is None else max(self.srtt + 4 * self._variation, _MIN_TIMEOUT)
 
     @property
     def needed(self) -> int:
@@ -105,6 +102,7 @@ class Pulse:
         else:
             self._variation += (abs(self.srtt - rtt) - self._variation) / 4
             self.srtt += (rtt - self.srtt) / 8
+        self.timeout = max(self.srtt + 4 * self._variation, _MIN_TIMEOUT)
 
     def missing(self, at: float) -> int:
         """How many requests should have been answered by then."""

@@ -12,11 +12,10 @@ from edgeice.ice.slots import Slots
 
 __all__ = ["Watch"]
 
-#: Consent that is older than this, and than a request and its answer may take, is asked for each second while data
-#: goes: at 30 % loss each way one in sixty would end for want of one lucky request in six (RFC 7675 §5.1), and the path
-#: with it, though it carries data.
+#: Answers come 6 s apart at most, however long they take.  Consent that is older than this is asked for each second
+#: while data goes: at 30 % loss each way one in sixty would end for want of one lucky request in six (RFC 7675 §5.1),
+#: and the path with it, though it carries data.
 _OLD: Final = 8.0
-_REQUEST_INTERVAL: Final = 6.0
 _SPACING: Final = 1.0
 
 
@@ -57,8 +56,10 @@ class Watch:
 
     def next_timeout(self) -> float | None:
         """When `work` has something to do."""
-        times = (self._liveness.next_timeout(), self._renewal_at)
-        return min((at for at in times if at is not None), default=None)
+        renewal_at, due_at = self._renewal_at, self._liveness.next_timeout()
+        if renewal_at is None or due_at is None:
+            return due_at if renewal_at is None else renewal_at
+        return min(renewal_at, due_at)
 
     @property
     def _renewal_at(self) -> float | None:
@@ -66,8 +67,7 @@ class Watch:
         consent = None if self._pair is None else self._pair.consent
         if consent is None or not self._outstanding:
             return None
-        old_at = consent.renewed_at + max(_OLD, _REQUEST_INTERVAL + consent.pulse.timeout + _SPACING)
-        return max(old_at, self._asked_at + _SPACING)
+        return max(consent.renewed_at + _OLD, self._asked_at + _SPACING)
 
     def work(self, *, now: float) -> None:
         """Watch the pair that carries data now, and do what is due."""

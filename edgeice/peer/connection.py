@@ -23,6 +23,8 @@ __all__ = ["Connection"]
 #: A DTLS client leaves the first INIT to the server, which finishes the handshake half a round trip earlier; only a
 #: peer that never sends one is asked after this many seconds.  Both may (RFC 8841 §9.3), but one saves a collision.
 _CLIENT_INIT_DELAY = 0.1
+#: Bulk data comes in many batches a second; by so many seconds a silence may seem longer than it is.
+_HEARD_INTERVAL = 0.02
 
 
 class _Timer(Enum):
@@ -69,6 +71,9 @@ class Connection(PeerSession):
         #: The path that the latest datagrams came on, and how many were the peer's by then.
         self._came_by: Path | None = None
         self._heard_dtls = 0
+        #: Of which path ICE was told so last, and when.
+        self._noted: Path | None = None
+        self._noted_at = 0.0
         #: Whether ICE was told that data waits to be acknowledged.
         self._outstanding = False
 
@@ -179,10 +184,14 @@ class Connection(PeerSession):
         super().batch_received(now=now)
 
     def _note_heard(self, now: float) -> None:
-        """Tell ICE on which path the peer's data came."""
-        if self._dtls is not None and self._came_by is not None and self._dtls.authenticated != self._heard_dtls:
-            self._heard_dtls = self._dtls.authenticated
-            self._link.ice.note_heard(self._came_by, now=now)
+        """Tell ICE on which path the peer's data came, at most so often for each."""
+        path, dtls = self._came_by, self._dtls
+        if path is None or dtls is None or dtls.authenticated == self._heard_dtls:
+            return
+        self._heard_dtls = dtls.authenticated
+        if path is not self._noted or now >= self._noted_at + _HEARD_INTERVAL:
+            self._noted, self._noted_at = path, now
+            self._link.ice.note_heard(path, now=now)
 
     def handle_timeout(self, *, now: float) -> None:
         """Act on every deadline that has come."""
@@ -298,9 +307,9 @@ class Connection(PeerSession):
         if channels is not None:
             while (packet := channels.poll_transmit()) is not None:
                 dtls.send(packet, now=now)
-            if channels.outstanding is not self._outstanding:
-                self._outstanding = channels.outstanding
-                self._link.ice.note_outstanding(self._outstanding, now=now)
+            if (outstanding := channels.outstanding) is not self._outstanding:
+                self._outstanding = outstanding
+                self._link.ice.note_outstanding(outstanding, now=now)
             if channels.established is not self._associated:
                 self._associated = channels.established
                 self._link.trace(now, "association", established=self._associated)
