@@ -398,7 +398,8 @@ class Endpoint:
             if self._reflexive.receive(data, path, now=now):
                 self._settle(now)
                 return None
-            found = self._routes.by_request(message.transaction_id)
+            asked = self._routes.by_request(message.transaction_id)
+            found = owner if asked is None else asked
             if found is None:
                 self.drops.count("unroutable")
             return found

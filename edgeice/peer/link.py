@@ -86,6 +86,11 @@ class IceLink:
         while path is not None and self._held:
             self._out.append(Transmit(path, self._held.popleft()))
 
+    def handle_timeout(self, *, now: float) -> None:
+        """Act on every deadline that has come."""
+        self.ice.handle_timeout(now=now)
+        self._routes.age(now=now)
+
     def add_remote_candidates(self, lines: Iterable[str], ufrag: str, *, now: float) -> None:
         """Take candidate lines of the peer; one that cannot be used is counted and ignored (RFC 8839 §5.1)."""
         candidates = []
@@ -172,6 +177,8 @@ class IceLink:
         action = self.ice.poll_action()
         if action is None:
             return self._out.popleft() if self._out else self._hidden.poll_action()
-        if isinstance(action, Transmit) and action.data[:2] == _BINDING_REQUEST:
+        is_request = isinstance(action, Transmit) and action.data[:2] == _BINDING_REQUEST
+        # On a path that is the session's own every answer comes to it.
+        if is_request and self._routes.by_path(action.path) != self._session_id:
             self._routes.note_request(self._session_id, action.data[8:20])
         return action

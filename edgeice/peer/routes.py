@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from edgeice.addresses import Path
 from edgeice.errors import LocalProtocolError
@@ -13,8 +12,10 @@ __all__ = ["Routes"]
 
 S = TypeVar("S")
 
+#: Seconds that a STUN request is remembered at least: a check waits for its answer as long as that (RFC 8445 §14.3).
+_REQUEST_LIFE: Final = 40.0
 #: STUN requests whose responses find their session: at 5 ms between two of them, half a minute of the busiest host.
-REQUEST_LIMIT = 6000
+REQUEST_LIMIT: Final = 6000
 
 
 class Routes(Generic[S]):
@@ -24,7 +25,9 @@ class Routes(Generic[S]):
     it) until that session lets go: DTLS 1.2 records carry no connection id, so two sessions cannot share one.
     """
 
-    __slots__ = ("_asked", "_by_path", "_by_ufrag", "_path_limit", "_paths", "_selected", "_ufrags")
+    __slots__ = (
+        "_aged_at", "_asked", "_asked_before", "_by_path", "_by_ufrag", "_path_limit", "_paths", "_selected", "_ufrags",
+    )  # fmt: skip
 
     def __init__(self, *, paths_per_session: int = 64) -> None:
         self._by_path: dict[Path, S] = {}
@@ -34,7 +37,10 @@ class Routes(Generic[S]):
         self._path_limit = paths_per_session
         #: The nominated pair of each session that has one.
         self._selected: dict[S, Path] = {}
-        self._asked: OrderedDict[bytes, S] = OrderedDict()
+        #: Requests by transaction id: since `_aged_at`, and those before, which are forgotten next.
+        self._asked: dict[bytes, S] = {}
+        self._asked_before: dict[bytes, S] = {}
+        self._aged_at = 0.0
 
     def by_path(self, path: Path) -> S | None:
         """The session that owns a 5-tuple."""
@@ -89,14 +95,20 @@ class Routes(Generic[S]):
         return owner is not None and self._selected.get(owner) == path
 
     def note_request(self, session: S, transaction_id: bytes) -> None:
-        """A session sent a STUN request; the oldest of many is forgotten."""
+        """A session sent a STUN request; of more than `REQUEST_LIMIT` the older half is forgotten."""
+        if len(self._asked) >= REQUEST_LIMIT // 2:
+            self._asked_before, self._asked = self._asked, {}
         self._asked[transaction_id] = session
-        if len(self._asked) > REQUEST_LIMIT:
-            self._asked.popitem(last=False)
 
     def by_request(self, transaction_id: bytes) -> S | None:
         """The session that sent a STUN request."""
-        return self._asked.get(transaction_id)
+        return self._asked.get(transaction_id, self._asked_before.get(transaction_id))
+
+    def age(self, *, now: float) -> None:
+        """Forget the requests that nobody can answer any more."""
+        if now - self._aged_at >= _REQUEST_LIFE:
+            self._asked_before, self._asked = self._asked, {}
+            self._aged_at = now
 
     def forget(self, session: S) -> None:
         """Drop everything that leads to a session."""
@@ -105,6 +117,8 @@ class Routes(Generic[S]):
             del self._by_path[path]
         for ufrag in self._ufrags.pop(session, set()):
             del self._by_ufrag[ufrag]
+        if not self._ufrags:
+            self._asked, self._asked_before = {}, {}
 
     def __len__(self) -> int:
         return len(self._by_path) + len(self._by_ufrag)

@@ -139,7 +139,7 @@ class PeerSession(ABC):
     def handle_timeout(self, *, now: float) -> None:
         """Act on every deadline that has come."""
         if self._state is not ConnectionState.CLOSED:
-            self._link.ice.handle_timeout(now=now)
+            self._link.handle_timeout(now=now)
             self._pump(now)
 
     # Outputs

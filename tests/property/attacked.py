@@ -381,7 +381,7 @@ class Conversation:
         """No table is larger than it says, and drops are counted by reasons of this code."""
         for end in self.ends:
             routes, link = end.endpoint._routes, end.session._link
-            assert len(routes._asked) <= REQUEST_LIMIT
+            assert len(routes._asked) + len(routes._asked_before) <= REQUEST_LIMIT
             assert len(routes) <= 64 + 3
             assert len(link._held) <= HELD_LIMIT
             for generation in link.ice._slots.all():

@@ -71,8 +71,27 @@ def test_binding_ufrags_again_forgets_those_that_are_gone() -> None:
 
 def test_requests_are_remembered_up_to_the_bound() -> None:
     routes: Routes[int] = Routes()
+    routes.bind_ufrags(7, ["aaaa"])
+    routes.bind_ufrags(8, ["bbbb"])
     for number in range(REQUEST_LIMIT + 1):
         routes.note_request(7, number.to_bytes(12))
-    assert routes.by_request((0).to_bytes(12)) is None
-    assert routes.by_request((1).to_bytes(12)) == 7
+    half = REQUEST_LIMIT // 2
+    assert routes.by_request((half - 1).to_bytes(12)) is None
+    assert routes.by_request(half.to_bytes(12)) == 7
     assert routes.by_request(REQUEST_LIMIT.to_bytes(12)) == 7
+    assert len(routes._asked) + len(routes._asked_before) <= REQUEST_LIMIT
+    routes.forget(7)
+    routes.forget(8)
+    assert routes.by_request(REQUEST_LIMIT.to_bytes(12)) is None
+
+
+def test_requests_are_forgotten_once_nobody_can_answer_them_any_more() -> None:
+    routes: Routes[int] = Routes()
+    routes.age(now=100.0)
+    routes.note_request(7, b"one")
+    routes.age(now=139.9)
+    routes.age(now=140.0)
+    routes.note_request(7, b"two")
+    assert (routes.by_request(b"one"), routes.by_request(b"two")) == (7, 7)
+    routes.age(now=180.0)
+    assert (routes.by_request(b"one"), routes.by_request(b"two")) == (None, 7)
