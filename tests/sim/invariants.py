@@ -408,7 +408,7 @@ class Monitor:
             return  # RFC 8445 §7.2.5.2.1: an answer comes from where it was asked, to where it was asked from
         granted = self._consent.setdefault((agent.name, path), {})
         before = granted.get(request.ufrag)
-        if before is None or now <= before + _CONSENT + _EPSILON:
+        if before is None or now <= before + _CONSENT + _EPSILON or not self._fell_silent(request, before):
             # RFC 7675 §5.1: what comes after the end revives nothing.
             granted[request.ufrag] = now
         session = self._sessions[request.party]
@@ -416,6 +416,14 @@ class Monitor:
         session.triggers.pop(path, None)
         if request.nominates:
             session.nominated[request.ufrag] = path
+
+    def _fell_silent(self, request: RequestSeen, since: float) -> bool:
+        """Whether consent to a path ended because nobody answered: a pair that was let go may be checked again."""
+        return any(
+            each.answered_at is None and since < each.times[0] <= since + _CONSENT
+            for each in self._requests.values()
+            if each.party is request.party and each.path == request.path and each.ufrag == request.ufrag
+        )
 
     def _asked(self, agent: Agent, data: bytes, path: Path, now: float) -> None:
         message = stun.decode(data)

@@ -53,8 +53,12 @@ def promised_pause(
     theirs = _valid(end.peer)
     for pair in _valid(end):
         base = bases.get(pair.local)
-        if base is None or base.interface == fault.interface or pair.local.ip in lost:
+        if base is None or pair.local.ip in lost:
             continue
+        if base.interface == fault.interface:
+            if lost >= set(ips):
+                continue
+            return None  # data may go on by the interface's other address, or by a relay that the lost one reached
         if monitor.mirrors.get((end.name, pair)) not in theirs:
             round_trips = _ROUND_TRIPS + 1.0  # it may be chosen, and the peer has to check it first
         left.append(monitor.round_trips.get((end.name, pair), 1.0))

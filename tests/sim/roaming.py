@@ -66,6 +66,8 @@ _SETTLES: Final = 10.0
 _LINGERS: Final = 33.0
 #: After a move it may take so long until metered links are left.
 _THRIFT: Final = 30.0
+#: A pair is alive that answered so recently: on metered links it is asked every twelfth second or so.
+_ALIVE: Final = 20.0
 
 
 class Roaming:
@@ -288,10 +290,44 @@ class Roaming:
             return
         if all(end.is_connected for end in self.ends):
             self._check_agreement()
-        if self.monitor.mobile and self.scenario.is_calm and self.judge(unmetered=True).reach != "none":
-            self.clock.run(_THRIFT, lambda: not self._pays())
-            if self._pays():
-                self._complain("metered", f"{self._pays()} is used, and a path without it is possible")
+        if self.monitor.mobile and self.scenario.is_calm:
+            self._check_thrift()
+            self._check_backups()
+
+    def _check_thrift(self) -> None:
+        """Metered interfaces carry nothing where there is another way."""
+        if self.judge(unmetered=True).reach == "none":
+            return
+        self.clock.run(_THRIFT, lambda: not self._pays())
+        if self._pays():
+            self._complain("metered", f"{self._pays()} is used, and a path without it is possible")
+
+    def _check_backups(self) -> None:
+        """Each interface from which the peer can be reached has a pair that is alive."""
+        happenings = self.happenings
+        usable = happenings.up - happenings.broken
+        wanted: list[tuple[Roamer, str]] = []
+        for end in self.ends:
+            for _, interface in sorted(place for place in usable if place[0] == end.name):
+                up = {place for place in usable if place[0] != end.name} | {(end.name, interface)}
+                if Oracle(self.network.topology, "a", "b", up=up).judge().reach == "direct":
+                    wanted.append((end, interface))
+
+        def missing() -> list[str]:
+            return [f"{end.name}'s {each}" for end, each in wanted if not self._is_alive(end, each)]
+
+        self.clock.run(_THRIFT, lambda: not missing())
+        if missing():
+            self._complain("backups", f"nothing is alive on {missing()}")
+
+    def _is_alive(self, end: Roamer, interface: str) -> bool:
+        now = self.clock.now
+        return any(
+            place.plan.name == interface
+            for address, place in end.agent.bases.items()
+            for path in self.monitor.paths_of(end.name, address)
+            if self.monitor.has_consent(end.name, path, now, within=_ALIVE)
+        )
 
     def _pays(self) -> list[str]:
         """The metered interfaces that data goes by."""

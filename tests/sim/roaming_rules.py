@@ -8,8 +8,8 @@ from typing import Final
 
 from edgeice import stun
 from edgeice.addresses import Path, TransportAddress
-from edgeice.ice import Candidate
-from edgeice.peer import ConnectionEnded, PathChanged
+from edgeice.ice import Candidate, CandidateType, decode_candidate
+from edgeice.peer import CandidateWithdrawn, ConnectionEnded, PathChanged
 from edgeice.sansio import Event
 from edgeice.stun import Attribute
 from tests.sim.agents import Agent, End
@@ -52,6 +52,8 @@ class RoamingMonitor(Monitor):
         self._nominated: dict[str, bool] = {}
         self._numbers: dict[tuple[str, str, bool], tuple[int, Path]] = {}
         self._recent: dict[str, deque[float]] = {}
+        #: Addresses that ends said are gone, by their ufrag.
+        self._retracted: set[tuple[str, TransportAddress]] = set()
         #: When an end was told last that its peer has an address no more.
         self._withdrawn_at: dict[str, float] = {}
 
@@ -67,6 +69,10 @@ class RoamingMonitor(Monitor):
             if event.path != before:
                 moves.append((now, event.path, event.cause))
             self._nominated[party.name] = event.nominated
+        elif isinstance(event, CandidateWithdrawn):
+            candidate = decode_candidate(event.candidate)
+            if isinstance(candidate, Candidate):
+                self._retracted.add((event.ufrag, candidate.address))
         elif isinstance(event, ConnectionEnded) and event.step != "closed":
             self.violate("ended", now, f"{party.name} ended: {event.step}: {event.reason}")
 
@@ -78,9 +84,22 @@ class RoamingMonitor(Monitor):
     def addresses_gone(self, name: str, ips: Iterable[str]) -> None:
         """A host lost addresses: if they come again, so must consent to what is sent from there."""
         gone = set(ips)
+        for end in self._sessions:
+            if end.name == name and self.mobile:
+                self._check_withdrawn(end, gone)
         for agent, path in list(self._consent):
             if agent == name and path.local.ip in gone:
                 del self._consent[agent, path]
+
+    def _check_withdrawn(self, end: End, gone: set[str]) -> None:
+        """What the peer was told of an address that is gone is withdrawn at once."""
+        current = end.connection._link.ice._slots.current
+        if end.ended is not None or not current.is_mobile:
+            return
+        for candidate in self._sessions[end].said.get(current.local.ufrag, ()):
+            key = current.local.ufrag, candidate.address
+            if candidate.address.ip in gone and candidate.type is CandidateType.HOST and key not in self._retracted:
+                self.violate("withdrawal", end.agent.now, f"{end.name} did not say that {candidate.address} is gone")
 
     def _check_loss(self, party: End, path: Path, now: float) -> None:
         """Nothing but its base's, its address's or its consent's end takes a path away; a restart never does."""
@@ -135,6 +154,10 @@ class RoamingMonitor(Monitor):
         if request is not None and request.party is not None:
             self.mirrors[agent.name, path] = request.path
             self.mirrors[request.party.name, request.path] = path
+
+    def paths_of(self, name: str, base: TransportAddress) -> list[Path]:
+        """The paths from a base that ever answered an end."""
+        return [path for agent, path in self._consent if agent == name and path.local == base]
 
     def check_quiet(self, begun: float, now: float) -> None:
         """Where nothing happens data stays where it is, but for what was being improved."""
