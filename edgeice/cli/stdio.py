@@ -81,9 +81,10 @@ def say_aside(text: str) -> None:
     Not where that would wait: whoever does not read must not hold up the session.
     """
     begin, end = ("\r\n", "\r") if sys.stderr.isatty() else ("", "")
-    with suppress(OSError):  # the terminal is gone
+    data = f"{begin}edgeice: {text}{end}\n".encode(errors="replace")
+    with suppress(OSError):  # the terminal is gone, or has room for nothing whole
         if select.select((), (2,), (), 0)[1]:
-            print(f"{begin}edgeice: {text}{end}", file=sys.stderr)
+            os.write(_writer(2), data[: select.PIPE_BUF])
 
 
 @contextmanager
