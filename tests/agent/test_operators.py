@@ -159,12 +159,12 @@ async def test_an_operator_that_cannot_restart_has_its_session_while_its_path_wo
             ended = await agent.wait_log(r"^ended .*$")
             assert 'why="lost: no path for 10 s"' in ended[0]
             nursery.cancel_scope.cancel()
-        (verdict,) = (
-            facts
-            for line in (device.folder / "trace").read_text().splitlines()
-            if (facts := json.loads(line))["name"] == "verdict"
-        )
-        # The first may expire, and the second be made, in the very moment in which patience ends.
-        tried = verdict["recovery"]
-        assert 1 <= tried["offered"] <= 2
-        assert (tried["refused"], tried["failed"], tried["no_network"]) == (0, 0, 0.0)
+    (verdict,) = (
+        facts
+        for line in (device.folder / "trace").read_text().splitlines()
+        if (facts := json.loads(line))["name"] == "verdict"
+    )
+    # The first may expire, and the second be made, in the very moment in which patience ends.
+    tried = verdict["recovery"]
+    assert 1 <= tried["offered"] <= 2
+    assert (tried["refused"], tried["failed"], tried["no_network"]) == (0, 0, 0.0)

@@ -42,7 +42,7 @@ def relays(turn: Coturn, host: Host, ways: Iterable[str], password: str | None =
     for way in ways:
         secure = ("-E", str(turn.authority.cafile)) if way.startswith("tls") else ()
         # By TLS it leaves the last message in its own buffer, and waits for it for ever.
-        command = ["timeout", "6", "turnutils_uclient", "-y", "-c", *_WAYS[way], *secure, *login, turn.address]
+        command = ["timeout", "10", "turnutils_uclient", "-y", "-c", *_WAYS[way], *secure, *login, turn.address]
         runs[way] = subprocess.Popen(
             host.command(*command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
